@@ -1,0 +1,101 @@
+"""The embedded default: a small low-rank model with squared ReLU on Python's own source.
+
+  python -m elas_jax.train --config=configs/default.py --workdir=runs/default
+
+Data: the standard library of the running interpreter, about 12 MB of text, as bytes.
+Hardware: two CPU cores, about two minutes, below 3 GB of memory.
+Expected: validation about XX bits per byte.
+
+All fields of every config are here, with their defaults; other files change some. The
+comments and checks are in elas_jax/config.py.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+  config = ConfigDict()
+  config.seed = 0
+  config.restore = ''
+  config.profile_steps = ''
+
+  config.model = ConfigDict()
+  config.model.vocab_size = 257  # bytes and the end of a document
+  config.model.width = 192
+  config.model.layers = 4
+  config.model.heads = 4
+  config.model.kv_heads = 4
+  config.model.feed_forward_width = 768
+  config.model.linear = 'low_rank'
+  config.model.rank = 48
+  config.model.feed_forward = 'relu2'
+  config.model.attention = 'mha'
+  config.model.rope_base = 10000.0
+  config.model.norm_epsilon = 1e-6
+  config.model.init_std = 0.02
+  config.model.tied_head = False
+  config.model.unroll = 4
+  config.model.remat = 'none'
+  config.model.param_dtype = 'float32'
+  config.model.compute_dtype = 'float32'
+
+  config.data = ConfigDict()
+  config.data.source = 'python_source'
+  config.data.path = ''
+  config.data.validation_path = ''
+  config.data.validation_share = 0.05
+  config.data.max_bad_share = 0.01
+  config.data.tokenizer = 'bytes'
+  config.data.protocol = 'packed'
+  config.data.sequence_length = 128
+  config.data.batch_size = 16
+  config.data.cache_dir = '~/.cache/elas_jax'
+  config.data.processes = 0
+  config.data.read_threads = 2
+  config.data.prefetch = 8
+
+  config.train = ConfigDict()
+  config.train.steps = 1000
+  config.train.accumulation = 1
+  config.train.z_loss = 0.0
+  config.train.log_every = 50
+  config.train.tensorboard = False
+  config.train.compilation_cache = '~/.cache/elas_jax/compiled'
+
+  # Phases follow an override of train.steps.
+  steps = config.train.get_ref('steps')
+  config.optimizer = ConfigDict()
+  config.optimizer.learning_rate = 4e-3
+  config.optimizer.schedule = 'cosine'
+  config.optimizer.warmup_steps = steps // 20
+  config.optimizer.warmup_fraction = 0.1
+  config.optimizer.decay_steps = steps // 5
+  config.optimizer.decay_shape = 'linear'
+  config.optimizer.constant_steps = steps // 10
+  config.optimizer.final_fraction = 0.05
+  config.optimizer.restart_every = 500
+  config.optimizer.restart_warmup_steps = 5
+  config.optimizer.b1 = 0.9
+  config.optimizer.b2 = 0.98
+  config.optimizer.epsilon = 1e-8
+  config.optimizer.weight_decay = 0.01
+  config.optimizer.decay_rules = (('norm/scale$', 0.0), ('.*', 1.0))
+  config.optimizer.clip_norm = 1.0
+
+  config.mesh = ConfigDict()
+  config.mesh.data = -1
+  config.mesh.fsdp = 1
+  config.mesh.tensor = 1
+
+  config.checkpoint = ConfigDict()
+  config.checkpoint.every = 500
+  config.checkpoint.keep_latest = 2
+  config.checkpoint.keep_best = 1
+
+  config.eval = ConfigDict()
+  config.eval.every = 500
+  config.eval.tokens = 0
+  config.eval.batch_size = 32
+  config.eval.prompt = 'def '
+  config.eval.sample_tokens = 300
+  return config

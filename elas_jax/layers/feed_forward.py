@@ -1,0 +1,37 @@
+"""Feed-forward layers by name. Each maps (B, L, D) to (B, L, D) through width F."""
+
+import flax.linen as nn
+import jax
+
+from elas_jax.config import ModelConfig
+from elas_jax.layers.linear import LINEARS
+from elas_jax.ops.activation import squared_relu, swiglu
+
+
+class SwiGLU(nn.Module):
+  """down(silu(gate(x)) * up(x)) (arXiv 2002.05202), the feed-forward of LLaMA."""
+
+  config: ModelConfig
+
+  @nn.compact
+  def __call__(self, x_BxLxD: jax.Array) -> jax.Array:
+    c, linear = self.config, LINEARS[self.config.linear]
+    gate_BxLxF = linear(c.feed_forward_width, c, name='gate')(x_BxLxD)
+    up_BxLxF = linear(c.feed_forward_width, c, name='up')(x_BxLxD)
+    y_BxLxF = swiglu(gate_BxLxF, up_BxLxF)
+    return linear(c.width, c, name='down')(y_BxLxF)
+
+
+class SquaredReLU(nn.Module):
+  """down(relu(up(x))^2) (arXiv 2109.08668), ungated: the feed-forward of ELAS and PLM."""
+
+  config: ModelConfig
+
+  @nn.compact
+  def __call__(self, x_BxLxD: jax.Array) -> jax.Array:
+    c, linear = self.config, LINEARS[self.config.linear]
+    h_BxLxF = linear(c.feed_forward_width, c, name='up')(x_BxLxD)
+    return linear(c.width, c, name='down')(squared_relu(h_BxLxF))
+
+
+FEED_FORWARDS = {'swiglu': SwiGLU, 'relu2': SquaredReLU}

@@ -1,0 +1,68 @@
+"""Who lives where: the device mesh and the placement of every array by its path.
+
+Three axes. `data` splits the batch; `fsdp` splits the batch and the parameters, which
+are gathered where they are used; `tensor` splits each layer's inner width (heads and F).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from elas_jax.config import Config, check_devices
+from elas_jax.optim.groups import match, path_name
+
+AXES = ('data', 'fsdp', 'tensor')
+
+# Axes of an array's dimensions by the end of its path. A first match wins, and every
+# parameter must find one. Optimiser moments end in the path of their parameter.
+RULES = (
+  (r'(^|/)embedding$', ('tensor', 'fsdp')),
+  (r'(^|/)head$', ('fsdp', 'tensor')),
+  (r'norm/scale$', (None,)),
+  (r'/(query|key|value|gate|up)/kernel$', ('fsdp', 'tensor')),
+  (r'/(query|key|value|gate|up)/a$', ('fsdp', None)),
+  (r'/(query|key|value|gate|up)/b$', ('fsdp', 'tensor')),
+  (r'/(output|down)/kernel$', ('tensor', 'fsdp')),
+  (r'/(output|down)/a$', ('tensor', 'fsdp')),
+  (r'/(output|down)/b$', (None, 'fsdp')),
+)
+
+
+def make_mesh(config: Config, devices: Sequence[jax.Device] | None = None) -> Mesh:
+  """The mesh of the config over these devices (all, unless given)."""
+  devices = devices or jax.devices()
+  sizes = check_devices(config, len(devices))
+  return jax.make_mesh(sizes, AXES, (AxisType.Auto,) * len(AXES), devices=devices)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+  """Rows of a batch over data and fsdp."""
+  return NamedSharding(mesh, PartitionSpec(('data', 'fsdp')))
+
+
+def state_shardings(mesh: Mesh, abstract_state: Any) -> Any:
+  """A sharding for every array of a train state (or of parameters alone).
+
+  A dimension that its axis does not divide stays whole. Arrays of the stacked layers
+  have a leading axis N, which is never split; scalars live everywhere.
+  """
+  arrays = {
+    path_name(path): leaf
+    for path, leaf in jax.tree_util.tree_leaves_with_path(abstract_state)
+  }
+  wanted = match(
+    {name: leaf for name, leaf in arrays.items() if leaf.ndim}, RULES, 'sharding.RULES'
+  )
+
+  def sharding(path, leaf):
+    axes = wanted.get(path_name(path), ())
+    axes = (None,) * (leaf.ndim - len(axes)) + tuple(axes)
+    fits = [
+      axis if axis and size % mesh.shape[axis] == 0 else None
+      for axis, size in zip(axes, leaf.shape)
+    ]
+    return NamedSharding(mesh, PartitionSpec(*fits))
+
+  return jax.tree_util.tree_map_with_path(sharding, abstract_state)

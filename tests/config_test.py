@@ -1,0 +1,146 @@
+"""Every config loads and round-trips; every bad value is refused by name."""
+
+import dataclasses
+import json
+import pathlib
+
+import pytest
+
+from configs import c4, default, text
+from elas_jax.config import check_devices, parse, profile_window, to_json
+from elas_jax.errors import UserError
+
+CONFIGS = {
+  'default': default.get_config,
+  'text': lambda: _with(text.get_config(), 'data.path', 'folder'),
+} | {
+  f'c4:{size},{method}': lambda size=size, method=method: c4.get_config(f'{size},{method}')
+  for size in c4.SIZES
+  for method in c4.METHODS
+}
+
+
+def _with(config, name, value):
+  section, _, field = name.rpartition('.')
+  target = config[section] if section else config
+  with target.unlocked(), target.ignore_type():
+    target[field] = value
+  return config
+
+
+def test_every_config_file_is_tested():
+  files = {p.stem for p in pathlib.Path(default.__file__).parent.glob('*.py')}
+  assert files - {'__init__'} == {name.partition(':')[0] for name in CONFIGS}
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_config_parses_and_round_trips(name):
+  config = parse(CONFIGS[name]())
+  assert parse(json.loads(to_json(config))) == config
+  hash(config)  # a static argument of jitted functions
+
+
+def test_config_files_say_how_to_run_them():
+  for module in (default, c4, text):
+    for word in (
+      'python -m elas_jax.train --config=configs/',
+      'Hardware:',
+      'Expected:',
+    ):
+      assert word in module.__doc__, module.__name__
+
+
+@pytest.mark.parametrize(
+  'name, value, said',
+  [
+    ('model.rank', -1, 'at least 1'),
+    ('model.rank', 193, 'at most 192'),
+    ('model.rank', 'x', 'of type int'),
+    ('model.rank', True, 'of type int'),
+    ('model.heads', 7, 'must divide model.width=192'),
+    ('model.heads', 64, 'must be even'),
+    ('model.kv_heads', 3, 'must divide model.heads=4; accepted: 1, 2, 4'),
+    ('model.linear', 'dens', "one of 'dense', 'low_rank'"),
+    ('model.feed_forward', 'gelu', "'relu2'"),
+    ('model.attention', 'mla', "'mha'"),
+    ('model.remat', 'some', "'none'"),
+    ('model.param_dtype', 'float16', "one of 'float32', 'bfloat16'"),
+    ('model.norm_epsilon', 0.0, 'above 0'),
+    ('data.batch_size', 0, 'at least 1'),
+    ('data.sequence_length', 0, 'at least 1'),
+    ('data.validation_share', 1.0, 'between 0 and 1'),
+    ('data.protocol', 'rows', "'packed', 'document'"),
+    ('data.tokenizer', '', 'must not be empty'),
+    ('optimizer.learning_rate', 0.0, 'above 0'),
+    ('optimizer.learning_rate', float('nan'), 'finite'),
+    ('optimizer.schedule', 'step', "'cosine'"),
+    ('optimizer.warmup_steps', 10**6, 'at most train.steps'),
+    ('optimizer.b1', 1.0, 'below 1'),
+    ('optimizer.final_fraction', 2.0, 'between 0 and 1'),
+    ('optimizer.decay_rules', (('(', 1.0),), 'not a regex'),
+    ('optimizer.decay_rules', (('a', 1.0, 2),), 'must be a pair'),
+    ('train.steps', 0, 'at least 1'),
+    ('train.accumulation', 3, 'must divide data.batch_size=16'),
+    ('mesh.data', 0, 'at least 1, or -1'),
+    ('checkpoint.keep_latest', 0, 'at least 1'),
+    ('eval.every', 0, 'at least 1'),
+    ('profile_steps', '5', "'first,last'"),
+    ('profile_steps', '9,5', "'first,last'"),
+    ('seed', -1, 'at least 0'),
+  ],
+)
+def test_bad_value_is_refused_by_name(name, value, said):
+  with pytest.raises(UserError) as error:
+    parse(_with(default.get_config(), name, value))
+  message = str(error.value)
+  assert message.startswith((f'{name}=', f'{name}:')), message
+  assert said in message
+  assert '\n' not in message
+
+
+def test_unknown_and_missing_fields_are_refused():
+  with pytest.raises(UserError, match=r'model\.rnak: no such field'):
+    parse(_with(default.get_config(), 'model.rnak', 4))
+  tree = default.get_config().to_dict()
+  del tree['eval']['tokens']
+  with pytest.raises(UserError, match=r'eval\.tokens: missing'):
+    parse(tree)
+  with pytest.raises(UserError, match='eval=3'):
+    parse(tree | {'eval': 3})
+
+
+def test_text_files_need_a_path():
+  with pytest.raises(UserError, match="data.path='': text_files needs a folder"):
+    parse(text.get_config())
+
+
+def test_warmup_follows_the_number_of_steps():
+  config = _with(default.get_config(), 'train.steps', 30)
+  assert parse(config).optimizer.warmup_steps < 30
+
+
+def test_integers_are_accepted_for_numbers():
+  config = parse(_with(default.get_config(), 'optimizer.learning_rate', 1))
+  assert config.optimizer.learning_rate == 1.0
+
+
+def test_mesh_must_fit_the_devices():
+  config = parse(default.get_config())
+  assert check_devices(config, 4) == (4, 1, 1)
+
+  def mesh(**sizes):
+    return dataclasses.replace(config, mesh=dataclasses.replace(config.mesh, **sizes))
+
+  assert check_devices(mesh(data=2, tensor=-1), 8) == (2, 1, 4)
+  with pytest.raises(UserError, match=r'mesh=\(3, 1, 1\).*number of devices, 4'):
+    check_devices(mesh(data=3), 4)
+  with pytest.raises(UserError, match='data.batch_size=16.*multiple of 32'):
+    check_devices(mesh(data=32), 32)
+  with pytest.raises(UserError, match='mesh'):
+    parse(json.loads(to_json(mesh(data=-1, fsdp=-1))))
+
+
+def test_profile_window():
+  config = parse(_with(default.get_config(), 'profile_steps', '10,15'))
+  assert profile_window(config) == (10, 15)
+  assert profile_window(parse(default.get_config())) is None

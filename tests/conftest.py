@@ -1,0 +1,108 @@
+"""Set-up of every test: four fake CPU devices, strict shapes, and small configs."""
+
+import pathlib
+import sys
+
+from absl import flags
+
+# Grain reads absl flags in its workers, and nobody parses them under pytest.
+flags.FLAGS.mark_as_parsed()
+
+import jax  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+
+# Before the first array, which fixes the number of devices.
+jax.config.update('jax_platforms', 'cpu')
+jax.config.update('jax_num_cpu_devices', 4)
+jax.config.update('jax_numpy_rank_promotion', 'raise')
+
+ROOT = pathlib.Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))  # configs/ and experiments/ without an installation
+
+from configs import default  # noqa: E402
+from elas_jax.config import Config, parse  # noqa: E402
+
+
+@pytest.fixture
+def make_config(tmp_path):
+  """Builds a tiny Config: make_config(**{'model.rank': 4}) overrides fields."""
+
+  def make(**overrides) -> Config:
+    config = default.get_config()
+    tiny = {
+      'model.width': 32,
+      'model.layers': 2,
+      'model.feed_forward_width': 64,
+      'model.rank': 8,
+      'model.unroll': 1,
+      'data.source': 'text_files',
+      'data.path': str(tmp_path / 'corpus'),
+      'data.cache_dir': str(tmp_path / 'cache'),
+      'data.sequence_length': 32,
+      'data.batch_size': 8,
+      'data.processes': 1,
+      'optimizer.warmup_steps': 2,
+      'train.steps': 8,
+      'train.log_every': 1,
+      'train.compilation_cache': '',
+      'checkpoint.every': 4,
+      'eval.every': 4,
+      'eval.tokens': 512,
+      'eval.batch_size': 8,
+      'eval.sample_tokens': 0,
+    }
+    for name, value in (tiny | overrides).items():
+      section, _, field = name.rpartition('.')
+      target = config[section] if section else config
+      with target.unlocked():
+        target[field] = value
+    return parse(config)
+
+  return make
+
+
+@pytest.fixture
+def corpus(tmp_path) -> pathlib.Path:
+  """A folder of text files with some structure to learn."""
+  folder = tmp_path / 'corpus'
+  folder.mkdir()
+  random = np.random.default_rng(0)
+  words = ['alpha', 'beta', 'gamma', 'delta', 'return', 'import', 'self', 'None']
+  for number in range(40):
+    text = ' '.join(random.choice(words, 80).tolist())
+    (folder / f'{number:02d}.txt').write_text(text)
+  return folder
+
+
+@pytest.fixture(scope='session')
+def golden() -> dict:
+  """The recorded PyTorch LLaMA; tests/golden/record_llama.py made it."""
+  with np.load(ROOT / 'tests/golden/llama.npz') as arrays:
+    flat = {name: arrays[name] for name in arrays.files}
+  weights = {}
+  for name, value in flat.items():
+    if name.startswith('weights/'):
+      *parents, leaf = name.split('/')[1:]
+      node = weights
+      for parent in parents:
+        node = node.setdefault(parent, {})
+      node[leaf] = value
+  return {'weights': weights} | {
+    name: value for name, value in flat.items() if '/' not in name
+  }
+
+
+@pytest.fixture
+def golden_model() -> dict:
+  """Overrides for make_config that give the recorded model."""
+  return {
+    'model.vocab_size': 61,
+    'model.width': 32,
+    'model.layers': 2,
+    'model.heads': 4,
+    'model.kv_heads': 2,
+    'model.feed_forward_width': 48,
+    'model.linear': 'dense',
+    'model.feed_forward': 'swiglu',
+  }

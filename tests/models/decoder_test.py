@@ -1,0 +1,193 @@
+"""The decoder: published sizes, parity with PyTorch, causality, cache, low rank."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import c4
+from elas_jax.config import parse
+from elas_jax.models.decoder import Decoder, empty_cache
+from elas_jax.state import abstract_params, init_params, parameter_count
+
+
+def logits_of(config, params, tokens_BxL):
+  return Decoder(config.model).apply({'params': params}, tokens_BxL)[0]
+
+
+@pytest.mark.parametrize(
+  'size, full, low_rank',
+  [
+    ('60m', 58.1, 42.8),
+    ('130m', 134.1, 94.0),
+    ('350m', 368.0, 185.2),
+    ('1b', 1339.1, 609.3),
+  ],
+)
+def test_parameter_counts_are_the_published_ones(size, full, low_rank):
+  for method, millions in (('full', full), ('low_rank', low_rank)):
+    config = parse(c4.get_config(f'{size},{method}'))
+    count = parameter_count(abstract_params(config))
+    assert abs(count / 1e6 - millions) < 0.051, (size, method, count)
+
+
+def test_logits_equal_recorded_pytorch(make_config, golden_model, golden):
+  config = make_config(**golden_model)
+  logits = logits_of(config, golden['weights'], golden['tokens'])
+  np.testing.assert_allclose(logits, golden['logits'], rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+  'overrides',
+  [
+    {},
+    {'model.linear': 'dense', 'model.feed_forward': 'swiglu', 'model.kv_heads': 2},
+    {'data.sequence_length': 200},  # several blocks of attention
+  ],
+)
+def test_no_gradient_from_later_tokens(make_config, overrides):
+  config = make_config(**overrides)
+  L = config.data.sequence_length
+  params = init_params(config)
+  tokens = jnp.arange(L)[None] * 7 % 257
+  position = L // 2
+
+  def logit_sum(embedding_LxD):
+    # Each position gets an embedding of its own, so that it has its own gradient.
+    own = params | {'embedding': embedding_LxD}
+    model = dataclasses.replace(config.model, vocab_size=L)
+    own['head'] = params['head'][:, :1] * jnp.ones((1, L))
+    return logits_of(dataclasses.replace(config, model=model), own, jnp.arange(L)[None])[
+      0, position
+    ].sum()
+
+  grads_LxD = jax.grad(logit_sum)(params['embedding'][tokens[0]])
+  sizes_L = jnp.abs(grads_LxD).sum(axis=1)
+  assert (sizes_L[position + 1 :] == 0).all()
+  assert (sizes_L[: position + 1] > 0).all()
+
+
+@pytest.mark.parametrize('kv_heads', [4, 2, 1])
+def test_cached_logits_equal_uncached(make_config, kv_heads):
+  config = make_config(**{'model.kv_heads': kv_heads})
+  params = init_params(config)
+  tokens_BxL = jax.random.randint(jax.random.key(1), (3, 20), 0, 257)
+  whole = logits_of(config, params, tokens_BxL)
+  cache = empty_cache(config.model, 3, 24)
+  apply = jax.jit(Decoder(config.model).apply)
+  parts, start = [], 0
+  for length in (7, 1, 1, 5, 1, 5):
+    piece = tokens_BxL[:, start : start + length]
+    logits, cache = apply({'params': params}, piece, cache, start)
+    parts.append(logits)
+    start += length
+  np.testing.assert_allclose(jnp.concatenate(parts, 1), whole, rtol=1e-5, atol=1e-5)
+
+
+def test_low_rank_at_full_rank_from_svd_equals_dense(make_config):
+  dense = make_config(**{'model.linear': 'dense'})
+  low_rank = make_config(**{'model.rank': 32})  # the full rank of every matrix
+
+  def factorise(tree):
+    if 'kernel' in tree:
+      u, s, v = np.linalg.svd(np.asarray(tree['kernel'], np.float64), full_matrices=False)
+      root = np.sqrt(s)
+      a, b = u * root[:, None, :], v * root[:, :, None]
+      return {'a': a.astype(np.float32), 'b': b.astype(np.float32)}
+    return {k: factorise(v) if isinstance(v, dict) else v for k, v in tree.items()}
+
+  dense_params = init_params(dense)
+  low_rank_params = factorise(dense_params)
+  shapes = lambda tree: jax.tree.map(jnp.shape, tree)
+  assert shapes(low_rank_params) == shapes(init_params(low_rank))
+  tokens_BxL = jax.random.randint(jax.random.key(2), (2, 16), 0, 257)
+  np.testing.assert_allclose(
+    logits_of(low_rank, low_rank_params, tokens_BxL),
+    logits_of(dense, dense_params, tokens_BxL),
+    rtol=1e-4,
+    atol=1e-5,
+  )
+
+
+@pytest.mark.parametrize(
+  'size, feed_forward_width',
+  [('60m', 2064), ('130m', 3072), ('350m', 4112), ('1b', 8192), ('7b', 16512)],
+)
+def test_squared_relu_width(size, feed_forward_width):
+  config = parse(c4.get_config(f'{size},low_rank_relu2'))
+  assert config.model.feed_forward == 'relu2'
+  assert config.model.feed_forward_width == feed_forward_width
+
+
+def test_initialisation(make_config):
+  config = make_config(**{'model.width': 128, 'model.rank': 32})
+  params = init_params(config)
+  assert abs(float(params['embedding'].std()) - 0.02) < 1e-3
+  factors = params['layers']['attention']['query']
+  expected = np.sqrt(2 / (128 + 32))  # Xavier normal of a (128, 32) matrix
+  assert abs(float(factors['a'].std()) / expected - 1) < 0.05
+  assert abs(float(factors['b'].std()) / expected - 1) < 0.05
+  # Layers start different from one another.
+  assert not np.allclose(factors['a'][0], factors['a'][1])
+
+
+@pytest.mark.parametrize('remat', ['full', 'dots'])
+def test_remat_and_unroll_change_nothing(make_config, remat):
+  plain = make_config()
+  other = make_config(**{'model.remat': remat, 'model.unroll': 2})
+  params = init_params(plain)
+  tokens_BxL = jax.random.randint(jax.random.key(3), (2, 16), 0, 257)
+
+  def loss(config):
+    return lambda params: jnp.square(logits_of(config, params, tokens_BxL)).mean()
+
+  value, grads = jax.value_and_grad(loss(plain))(params)
+  other_value, other_grads = jax.value_and_grad(loss(other))(params)
+  np.testing.assert_allclose(value, other_value, rtol=1e-5)
+  jax.tree.map(
+    lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-7),
+    grads,
+    other_grads,
+  )
+
+
+def test_remat_full_saves_less(make_config):
+  def saved_bytes(remat):
+    config = make_config(**{'model.remat': remat})
+    shapes = jax.eval_shape(lambda: init_params(config))
+    tokens_BxL = jax.ShapeDtypeStruct((4, 32), jnp.int32)
+
+    def residuals(params, tokens_BxL):
+      _, vjp = jax.vjp(lambda p: logits_of(config, p, tokens_BxL), params)
+      return vjp
+
+    saved = jax.eval_shape(residuals, shapes, tokens_BxL)
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(saved))
+
+  assert saved_bytes('full') < 0.5 * saved_bytes('none')
+
+
+def test_tied_head_uses_the_embedding(make_config):
+  tied, untied = make_config(**{'model.tied_head': True}), make_config()
+  params = init_params(tied)
+  assert 'head' not in params
+  tokens_BxL = jnp.arange(12)[None]
+  same = params | {'head': params['embedding'].T}
+  np.testing.assert_allclose(
+    logits_of(tied, params, tokens_BxL), logits_of(untied, same, tokens_BxL), rtol=1e-6
+  )
+
+
+def test_bf16_compute_gives_float32_logits_near_those_of_float32(make_config):
+  config = make_config()
+  half = make_config(**{'model.compute_dtype': 'bfloat16'})
+  params = init_params(config)
+  tokens_BxL = jax.random.randint(jax.random.key(4), (2, 16), 0, 257)
+  logits = logits_of(half, params, tokens_BxL)
+  assert logits.dtype == jnp.float32
+  expected = logits_of(config, params, tokens_BxL)
+  rms = lambda x: float(jnp.sqrt(jnp.mean(x * x)))
+  # A few roundings of 2^-9 each; wrong arithmetic would be off by the whole.
+  assert 1e-4 < rms(logits - expected) / rms(expected) < 0.02
