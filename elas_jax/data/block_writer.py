@@ -1,0 +1,235 @@
+"""Writes the token blocks of a corpus with several processes.
+
+The work is cut into shards by the data alone, so the result is the same for any number
+of processes.
+"""
+
+import concurrent.futures
+import dataclasses
+import functools
+import json
+import multiprocessing
+import multiprocessing.connection
+import os
+import pathlib
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from array_record.python.array_record_module import ArrayRecordWriter
+
+from elas_jax.config import DataConfig
+from elas_jax.data import cache
+from elas_jax.data.block_set import WRITER_OPTIONS, Shard
+from elas_jax.data.packing import PROTOCOLS, append_eos, row_dtype
+from elas_jax.data.progress import Progress
+from elas_jax.data.sources import Source, open_source, open_split
+from elas_jax.data.tokenizers import Tokenizer, load_tokenizer
+from elas_jax.errors import UserError
+
+SHARD_BYTES = 4 << 20  # of text, for small corpora
+MAX_SHARDS = 256  # for large ones: each is an open file during training
+DOCUMENTS_AT_ONCE = 64
+POLL_SECONDS = 0.2
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+  """One shard to write: documents [start, stop) of a split."""
+
+  documents: pathlib.Path  # a prepared TFDS folder
+  split: str  # by the name that the set gives it
+  start: int
+  stop: int
+  output: pathlib.Path
+  tokenizer: str  # path of the tokenizer that was saved beside the blocks
+  protocol: str
+  sequence_length: int
+
+
+def write_blocks(config: DataConfig, tokenizer: Tokenizer, folder: pathlib.Path) -> None:
+  """Writes the blocks of both splits and, last, their META into an empty folder.
+
+  Raises:
+    UserError: the corpus is not usable, or too short for a single block.
+  """
+  source = open_source(config)
+  saved = str(tokenizer.save(folder))
+  tasks = {split: _tasks(config, source, split, folder, saved) for split in source.sizes}
+  done = _run(
+    [task for of_split in tasks.values() for task in of_split],
+    config.processes or os.cpu_count(),
+    sum(source.sizes.values()),
+  )
+  shards = {split: [done[t.output.name] for t in tasks[split]] for split in tasks}
+  for split, of_split in shards.items():
+    if not any(shard.blocks for shard in of_split):
+      raise UserError(
+        f'data.source={config.source!r} data.path={config.path!r}: the {split} split '
+        'is too short for a single block; give more text'
+      )
+  meta = {
+    'sequence_length': config.sequence_length,
+    'vocab_size': tokenizer.vocab_size,
+    'protocol': config.protocol,
+    'source': {'name': source.name, 'fingerprint': source.fingerprint},
+    'report': dataclasses.asdict(source.report),
+    'shards': {s: [dataclasses.asdict(x) for x in of] for s, of in shards.items()},
+  }
+  (folder / cache.META).write_text(json.dumps(meta, indent=2))
+
+
+def write_shard(task: Task, advance=lambda count: None) -> Shard:
+  """Tokenises the documents of one shard and writes its blocks.
+
+  Args:
+    task: what to write.
+    advance: called with the number of text bytes that were just finished.
+  """
+  tokenizer = _load_once(task.tokenizer)
+  dtype = row_dtype(task.sequence_length, tokenizer.vocab_size)
+  rows_of = PROTOCOLS[task.protocol](dtype, tokenizer.eos_id)
+  writer = ArrayRecordWriter(str(task.output), WRITER_OPTIONS)
+  totals = np.zeros(3, np.int64)  # blocks, tokens, bytes
+  largest = text_bytes = 0
+
+  def put(rows: np.ndarray) -> None:
+    nonlocal largest
+    if not len(rows):
+      return
+    packed, size = rows.tobytes(), dtype.itemsize
+    for i in range(0, len(packed), size):
+      writer.write(packed[i : i + size])
+    totals[:] += len(rows), rows['valid'].sum(), rows['bytes'].sum()
+    largest = max(largest, int(rows['tokens'].max()))
+
+  for texts in _read_texts(task):
+    encodings = tokenizer.encode_batch(texts)
+    put(
+      rows_of.add([append_eos(*pair, tokenizer.eos_id) for pair in zip(texts, encodings)])
+    )
+    size = sum(len(text.encode()) for text in texts)
+    text_bytes += size
+    advance(size)
+  put(rows_of.finish())
+  writer.close()
+  blocks, tokens, covered = totals.tolist()
+  return Shard(
+    file=task.output.name,
+    blocks=blocks,
+    tokens=tokens,
+    bytes=covered,
+    max_token_id=largest,
+    documents=task.stop - task.start,
+    text_bytes=text_bytes,
+  )
+
+
+def _tasks(
+  config: DataConfig, source: Source, split: str, folder: pathlib.Path, tokenizer: str
+) -> list[Task]:
+  documents = len(source.splits[split])
+  shards = min(MAX_SHARDS, documents, 1 + source.sizes[split] // SHARD_BYTES)
+  edges = [documents * i // shards for i in range(shards + 1)]
+  return [
+    Task(
+      documents=source.folder,
+      split=source.split_names[split],
+      start=start,
+      stop=stop,
+      output=folder / f'{split}-{i:05d}-of-{shards:05d}.array_record',
+      tokenizer=tokenizer,
+      protocol=config.protocol,
+      sequence_length=config.sequence_length,
+    )
+    for i, (start, stop) in enumerate(zip(edges, edges[1:]))
+  ]
+
+
+def _read_texts(task: Task) -> Iterator[list[str]]:
+  """The shard's texts, some at a time.
+
+  TFDS gives bytes for what was read from files. Bytes of a catalogue set that are not
+  UTF-8 become U+FFFD; own sources have refused such records already.
+  """
+  documents = _open_once(task.documents, task.split)
+  for start in range(task.start, task.stop, DOCUMENTS_AT_ONCE):
+    stop = min(start + DOCUMENTS_AT_ONCE, task.stop)
+    yield [
+      document['text'].decode('utf-8', 'replace')
+      for document in documents.__getitems__(list(range(start, stop)))
+    ]
+
+
+@functools.cache
+def _load_once(spec: str) -> Tokenizer:
+  return load_tokenizer(spec)
+
+
+@functools.cache
+def _open_once(folder: pathlib.Path, split: str) -> Sequence[dict[str, Any]]:
+  return open_split(folder, split)
+
+
+def _run(tasks: list[Task], processes: int, text_bytes: int) -> dict[str, Shard]:
+  """Runs the tasks; returns their shards by file name."""
+  processes = min(processes, len(tasks))
+  with Progress('tokenising', text_bytes) as progress:
+    if processes == 1:
+      done = [write_shard(task, progress.advance) for task in tasks]
+    else:
+      done = _run_in_processes(tasks, processes, progress)
+  return {shard.file: shard for shard in done}
+
+
+def _run_in_processes(tasks: list[Task], processes: int, progress: Progress) -> list[Shard]:
+  # Spawned, not forked: a fork of a process with threads may hang.
+  context = multiprocessing.get_context('spawn')
+  counter = context.Value('q', 0)
+  pool = concurrent.futures.ProcessPoolExecutor(
+    processes, context, initializer=_start_worker, initargs=(counter,)
+  )
+  with pool:
+    futures = [pool.submit(_write_counted, task) for task in tasks]
+    waiting = set(futures)
+    try:
+      while waiting:
+        finished, waiting = concurrent.futures.wait(
+          waiting, POLL_SECONDS, concurrent.futures.FIRST_COMPLETED
+        )
+        for future in finished:
+          future.result()  # the first error stops the preparation
+        progress.set(counter.value)
+    except BaseException:
+      # Leaving the pool would wait for shards that nobody needs any more.
+      pool.shutdown(wait=False, cancel_futures=True)
+      for worker in multiprocessing.active_children():
+        worker.terminate()
+      raise
+  return [future.result() for future in futures]
+
+
+def _start_worker(counter) -> None:
+  global _counter
+  _counter = counter
+  # One thread for each process: the processes are the parallelism.
+  os.environ['TOKENIZERS_PARALLELISM'] = 'false'
+  # Control-C goes to the whole group: the parent reports it, once.
+  signal.signal(signal.SIGINT, signal.SIG_IGN)
+  threading.Thread(target=_exit_with_parent, daemon=True).start()
+
+
+def _exit_with_parent() -> None:
+  """Ends this worker when its parent is gone, however that ended."""
+  multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+  os._exit(1)
+
+
+def _write_counted(task: Task) -> Shard:
+  def advance(count: int) -> None:
+    with _counter.get_lock():
+      _counter.value += count
+
+  return write_shard(task, advance)

@@ -1,0 +1,120 @@
+"""Folders of the cache: there and complete, or not there."""
+
+import contextlib
+import errno
+import fcntl
+import os
+import pathlib
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+
+from elas_jax.errors import UserError
+
+# A folder of the cache is complete exactly if it holds this file.
+META = 'meta.json'
+
+
+def is_complete(folder: pathlib.Path) -> bool:
+  """Whether `folder` was written to its end."""
+  return (folder / META).is_file()
+
+
+def make_folder(
+  cache_dir: pathlib.Path, name: str, write: Callable[[pathlib.Path], None]
+) -> pathlib.Path:
+  """Returns `cache_dir/name`, calling `write(temporary folder)` if it is missing.
+
+  What `write` leaves is flushed to the disk and renamed in one step, so an
+  interrupted preparation leaves nothing that looks finished. A second process that
+  asks for the same folder waits for the first and uses its result. `write` must
+  create META last.
+
+  Raises:
+    UserError: data.cache_dir cannot be written, or the disk is full.
+  """
+  folder = cache_dir / name
+  if is_complete(folder):
+    return folder
+  try:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _lock(folder.with_name(f'{folder.name}.lock')) as is_locked:
+      if is_complete(folder):
+        return folder
+      if is_locked:
+        _remove_leftovers(folder)
+      _write_and_rename(folder, write)
+  except OSError as error:
+    if error.errno not in _CACHE_ERRNOS:
+      raise
+    raise UserError(
+      f'data.cache_dir={str(cache_dir)!r} cannot be written: {error}; give a folder '
+      'with enough space that you may write to'
+    ) from error
+  return folder
+
+
+_CACHE_ERRNOS = frozenset(
+  {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
+  | {errno.ENOTDIR, errno.EEXIST}
+)
+
+
+@contextlib.contextmanager
+def _lock(path: pathlib.Path) -> Iterator[bool]:
+  """Holds an exclusive lock; yields False where the file system has no locks.
+
+  The system drops the lock when its holder dies, also by SIGKILL. The file itself
+  stays: removing it would let two processes lock two files of the same name.
+  """
+  with open(path, 'w') as file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      print(f'waiting for another process to prepare {path.stem}', file=sys.stderr)
+      fcntl.flock(file, fcntl.LOCK_EX)
+    except OSError:
+      yield False  # two preparations may now run; the first to rename wins
+      return
+    yield True
+
+
+def _remove_leftovers(folder: pathlib.Path) -> None:
+  """Removes temporary folders of dead preparations: only the lock's holder has one."""
+  for leftover in folder.parent.glob(f'{folder.name}.tmp-*'):
+    shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _write_and_rename(folder: pathlib.Path, write: Callable[[pathlib.Path], None]) -> None:
+  temporary = pathlib.Path(
+    tempfile.mkdtemp(prefix=f'{folder.name}.tmp-', dir=folder.parent)
+  )
+  try:
+    write(temporary)
+    _flush(temporary)
+    temporary.chmod(0o755)  # mkdtemp's 0o700 would hide a shared cache
+    try:
+      temporary.rename(folder)
+    except OSError:
+      if not is_complete(folder):  # else another process was first: use its folder
+        raise
+    _flush_one(folder.parent)
+  finally:
+    shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _flush(folder: pathlib.Path) -> None:
+  """Forces every file and folder below `folder` to the disk."""
+  for root, _, names in os.walk(folder):
+    for name in names:
+      _flush_one(os.path.join(root, name))
+    _flush_one(root)
+
+
+def _flush_one(path: str | pathlib.Path) -> None:
+  descriptor = os.open(path, os.O_RDONLY)
+  try:
+    os.fsync(descriptor)
+  finally:
+    os.close(descriptor)

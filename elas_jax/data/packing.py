@@ -1,0 +1,107 @@
+"""Cuts token streams into rows of L+1 tokens: pure NumPy, no files.
+
+A row is an entry of `row_dtype`: int32 `valid`, the number of targets that count;
+int32 `bytes`, the bytes of text that those targets cover; and L+1 `tokens`. The
+model's inputs are tokens[:L], its targets tokens[1:], of which the first `valid` count
+in the loss.
+"""
+
+import numpy as np
+
+from elas_jax.data.tokenizers import Encoding
+
+
+def row_dtype(sequence_length: int, vocab_size: int) -> np.dtype:
+  """The little-endian layout of a row; ids take two bytes where they fit."""
+  token = '<u2' if vocab_size <= 1 << 16 else '<u4'
+  return np.dtype(
+    [('valid', '<i4'), ('bytes', '<i4'), ('tokens', token, (sequence_length + 1,))]
+  )
+
+
+def append_eos(text: str, encoding: Encoding, eos_id: int) -> Encoding:
+  """Adds the end-of-sequence token, which takes the bytes that no token covers."""
+  ids, lengths = encoding
+  remainder = len(text.encode()) - int(lengths.sum())
+  return (
+    np.append(ids, np.uint32(eos_id)),
+    np.append(lengths, np.int32(remainder)),
+  )
+
+
+class PackedRows:
+  """Protocol `packed`: all documents joined, cut into windows of L+1 with stride L.
+
+  Consecutive rows share one token, so every token but the very first is a target
+  exactly once. The last row is padded with end-of-sequence tokens.
+  """
+
+  def __init__(self, dtype: np.dtype, eos_id: int):
+    self._dtype = dtype
+    self._eos_id = eos_id
+    self._length = dtype['tokens'].shape[0] - 1
+    self._ids = np.zeros(0, np.uint32)
+    self._lengths = np.zeros(0, np.int32)
+
+  def add(self, documents: list[Encoding]) -> np.ndarray:
+    """Takes documents (with their end-of-sequence token), returns the full rows."""
+    ids, lengths = zip(*documents)
+    self._ids = np.concatenate([self._ids, *ids])
+    self._lengths = np.concatenate([self._lengths, *lengths])
+    count = max(0, len(self._ids) - 1) // self._length
+    rows = np.zeros(count, self._dtype)
+    used = count * self._length
+    if count:
+      windows = np.lib.stride_tricks.sliding_window_view(self._ids, self._length + 1)
+      rows['tokens'] = windows[: used : self._length]
+      rows['valid'] = self._length
+      of_targets = self._lengths[1 : used + 1].reshape(count, self._length)
+      rows['bytes'] = of_targets.sum(axis=1)
+    self._ids, self._lengths = self._ids[used:], self._lengths[used:]
+    return rows
+
+  def finish(self) -> np.ndarray:
+    """The padded last row, or no row if nothing is left to predict."""
+    if len(self._ids) < 2:
+      return np.zeros(0, self._dtype)
+    row = np.zeros(1, self._dtype)
+    row['tokens'] = self._eos_id
+    row['tokens'][0, : len(self._ids)] = self._ids
+    row['valid'] = len(self._ids) - 1
+    row['bytes'] = self._lengths[1:].sum()
+    return row
+
+
+class DocumentRows:
+  """Protocol `document`: one document a row, cut to L tokens and padded to L+1.
+
+  A cut document keeps the end-of-sequence token as its last, as the T5 tokenizer
+  does; the bytes that are cut off count for nothing.
+  """
+
+  def __init__(self, dtype: np.dtype, eos_id: int):
+    self._dtype = dtype
+    self._eos_id = eos_id
+    self._length = dtype['tokens'].shape[0] - 1
+
+  def add(self, documents: list[Encoding]) -> np.ndarray:
+    """One row for each document of at least two tokens."""
+    documents = [document for document in documents if len(document[0]) > 1]
+    rows = np.zeros(len(documents), self._dtype)
+    rows['tokens'] = self._eos_id
+    for row, (ids, lengths) in zip(rows, documents):
+      if len(ids) > self._length:
+        kept = self._length - 1
+        ids = np.append(ids[:kept], np.uint32(self._eos_id))
+        lengths = np.append(lengths[:kept], np.int32(0))
+      row['tokens'][: len(ids)] = ids
+      row['valid'] = len(ids) - 1
+      row['bytes'] = lengths[1:].sum()
+    return rows
+
+  def finish(self) -> np.ndarray:
+    """No row: each document is complete by itself."""
+    return np.zeros(0, self._dtype)
+
+
+PROTOCOLS = {'packed': PackedRows, 'document': DocumentRows}

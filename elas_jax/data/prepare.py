@@ -1,0 +1,106 @@
+"""Prepares a corpus ahead of training.
+
+  python -m elas_jax.data.prepare --source=text_files --path=FOLDER
+
+Training prepares what is missing by itself; this command does it where there is no
+accelerator to keep waiting. Give the same values as in the training config.
+"""
+
+import argparse
+import sys
+import time
+
+from elas_jax.config import DataConfig
+from elas_jax.data import blocks
+from elas_jax.errors import UserError
+
+
+def source_arguments(parser: argparse.ArgumentParser) -> None:
+  """Adds the options that name a corpus."""
+  add = parser.add_argument
+  add(
+    '--source',
+    default='python_source',
+    help='python_source, text_files, or a prepared TFDS set such as c4/en or lm1b',
+  )
+  add(
+    '--path',
+    default='',
+    help='text_files: folder, file or glob; TFDS set: its data_dir',
+  )
+  add('--validation_path', default='', help='text_files: files for validation')
+  add(
+    '--validation_share',
+    type=float,
+    default=0.05,
+    help='share of documents that the hash sends to validation',
+  )
+  add(
+    '--max_bad_share',
+    type=float,
+    default=0.01,
+    help='refuse a corpus with a larger share of unreadable records',
+  )
+  add('--cache_dir', default='~/.cache/elas_jax', help='where the results go')
+
+
+def make_parser() -> argparse.ArgumentParser:
+  """The command line of this module."""
+  parser = argparse.ArgumentParser(
+    prog='python -m elas_jax.data.prepare',
+    description='Tokenises a corpus into blocks that training reads.',
+    formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+  )
+  source_arguments(parser)
+  add = parser.add_argument
+  add('--tokenizer', default='bytes', help='bytes, or the path of a tokenizer.json')
+  add(
+    '--protocol',
+    choices=('packed', 'document'),
+    default='packed',
+    help='join the documents and cut them, or one document a row',
+  )
+  add('--sequence_length', type=int, default=256, help='tokens of a block')
+  add('--processes', type=int, default=0, help='worker processes, 0 for all cores')
+  return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+  """Runs the command; returns its exit code."""
+  start = time.perf_counter()
+  options = make_parser().parse_args(arguments)
+  # The rest concerns reading, not preparing.
+  config = DataConfig(**vars(options), batch_size=1, read_threads=1, prefetch=1)
+  try:
+    if options.sequence_length < 2:
+      raise UserError(f'data.sequence_length={options.sequence_length}: at least 2')
+    if options.processes < 0:
+      raise UserError(f'data.processes={options.processes}: 0 (all cores) or more')
+    blocks.write(config)
+    prepared = blocks.prepare(config)
+  except UserError as error:
+    print(error, file=sys.stderr)
+    return 2
+  except KeyboardInterrupt:
+    print('interrupted; nothing was left half done', file=sys.stderr)
+    return 130
+  _print_summary(prepared, time.perf_counter() - start)
+  return 0
+
+
+def _print_summary(prepared: blocks.Prepared, seconds: float) -> None:
+  both = (('train', prepared.train), ('validation', prepared.validation))
+  for split, of_split in both:
+    print(
+      f'{split}: {of_split.documents} documents, {of_split.text_bytes / 1e6:.2f} MB, '
+      f'{of_split.tokens} tokens in {of_split.blocks} blocks of '
+      f'{of_split.sequence_length}, {of_split.bytes / of_split.tokens:.3f} bytes/token'
+    )
+  megabytes = sum(of_split.text_bytes for _, of_split in both) / 1e6
+  print(f'bad records: {prepared.report.bad} of {prepared.report.total}')
+  print(f'cache: {prepared.folder}')
+  print(f'time: {seconds:.1f} s, {megabytes / seconds:.1f} MB/s')
+
+
+if __name__ == '__main__':
+  sys.exit(main())

@@ -1,0 +1,53 @@
+"""The files of the corpus `python_source`: the running interpreter's library.
+
+Apart from the builder, because a start with a warm cache needs the files' fingerprint
+but not TFDS.
+"""
+
+import hashlib
+import os
+import pathlib
+import sysconfig
+
+from elas_jax.data.hashing import fingerprint
+from elas_jax.errors import UserError
+
+# Installed packages are not the standard library; the tests of the library are left
+# out because distributions differ in whether they ship them.
+EXCLUDED = frozenset(
+  {'site-packages', 'dist-packages', 'test', 'tests', 'idle_test', '__pycache__'}
+)
+
+
+def list_files() -> list[tuple[str, pathlib.Path]]:
+  """(name relative to the library, path) of every .py file, sorted by name.
+
+  Raises:
+    UserError: this interpreter has no library in .py files.
+  """
+  root = sysconfig.get_path('stdlib')
+  found = []
+  for folder, subfolders, names in os.walk(root):
+    subfolders[:] = [name for name in subfolders if name not in EXCLUDED]
+    paths = [pathlib.Path(folder, name) for name in names if name.endswith('.py')]
+    found += [(path.relative_to(root).as_posix(), path) for path in paths]
+  if not found:
+    raise UserError(
+      f"data.source='python_source': {root} holds no .py files; use a Python that "
+      "has them or data.source='text_files'"
+    )
+  return sorted(found)
+
+
+def library_fingerprint() -> str:
+  """Fingerprint over the names and contents of all files."""
+  return fingerprint(
+    [(name, _content_hash(path)) for name, path in list_files()],
+  )
+
+
+def _content_hash(path: pathlib.Path) -> str:
+  try:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+  except OSError:
+    return 'unreadable'  # counted as a bad record when the documents are read

@@ -1,0 +1,116 @@
+"""Trains a byte-level BPE tokenizer on the train split of a corpus.
+
+  python -m elas_jax.data.train_tokenizer --source=python_source --output=FILE.json
+
+Give the file to training as --config.data.tokenizer=FILE.json.
+"""
+
+import argparse
+import os
+import pathlib
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+
+from elas_jax.config import DataConfig
+from elas_jax.data.prepare import source_arguments
+from elas_jax.data.progress import Progress
+from elas_jax.data.sources import Source, open_source
+from elas_jax.errors import UserError
+
+END_OF_DOCUMENT = '<|endoftext|>'
+DOCUMENTS_AT_ONCE = 256
+SMALLEST = 257  # all bytes and the end of a document
+
+
+def train(texts: Iterator[Sequence[str]], vocab_size: int) -> str:
+  """The tokenizer.json of a byte-level BPE trained on lists of texts.
+
+  The same texts in the same order give the same tokenizer. It has no more than
+  vocab_size tokens, fewer if the text has no more pairs to merge.
+  """
+  from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+  tokenizer = Tokenizer(models.BPE())
+  tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+  tokenizer.decoder = decoders.ByteLevel()
+  trainer = trainers.BpeTrainer(
+    vocab_size=vocab_size,
+    special_tokens=[END_OF_DOCUMENT],
+    initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+    show_progress=False,
+  )
+  tokenizer.train_from_iterator(texts, trainer)
+  return tokenizer.to_str(pretty=True)
+
+
+def read_texts(source: Source) -> Iterator[list[str]]:
+  """The texts of the train split in order, some at a time, with progress."""
+  documents = source.splits['train']
+  with Progress('reading', source.sizes['train']) as progress:
+    for start in range(0, len(documents), DOCUMENTS_AT_ONCE):
+      numbers = range(start, min(start + DOCUMENTS_AT_ONCE, len(documents)))
+      texts = [x['text'] for x in documents.__getitems__(list(numbers))]
+      progress.advance(sum(map(len, texts)))
+      yield [text.decode('utf-8', 'replace') for text in texts]
+
+
+def main(arguments: list[str] | None = None) -> int:
+  """Runs the command; returns its exit code."""
+  parser = argparse.ArgumentParser(
+    prog='python -m elas_jax.data.train_tokenizer',
+    description='Trains a byte-level BPE tokenizer on the train split of a corpus.',
+    formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+  )
+  source_arguments(parser)
+  parser.add_argument('--vocab_size', type=int, default=8192, help='tokens at most')
+  parser.add_argument('--output', required=True, help='the tokenizer.json to write')
+  options = vars(parser.parse_args(arguments))
+  vocab_size, output = options.pop('vocab_size'), options.pop('output')
+  try:
+    if vocab_size < SMALLEST:
+      raise UserError(f'--vocab_size={vocab_size}: at least {SMALLEST}')
+    source = open_source(_config(options))
+    _write_atomically(pathlib.Path(output), train(read_texts(source), vocab_size))
+  except UserError as error:
+    print(error, file=sys.stderr)
+    return 2
+  except KeyboardInterrupt:
+    print('interrupted; nothing was written', file=sys.stderr)
+    return 130
+  print(f'wrote {output}')
+  return 0
+
+
+def _config(source_options: dict) -> DataConfig:
+  # Only the fields of the corpus are read.
+  return DataConfig(
+    **source_options,
+    tokenizer='bytes',
+    protocol='packed',
+    sequence_length=2,
+    batch_size=1,
+    processes=1,
+    read_threads=1,
+    prefetch=1,
+  )
+
+
+def _write_atomically(path: pathlib.Path, text: str) -> None:
+  path = path.expanduser()
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(
+      'w', encoding='utf-8', dir=path.parent, prefix=f'.{path.name}.', delete=False
+    ) as file:
+      file.write(text)
+      file.flush()
+      os.fsync(file.fileno())
+    os.chmod(file.name, 0o644)  # temporary files are 0o600
+    os.replace(file.name, path)
+  except OSError as error:
+    raise UserError(f'--output={str(path)!r} cannot be written: {error}') from error
+
+
+if __name__ == '__main__':
+  sys.exit(main())

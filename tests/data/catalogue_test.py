@@ -1,0 +1,143 @@
+import contextlib
+import io
+import json
+import pathlib
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from elas_jax.data.sources import open_source, source_fingerprint
+from elas_jax.errors import UserError
+
+
+class TinySet(tfds.core.GeneratorBasedBuilder):
+  """Stands for a set of the TFDS catalogue."""
+
+  VERSION = tfds.core.Version('1.0.0')
+
+  def __init__(self, *, splits, feature='text', **kwargs):
+    self._splits, self._feature = splits, feature
+    super().__init__(**kwargs)
+
+  def _info(self):
+    kinds = {'text': tfds.features.Text(), 'label': tfds.features.Scalar(np.int64)}
+    features = tfds.features.FeaturesDict({self._feature: kinds[self._feature]})
+    return tfds.core.DatasetInfo(builder=self, description='Tiny.', features=features)
+
+  def _split_generators(self, dl_manager):
+    return {name: self._generate_examples(texts) for name, texts in self._splits.items()}
+
+  def _generate_examples(self, texts):
+    for i, text in enumerate(texts):
+      yield i, {self._feature: text if self._feature == 'text' else i}
+
+
+@pytest.fixture
+def build(tmp_path):
+  def build(splits, **kwargs):
+    with contextlib.redirect_stdout(io.StringIO()):
+      builder = TinySet(
+        splits=splits, data_dir=tmp_path / 'tfds', file_format='array_record', **kwargs
+      )
+      builder.download_and_prepare(download_dir=tmp_path / 'downloads')
+    return pathlib.Path(builder.data_dir)
+
+  return build
+
+
+@pytest.fixture
+def tiny_config(make_data_config, tmp_path):
+  return make_data_config(source='tiny_set', path=str(tmp_path / 'tfds'))
+
+
+TRAIN = ['a b', 'é ü', 'third']
+
+
+@pytest.mark.parametrize('held_out', ['validation', 'test'])
+def test_real_files_are_opened(build, tiny_config, held_out):
+  folder = build({'train': TRAIN, held_out: ['held out']})
+  source = open_source(tiny_config)
+  assert source.folder == folder
+  assert sorted(x['text'] for x in source.splits['train']) == sorted(
+    text.encode() for text in TRAIN
+  )
+  assert [x['text'] for x in source.splits['validation']] == [b'held out']
+  assert source.split_names == {'train': 'train', 'validation': held_out}
+  assert source.sizes['train'] > sum(map(len, TRAIN))
+  assert source.fingerprint == source_fingerprint(tiny_config)
+
+
+def test_default_folder_is_that_of_tfds(build, tiny_config, make_data_config, monkeypatch):
+  build({'train': TRAIN, 'test': ['x']})
+  monkeypatch.setenv('TFDS_DATA_DIR', tiny_config.path)
+  assert len(open_source(make_data_config(source='tiny_set', path='')).splits['train']) == 3
+
+
+def test_newest_version_and_config(build, tiny_config, make_data_config):
+  folder = build({'train': TRAIN, 'test': ['x']})
+  newest = folder.with_name('1.10.0')
+  folder.with_name('1.9.0.incompleteABC').mkdir()
+  folder.rename(newest)
+  (folder.with_name('1.9.0')).symlink_to(newest)
+  assert open_source(tiny_config).folder == newest
+  # The same folders below the name of a config.
+  config_folder = folder.parent / 'en'
+  config_folder.mkdir()
+  newest.rename(config_folder / '2.0.0')
+  folder.with_name('1.9.0').unlink()
+  with_config = make_data_config(source='tiny_set/en', path=tiny_config.path)
+  assert open_source(with_config).folder == config_folder / '2.0.0'
+  with pytest.raises(UserError, match="needs a config; prepared are 'tiny_set/en'"):
+    open_source(tiny_config)
+
+
+@pytest.mark.parametrize('name', ['c4/en', 'lm1b', 'pyton_source'])
+def test_unprepared_set_says_which_command_prepares_it(make_data_config, tmp_path, name):
+  with pytest.raises(UserError) as error:
+    open_source(make_data_config(source=name, path=str(tmp_path)))
+  message = str(error.value)
+  assert message.startswith(f"data.source='{name}'")
+  command = f'tfds build {name} --data_dir={tmp_path} --file_format=array_record'
+  assert command in message
+  assert 'pip install tensorflow apache-beam' in message
+  assert 'python_source' in message
+  assert '\n' not in message
+
+
+@pytest.mark.parametrize('name', ['', '../c4', 'c4/en/3', 'c4;rm'])
+def test_impossible_names(make_data_config, name):
+  with pytest.raises(UserError, match='^data.source=.*accepted are python_source'):
+    open_source(make_data_config(source=name))
+
+
+@pytest.mark.parametrize('file_format', ['tfrecord', None])
+def test_other_file_format(build, tiny_config, file_format):
+  folder = build({'train': TRAIN, 'test': ['x']})
+  info = json.loads((folder / 'dataset_info.json').read_text())
+  info.pop('fileFormat')
+  if file_format:
+    info['fileFormat'] = file_format
+  (folder / 'dataset_info.json').write_text(json.dumps(info))
+  with pytest.raises(UserError, match='is prepared as tfrecord.*=array_record'):
+    open_source(tiny_config)
+
+
+def test_broken_metadata(build, tiny_config):
+  folder = build({'train': TRAIN, 'test': ['x']})
+  (folder / 'dataset_info.json').write_text('{')
+  with pytest.raises(UserError, match='dataset_info.json cannot be read'):
+    open_source(tiny_config)
+
+
+def test_set_without_text(build, tiny_config):
+  build({'train': TRAIN, 'test': ['x']}, feature='label')
+  with pytest.raises(UserError, match="no string feature 'text', only label"):
+    open_source(tiny_config)
+
+
+@pytest.mark.parametrize('splits', [('train',), ('train', 'extra'), ('test',)])
+def test_set_without_needed_splits(build, tiny_config, splits):
+  build({name: ['x'] for name in splits})
+  with pytest.raises(UserError, match="needed are 'train' and one of"):
+    open_source(tiny_config)

@@ -1,0 +1,44 @@
+import dataclasses
+import itertools
+
+import pytest
+
+from elas_jax.config import DataConfig
+
+WORDS = ('the', 'quick', 'brown', 'fox', 'jumps', 'naïve', 'Zoë', 'drinks', '水', '🙂')
+
+
+@pytest.fixture
+def make_data_config(tmp_path):
+  """A function that gives the DataConfig of a small corpus, with fields changed."""
+  base = DataConfig(
+    source='text_files',
+    path=str(tmp_path / 'corpus'),
+    validation_path='',
+    validation_share=0.2,
+    max_bad_share=0.01,
+    tokenizer='bytes',
+    protocol='packed',
+    sequence_length=16,
+    batch_size=4,
+    cache_dir=str(tmp_path / 'cache'),
+    processes=1,
+    read_threads=2,
+    prefetch=2,
+  )
+  return lambda **changes: dataclasses.replace(base, **changes)
+
+
+@pytest.fixture
+def corpus(tmp_path):
+  """A folder of 40 text files, some in subfolders; the dict from name to text."""
+  texts = {}
+  words = itertools.cycle(WORDS)
+  for i in range(40):
+    name = f'part{i % 3}/{i:02d}.txt' if i % 2 else f'{i:02d}.md'
+    texts[name] = ' '.join(itertools.islice(words, 20 + i)) + '\n'
+  for name, text in texts.items():
+    path = tmp_path / 'corpus' / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding='utf-8')
+  return texts

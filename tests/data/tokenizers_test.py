@@ -1,0 +1,212 @@
+import json
+
+import numpy as np
+import pytest
+import tokenizers as hf
+from hypothesis import given
+from hypothesis import strategies as st
+
+from elas_jax.data import tokenizers as our_tokenizers
+from elas_jax.data import train_tokenizer
+from elas_jax.data.packing import append_eos
+from elas_jax.data.tokenizers import load_tokenizer
+from elas_jax.errors import UserError
+
+TEXTS = [
+  'the quick brown fox\n\tjumps over the lazy dog 12345',
+  'Zoë, naïve: “quoted” 水は青い 🙂🙂 e\u0301',
+  '  leading and trailing   \n\n',
+]
+
+
+@pytest.fixture(scope='module')
+def bpe(tmp_path_factory):
+  path = tmp_path_factory.mktemp('bpe') / 'tokenizer.json'
+  path.write_text(train_tokenizer.train(iter([TEXTS] * 3), 400))
+  return load_tokenizer(str(path))
+
+
+@pytest.fixture(scope='module')
+def t5_like(tmp_path_factory):
+  """As the tokenizer of T5: Unigram, Metaspace, a normaliser, </s> appended."""
+  tokenizer = hf.Tokenizer(hf.models.Unigram())
+  tokenizer.normalizer = hf.normalizers.Sequence(
+    [
+      hf.normalizers.Nmt(),
+      hf.normalizers.NFKC(),
+      hf.normalizers.Replace(hf.Regex(' {2,}'), ' '),
+      hf.normalizers.Strip(),
+    ]
+  )
+  tokenizer.pre_tokenizer = hf.pre_tokenizers.Metaspace()
+  tokenizer.decoder = hf.decoders.Metaspace()
+  trainer = hf.trainers.UnigramTrainer(
+    vocab_size=80,
+    special_tokens=['<pad>', '</s>', '<unk>', '<s>'],
+    unk_token='<unk>',
+    show_progress=False,
+  )
+  tokenizer.train_from_iterator(TEXTS * 5, trainer)
+  tokenizer.post_processor = hf.processors.TemplateProcessing(
+    single='$A </s>', special_tokens=[('</s>', tokenizer.token_to_id('</s>'))]
+  )
+  tokenizer.enable_truncation(5)
+  tokenizer.enable_padding(length=9)
+  path = tmp_path_factory.mktemp('t5') / 'tokenizer.json'
+  tokenizer.save(str(path))
+  return load_tokenizer(str(path))
+
+
+def check_bytes(tokenizer, text):
+  ids, lengths = tokenizer.encode(text)
+  assert ids.dtype == np.uint32
+  assert lengths.dtype == np.int32
+  assert ids.shape == lengths.shape
+  assert (lengths >= 0).all()
+  assert (ids < tokenizer.vocab_size).all()
+  assert tokenizer.eos_id not in ids
+  _, with_end = append_eos(text, (ids, lengths), tokenizer.eos_id)
+  assert with_end.sum() == len(text.encode())
+  assert with_end[-1] >= 0
+
+
+@given(text=st.text())
+def test_bytes_round_trip(text):
+  tokenizer = load_tokenizer('bytes')
+  check_bytes(tokenizer, text)
+  assert tokenizer.decode(tokenizer.encode(text)[0]) == text
+
+
+def test_bytes_decode_drops_specials_and_replaces_broken_text():
+  tokenizer = load_tokenizer('bytes')
+  assert tokenizer.vocab_size == 257
+  assert tokenizer.decode([104, 256, 105, 300]) == 'hi'
+  assert tokenizer.decode([104, 0xC3]) == 'h\ufffd'
+
+
+@given(text=st.text())
+def test_bpe_round_trip(bpe, text):
+  check_bytes(bpe, text)
+  assert bpe.decode(bpe.encode(text)[0]) == text
+
+
+def test_text_that_looks_like_an_end_token_is_text(bpe):
+  text = 'a<|endoftext|>b'
+  check_bytes(bpe, text)
+  assert bpe.decode(bpe.encode(text)[0]) == text
+
+
+def test_bytes_of_a_split_character_go_to_its_first_token(bpe):
+  ids, lengths = bpe.encode('\U00010400')  # not in the training text: four bytes
+  assert len(ids) > 1
+  assert lengths[0] == 4
+  assert lengths[1:].sum() == 0
+
+
+@given(text=st.text(alphabet=st.sampled_from('abc the\t\n  é水🙂ﬁ①\u0301\u200b\x07')))
+def test_t5_like_covers_all_bytes(t5_like, text):
+  check_bytes(t5_like, text)
+
+
+def test_t5_like_neither_cuts_nor_pads_nor_appends(t5_like):
+  ids, lengths = t5_like.encode(TEXTS[0])
+  assert len(ids) > 9
+  assert len(t5_like.encode('the')[0]) < 9
+  assert t5_like.decode(ids) == TEXTS[0].replace('\n\t', ' ')
+  assert t5_like.eos_id == 1
+  # Stripped spaces at the start belong to the first token, at the end to none.
+  lengths = t5_like.encode('   the  ')[1]
+  assert lengths.sum() == 6
+  assert lengths[0] >= 3
+
+
+def test_batch_is_one_by_one(bpe):
+  for batch, alone in zip(bpe.encode_batch(TEXTS), map(bpe.encode, TEXTS)):
+    np.testing.assert_array_equal(batch[0], alone[0])
+    np.testing.assert_array_equal(batch[1], alone[1])
+
+
+def test_long_documents_are_encoded_in_pieces(bpe, t5_like, monkeypatch):
+  text = '\n'.join(TEXTS * 3)
+  whole = bpe.encode_batch([text, 'x', ''])
+  monkeypatch.setattr(our_tokenizers, 'PIECE_CHARACTERS', 40)
+  pieces = bpe.encode_batch([text, 'x', ''])
+  assert bpe.decode(pieces[0][0]) == text
+  for i in range(3):
+    assert pieces[i][1].sum() == whole[i][1].sum()
+  check_bytes(bpe, text)
+  check_bytes(t5_like, text)
+  # Pieces without a token leave their bytes to the next one that has some.
+  lengths = t5_like.encode('a' + ' ' * 100 + 'b' + ' ' * 50)[1]
+  assert lengths.sum() == 102
+
+
+def test_offsets_that_go_back_count_no_byte_twice():
+  lengths, rest = our_tokenizers._byte_lengths('abécd', [(0, 2), (1, 1), (2, 4)])
+  np.testing.assert_array_equal(lengths, [2, 0, 3])
+  assert rest == 1
+
+
+@pytest.mark.parametrize('name', ['bytes', 'bpe'])
+def test_save_and_load(name, bpe, tmp_path):
+  tokenizer = load_tokenizer('bytes') if name == 'bytes' else bpe
+  path = tokenizer.save(tmp_path)
+  for spec in (path, tmp_path):
+    again = load_tokenizer(str(spec))
+    assert again.fingerprint == tokenizer.fingerprint
+    for text in TEXTS:
+      np.testing.assert_array_equal(again.encode(text)[0], tokenizer.encode(text)[0])
+
+
+def test_end_token_is_the_first_known_one(tmp_path):
+  vocabulary = {'a': 0, '<s>': 1, '<eos>': 2}
+  tokenizer = hf.Tokenizer(hf.models.WordLevel(vocabulary, unk_token='a'))
+  tokenizer.add_tokens(['beyond'])
+  tokenizer.save(str(tmp_path / 'tokenizer.json'))
+  loaded = load_tokenizer(str(tmp_path))
+  assert loaded.eos_id == 2
+  assert loaded.vocab_size == 4
+
+
+@pytest.mark.parametrize('content', [None, 'not json', '{}', '[]', b'\xff'])
+def test_unusable_file(content, tmp_path):
+  path = tmp_path / 'x.json'
+  if isinstance(content, bytes):
+    path.write_bytes(content)
+  elif content is not None:
+    path.write_text(content)
+  with pytest.raises(UserError, match=r"^data\.tokenizer='.*x\.json'.*bytes.*$"):
+    load_tokenizer(str(path))
+
+
+def test_without_end_token(tmp_path):
+  model = hf.models.WordLevel({'a': 0}, unk_token='a')
+  hf.Tokenizer(model).save(str(tmp_path / 'tokenizer.json'))
+  with pytest.raises(UserError, match=r'^data\.tokenizer=.*</s>'):
+    load_tokenizer(str(tmp_path))
+
+
+def test_train_command_is_deterministic(make_data_config, corpus, tmp_path, capsys):
+  config = make_data_config()
+  contents = []
+  for name in ('a.json', 'b.json'):
+    output = tmp_path / 'new' / name
+    arguments = [f'--path={config.path}', f'--cache_dir={config.cache_dir}']
+    arguments += ['--source=text_files', '--vocab_size=300', f'--output={output}']
+    assert train_tokenizer.main(arguments) == 0
+    contents.append(output.read_text())
+  assert contents[0] == contents[1]
+  assert len(json.loads(contents[0])['model']['vocab']) == 300
+  assert load_tokenizer(str(output)).vocab_size == 300
+  assert sorted(p.name for p in output.parent.iterdir()) == ['a.json', 'b.json']
+
+
+def test_train_command_errors_are_one_line(tmp_path, capsys):
+  output = f'--output={tmp_path}/x.json'
+  assert train_tokenizer.main(['--vocab_size=10', output]) == 2
+  assert capsys.readouterr().err == '--vocab_size=10: at least 257\n'
+  missing = ['--source=text_files', f'--path={tmp_path}/missing', output]
+  assert train_tokenizer.main(missing) == 2
+  error = capsys.readouterr().err
+  assert error.startswith('data.path=')
+  assert error.count('\n') == 1
