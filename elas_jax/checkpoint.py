@@ -1,0 +1,175 @@
+"""Checkpoints: the only file that imports Orbax.
+
+A checkpoint is a folder workdir/checkpoints/STEP with four items: `state` (TrainState),
+`data` (the Grain iterator), `config` and `tokenizer` (JSON). Saving is asynchronous; a
+folder gets its final name only when it is complete, so a killed save leaves nothing
+that looks like a checkpoint.
+
+Where a run starts from, first match wins:
+  1. the newest checkpoint of its own workdir: everything, the run continues;
+  2. --config.restore=WORKDIR: the newest parameters there; step, optimiser and data anew;
+  3. scratch.
+"""
+
+import contextlib
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+from orbax.checkpoint import v1 as ocp
+
+from elas_jax.config import CheckpointConfig
+from elas_jax.errors import UserError
+from elas_jax.optim.groups import path_name
+from elas_jax.state import TrainState
+
+policies = ocp.training.preservation_policies
+
+
+def _context() -> ocp.Context:
+  registry = ocp.handlers.local_registry()
+  for item in ('config', 'tokenizer'):  # or their strings would be stored as arrays
+    registry.add(ocp.handlers.JsonHandler, checkpointable_name=item)
+  context = ocp.Context()
+  context.checkpointables.registry = registry
+  context.pytree.loading.partial_load = True  # parameters without optimiser state
+  return context
+
+
+class _Always:
+  """Save whenever asked; the policy Orbax defaults to drops requests while it is busy."""
+
+  def should_save(self, step, previous_steps, *, context) -> bool:
+    return True
+
+
+class Checkpoints:
+  """The checkpoints of a workdir: the latest `keep_latest` and the best `keep_best`."""
+
+  def __init__(self, workdir: str | pathlib.Path, config: CheckpointConfig):
+    keep = [policies.LatestN(config.keep_latest)]
+    if config.keep_best:
+      best = policies.BestN(
+        get_metric_fn=lambda metrics: metrics['eval/loss'],
+        reverse=True,  # the last of the sorted order is kept
+        n=config.keep_best,
+        keep_checkpoints_without_metrics=False,
+      )
+      keep.append(best)
+    self._checkpointer = ocp.training.Checkpointer(
+      pathlib.Path(workdir).absolute() / 'checkpoints',
+      context=_context(),
+      save_decision_policy=_Always(),
+      preservation_policy=policies.AnyPreservationPolicy(keep),
+      cleanup_tmp_directories=True,
+    )
+
+  @property
+  def latest_step(self) -> int | None:
+    """The newest complete checkpoint; None if there is none."""
+    latest = self._checkpointer.latest
+    return None if latest is None else latest.step
+
+  def save(
+    self,
+    state: TrainState,
+    data: Any,
+    config: dict[str, Any],
+    tokenizer: dict[str, Any],
+    eval_loss: float | None,
+  ) -> None:
+    """Starts to save this step; waits for the save before it, and raises its errors."""
+    self._checkpointer.save_checkpointables_async(
+      int(state.step),
+      {
+        'state': state,
+        'data': data,
+        'config': config,
+        'tokenizer': tokenizer,
+      },
+      force=True,
+      metrics=None if eval_loss is None else {'eval/loss': eval_loss},
+    )
+
+  def restore(self, abstract_state: TrainState, data: Any) -> TrainState:
+    """The newest state, placed as `abstract_state` says; puts `data` where it was."""
+    step = self.latest_step
+    _check_same_model(self._checkpointer, step, abstract_state.params)
+    loaded = self._checkpointer.load_checkpointables(
+      step, {'state': abstract_state, 'data': data}
+    )
+    return loaded['state']
+
+  def wait(self) -> None:
+    """Returns when the running save is complete; raises its error."""
+    self._checkpointer.wait()
+
+  def close(self) -> None:
+    self._checkpointer.close()
+
+
+@contextlib.contextmanager
+def _opened(workdir: str | pathlib.Path, field: str) -> Iterator[Any]:
+  """A reader of a workdir that must have a checkpoint."""
+  directory = pathlib.Path(workdir).absolute() / 'checkpoints'
+  reader = None
+  if directory.is_dir():
+    reader = ocp.training.Checkpointer(directory, context=_context())
+  if reader is None or reader.latest is None:
+    raise UserError(f'{field}={str(workdir)!r}: no checkpoint under {directory}')
+  with reader:
+    yield reader
+
+
+def steps(workdir: str | pathlib.Path, field: str) -> list[int]:
+  """The steps of a workdir's checkpoints, ascending; `field` names it in errors."""
+  with _opened(workdir, field) as reader:
+    return [checkpoint.step for checkpoint in reader.checkpoints]
+
+
+def load_params(
+  workdir: str | pathlib.Path, abstract_params: Any, step: int | None, field: str
+) -> Any:
+  """Only the parameters of a checkpoint (the newest, or that of `step`).
+
+  Args:
+    workdir: of the run that saved it.
+    abstract_params: ShapeDtypeStructs with shardings, of the model that will use them.
+    step: one of `steps(workdir)`, or None for the newest.
+    field: what names `workdir` in errors.
+  """
+  with _opened(workdir, field) as reader:
+    known = [checkpoint.step for checkpoint in reader.checkpoints]
+    step = known[-1] if step is None else step
+    if step not in known:
+      raise UserError(f'step={step}: {workdir} has checkpoints of steps {known}')
+    _check_same_model(reader, step, abstract_params)
+    wanted = {'state': {'params': abstract_params}}
+    return reader.load_checkpointables(step, wanted)['state']['params']
+
+
+def load_json(workdir: str | pathlib.Path, item: str, field: str) -> dict[str, Any]:
+  """The item `config` or `tokenizer` of the newest checkpoint."""
+  with _opened(workdir, field) as reader:
+    return reader.load_checkpointables(None, {item: None})[item]
+
+
+def _check_same_model(reader: Any, step: int, abstract_params: Any) -> None:
+  """Names the first parameter in which the checkpoint and this model differ."""
+  saved = reader.checkpointables_metadata(step).metadata['state']['params']
+  shapes: Callable = lambda tree: {
+    path_name(path): tuple(leaf.shape)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(
+      tree, is_leaf=lambda x: hasattr(x, 'shape')
+    )
+  }
+  theirs, ours = shapes(saved), shapes(abstract_params)
+  for name in sorted(set(theirs) | set(ours)):
+    if theirs.get(name) != ours.get(name):
+      describe = lambda shape: 'absent' if shape is None else f'of shape {shape}'
+      raise UserError(
+        f'the checkpoint of step {step} in {reader.directory} is of another model: '
+        f'parameter {name!r} is {describe(theirs.get(name))} there and '
+        f'{describe(ours.get(name))} in this config'
+      )

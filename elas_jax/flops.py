@@ -1,0 +1,43 @@
+"""Model FLOPs of a training step, and the peak rates they are compared with."""
+
+from typing import Any
+
+import jax
+
+from elas_jax.config import ModelConfig
+from elas_jax.optim.groups import path_name
+
+# Dense bf16 FLOP/s of one device, by the name that JAX gives it (vendors' data sheets).
+PEAK_FLOPS = {
+  'NVIDIA A100-SXM4-40GB': 312e12,
+  'NVIDIA A100-SXM4-80GB': 312e12,
+  'NVIDIA H100 80GB HBM3': 989e12,
+  'NVIDIA H200': 989e12,
+  'TPU v4': 275e12,
+  'TPU v5 lite': 197e12,
+  'TPU v5p': 459e12,
+  'TPU v6 lite': 918e12,
+}
+
+
+def flops_per_token(config: ModelConfig, params: Any, sequence_length: int) -> float:
+  """Model FLOPs of forward and backward for one token, in the convention of PaLM.
+
+  6 per entry of every matrix that multiplies activations (low-rank factors count as
+  they are, a tied embedding counts once, as the head) plus 12 N H K L for attention,
+  which ignores the causal half (arXiv 2204.02311, appendix B). Recomputation under
+  remat does not count: this is what the model needs, not what the hardware does.
+  """
+  matrices = 0
+  for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+    name = path_name(path)
+    if name.endswith('norm/scale') or (name == 'embedding' and not config.tied_head):
+      continue
+    matrices += leaf.size
+  return 6 * matrices + 12 * config.layers * config.width * sequence_length
+
+
+def peak_flops() -> float | None:
+  """Of all devices of this run together; None where the device is not in the table."""
+  peak = PEAK_FLOPS.get(jax.devices()[0].device_kind)
+  return None if peak is None else peak * len(jax.devices())

@@ -1,0 +1,148 @@
+"""Generation: continue prompts with a trained model.
+
+python -m elas_jax.generate --workdir=DIR --prompt='def main' --prompt='import '
+"""
+
+import argparse
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from elas_jax.config import ModelConfig
+from elas_jax.data.tokenizers import Tokenizer
+from elas_jax.errors import UserError
+from elas_jax.models.decoder import Decoder, empty_cache
+
+
+def generate(
+  model: ModelConfig,
+  params: Any,
+  tokenizer: Tokenizer,
+  prompts: Sequence[str],
+  *,
+  length: int,
+  temperature: float,
+  top_p: float,
+  seed: int,
+) -> list[str]:
+  """Continues each prompt by up to `length` tokens; returns the continuations.
+
+  One batch with a key-value cache. Prompts may differ in length: what they share is
+  read in one pass, longer ones are then fed token by token beside sampled ones. A
+  continuation ends before the end-of-document token.
+
+  Args:
+    temperature: divides the logits; 0 takes the most likely token.
+    top_p: samples among the fewest tokens whose probabilities reach this sum.
+  """
+  if length < 1:
+    raise UserError(f'tokens={length}: must be at least 1')
+  if temperature < 0:
+    raise UserError(f'temperature={temperature}: must be at least 0')
+  if not 0 < top_p <= 1:
+    raise UserError(f'top_p={top_p}: must be above 0 and at most 1')
+  # A document starts behind the end of another, so an empty prompt has one token too.
+  ids = [[tokenizer.eos_id, *map(int, tokenizer.encode(text)[0])] for text in prompts]
+  lengths_B = np.array([len(row) for row in ids])
+  longest = int(lengths_B.max())
+  tokens_BxS = np.full((len(ids), longest + length), tokenizer.eos_id, np.int32)
+  for row, prompt in zip(tokens_BxS, ids):
+    row[: len(prompt)] = prompt
+  filled_BxS = _fill(
+    model,
+    params,
+    jnp.asarray(tokens_BxS),
+    jnp.asarray(lengths_B),
+    jax.random.key(seed),
+    jnp.float32(temperature),
+    jnp.float32(top_p),
+    shared=int(lengths_B.min()),
+  )
+  texts = []
+  for row, start in zip(np.asarray(filled_BxS), lengths_B):
+    new = row[start : start + length].tolist()
+    if tokenizer.eos_id in new:
+      new = new[: new.index(tokenizer.eos_id)]
+    texts.append(tokenizer.decode(new))
+  return texts
+
+
+@functools.partial(jax.jit, static_argnames=('model', 'shared'))
+def _fill(model, params, tokens_BxS, lengths_B, key, temperature, top_p, *, shared):
+  """Replaces the tokens behind each row's prompt by samples; `shared` = min length."""
+  B, S = tokens_BxS.shape
+  apply = functools.partial(Decoder(model).apply, {'params': params})
+  cache = empty_cache(model, B, S)
+  logits_BxLxV, cache = apply(tokens_BxS[:, :shared], cache, 0)
+
+  def fill_one(carry, position):
+    tokens_BxS, logits_BxV, cache = carry
+    step_key = jax.random.fold_in(key, position)
+    sampled_B = sample(step_key, logits_BxV, temperature, top_p)
+    token_B = jnp.where(position < lengths_B, tokens_BxS[:, position], sampled_B)
+    tokens_BxS = tokens_BxS.at[:, position].set(token_B)
+    logits_Bx1xV, cache = apply(token_B[:, None], cache, position)
+    return (tokens_BxS, logits_Bx1xV[:, 0], cache), None
+
+  carry = (tokens_BxS, logits_BxLxV[:, -1], cache)
+  (tokens_BxS, *_), _ = jax.lax.scan(fill_one, carry, jnp.arange(shared, S))
+  return tokens_BxS
+
+
+def sample(
+  key: jax.Array, logits_BxV: jax.Array, temperature: jax.Array, top_p: jax.Array
+) -> jax.Array:
+  """One token a row: nucleus sampling (arXiv 1904.09751), greedy at temperature 0."""
+  greedy_B = jnp.argmax(logits_BxV, axis=-1)
+  scaled_BxV = logits_BxV / jnp.maximum(temperature, 1e-6)
+  order_BxV = jnp.argsort(-scaled_BxV, axis=-1)
+  sorted_BxV = jnp.take_along_axis(scaled_BxV, order_BxV, axis=-1)
+  probabilities_BxV = jax.nn.softmax(sorted_BxV, axis=-1)
+  before_BxV = jnp.cumsum(probabilities_BxV, axis=-1) - probabilities_BxV
+  nucleus_BxV = jnp.where(before_BxV < top_p, sorted_BxV, -jnp.inf)
+  pick_B = jax.random.categorical(key, nucleus_BxV, axis=-1)
+  sampled_B = jnp.take_along_axis(order_BxV, pick_B[:, None], axis=-1)[:, 0]
+  return jnp.where(temperature > 0, sampled_B, greedy_B)
+
+
+def main(arguments: list[str] | None = None) -> None:
+  from elas_jax.workdir import open_run
+
+  parser = argparse.ArgumentParser(
+    prog='python -m elas_jax.generate',
+    description='Continue prompts with a trained model.',
+    formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+  )
+  parser.add_argument('--workdir', required=True, help='folder of the run')
+  parser.add_argument('--step', type=int, help='checkpoint; None: the newest')
+  parser.add_argument('--prompt', action='append', help='may be given several times')
+  parser.add_argument('--tokens', type=int, default=200, help='at most, a prompt')
+  parser.add_argument('--temperature', type=float, default=0.8)
+  parser.add_argument('--top_p', type=float, default=0.95)
+  parser.add_argument('--seed', type=int, default=0)
+  options = parser.parse_args(arguments)
+  run = open_run(options.workdir, options.step, {})
+  prompts = options.prompt or ['']
+  texts = generate(
+    run.config.model,
+    run.params,
+    run.tokenizer,
+    prompts,
+    length=options.tokens,
+    temperature=options.temperature,
+    top_p=options.top_p,
+    seed=options.seed,
+  )
+  for prompt, text in zip(prompts, texts):
+    print(f'--- {prompt!r}')
+    print(prompt + text)
+
+
+if __name__ == '__main__':
+  from elas_jax.cli import run_command
+
+  run_command(main)

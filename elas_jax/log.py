@@ -1,0 +1,187 @@
+"""What a running training shows and writes: pending metrics, speed, a progress line."""
+
+import contextlib
+import math
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+
+from elas_jax.metrics import MetricsWriter
+
+
+class NonFinite(Exception):
+  """The loss or the gradient of a step is NaN or infinite."""
+
+
+class Log:
+  """Takes the metrics of each step and reads them one step later.
+
+  Reading a number from a device waits until it is there. `push` therefore keeps the
+  metrics of the newest step and reads those of the step before it, while the device is
+  already busy with the newest.
+
+  Args:
+    writer: of metrics.jsonl.
+    schedule: the learning rate by step.
+    steps: of the whole run; `start` of them are done.
+    log_every: steps between lines.
+    flops_per_token: model FLOPs, for the utilisation.
+    peak_flops: of all devices together, None if unknown.
+  """
+
+  def __init__(
+    self,
+    writer: MetricsWriter,
+    schedule: Any,
+    *,
+    steps: int,
+    start: int,
+    log_every: int,
+    flops_per_token: float,
+    peak_flops: float | None,
+  ):
+    self._writer, self._schedule = writer, schedule
+    self._steps, self._start, self._log_every = steps, start, log_every
+    self._flops_per_token, self._peak_flops = flops_per_token, peak_flops
+    self._pending = None
+    self._line = ProgressLine(start, steps)
+    self._begin_window()
+
+  def push(self, step: int, metrics: dict[str, jax.Array]) -> None:
+    """Takes the metrics of `step`, reads and checks those of the step before."""
+    self.flush()
+    self._pending = (step, metrics)
+
+  def flush(self) -> None:
+    """Reads what is pending; raises NonFinite."""
+    if self._pending is None:
+      return
+    step, metrics = self._pending
+    self._pending = None
+    values = {name: float(x) for name, x in jax.device_get(metrics).items()}
+    loss = values['nll'] / max(values['tokens'], 1.0)
+    if not (math.isfinite(loss) and math.isfinite(values['grad_norm'])):
+      raise NonFinite(f'step {step}: loss={loss}, grad_norm={values["grad_norm"]}')
+    self._window_tokens += values['tokens']
+    first = step == self._start + 1
+    if step % self._log_every == 0 or first or step == self._steps:
+      self._write(step, loss, values, with_speed=not first)
+    if first:  # its time is that of the compilation
+      self._line.print(f'first step after {time.monotonic() - self._window_start:.1f} s')
+      self._begin_window()
+
+  def _write(self, step: int, loss: float, values: dict, *, with_speed: bool) -> None:
+    line = {
+      'train/loss': loss,
+      'train/perplexity': math.exp(min(loss, 700.0)),
+      'train/bits_per_byte': values['nll'] / max(values['bytes'], 1.0) / math.log(2),
+      'train/grad_norm': values['grad_norm'],
+      'train/learning_rate': float(self._schedule(step - 1)),
+    }
+    if with_speed:
+      seconds = time.monotonic() - self._window_start - self._paused
+      rate = self._window_tokens / seconds
+      line['train/tokens_per_second'] = rate
+      line['train/data_wait_share'] = self._waited / seconds
+      if self._peak_flops:
+        used = rate * self._flops_per_token
+        line['train/model_flop_utilisation'] = used / self._peak_flops
+      self._begin_window()
+    self._writer.write(step, line)
+    self._line.show(step, line)
+
+  def write(self, step: int, values: dict[str, float]) -> None:
+    """Writes and prints further metrics of a step, such as an evaluation's."""
+    self._writer.write(step, values)
+    self._line.print(f'step {step}  ' + _short(values))
+
+  def sync(self) -> None:
+    """Everything up to the newest step is on the disk when this returns."""
+    self.flush()
+    self._writer.sync()
+
+  def _begin_window(self) -> None:
+    self._window_start = time.monotonic()
+    self._window_tokens = self._waited = self._paused = 0.0
+
+  @contextlib.contextmanager
+  def waiting(self) -> Iterator[None]:
+    """Counts the time inside as waiting for data."""
+    start = time.monotonic()
+    yield
+    self._waited += time.monotonic() - start
+
+  @contextlib.contextmanager
+  def pause(self) -> Iterator[None]:
+    """Reads what is pending, and leaves the time inside out of the speed."""
+    self.flush()
+    start = time.monotonic()
+    yield
+    self._paused += time.monotonic() - start
+
+  def close(self) -> None:
+    self._line.close()
+    self._writer.close()
+
+
+class ProgressLine:
+  """A live line on a terminal, plain lines elsewhere; process 0 only."""
+
+  def __init__(self, start: int, steps: int):
+    self._start, self._steps, self._rich = start, steps, None
+    self._began = time.monotonic()
+    self._quiet = jax.process_index() > 0
+    if sys.stdout.isatty() and not self._quiet:
+      from rich import progress
+
+      self._rich = progress.Progress(
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TextColumn('{task.description}'),
+        progress.TimeRemainingColumn(),
+      )
+      self._task = self._rich.add_task('', total=steps, completed=start)
+      self._rich.start()
+
+  def show(self, step: int, values: dict[str, float]) -> None:
+    """The newest training metrics."""
+    if self._rich:
+      self._rich.update(self._task, completed=step, description=_short(values))
+      return
+    elapsed = time.monotonic() - self._began
+    left = elapsed / (step - self._start) * (self._steps - step)
+    self.print(f'step {step}/{self._steps}  {_short(values)}  left {left:.0f} s')
+
+  def print(self, text: str) -> None:
+    if self._rich:
+      self._rich.console.print(text, highlight=False)
+    elif not self._quiet:
+      print(text, flush=True)
+
+  def close(self) -> None:
+    if self._rich:
+      self._rich.stop()
+      self._rich = None
+
+
+SHORT_NAMES = {
+  'train/loss': 'loss {:.4f}',
+  'train/bits_per_byte': 'bits/byte {:.3f}',
+  'train/grad_norm': 'grad {:.2f}',
+  'train/learning_rate': 'lr {:.2e}',
+  'train/tokens_per_second': '{:,.0f} tokens/s',
+  'train/model_flop_utilisation': 'MFU {:.1%}',
+  'train/data_wait_share': 'data wait {:.1%}',
+  'eval/loss': 'validation loss {:.4f}',
+  'eval/perplexity': 'perplexity {:.3f}',
+  'eval/bits_per_byte': 'bits/byte {:.4f}',
+}
+
+
+def _short(values: dict[str, float]) -> str:
+  return '  '.join(
+    text.format(values[name]) for name, text in SHORT_NAMES.items() if name in values
+  )

@@ -1,0 +1,126 @@
+"""Metrics of a run: metrics.jsonl, the source of truth, and TensorBoard beside it.
+
+The first line describes the run (commit, versions, device); each further line is one
+object with `step` and values. Readers use `read_metrics`.
+"""
+
+import datetime
+import importlib.metadata
+import json
+import math
+import os
+import pathlib
+import platform
+import subprocess
+from typing import Any
+
+import jax
+
+from elas_jax.errors import UserError
+
+PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy')
+
+
+def describe_run() -> dict[str, Any]:
+  """Commit, versions and device, for the first line of metrics and for result files."""
+  devices = jax.devices()
+  return {
+    'time': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
+    'commit': _commit(),
+    'python': platform.python_version(),
+    'versions': {name: importlib.metadata.version(name) for name in PACKAGES},
+    'device': devices[0].device_kind,
+    'devices': len(devices),
+    'processes': jax.process_count(),
+  }
+
+
+def _commit() -> str:
+  """The commit of the source tree, with '-modified' if the tree differs from it."""
+  root = pathlib.Path(__file__).parent
+  git = lambda *words: subprocess.run(
+    ['git', '-C', str(root), *words], capture_output=True, text=True
+  )
+  try:
+    head = git('rev-parse', 'HEAD')
+    if head.returncode:
+      return 'unknown'
+    modified = git('status', '--porcelain', '--untracked-files=no').stdout.strip()
+  except OSError:  # no git on this machine
+    return 'unknown'
+  return head.stdout.strip() + ('-modified' if modified else '')
+
+
+class MetricsWriter:
+  """Appends to workdir/metrics.jsonl; process 0 only, nothing on the others.
+
+  Opening it for a run that resumes at `start_step` drops the lines of later steps,
+  which will be computed again, and a last line that a kill cut short.
+  """
+
+  def __init__(self, workdir: pathlib.Path, start_step: int, tensorboard: bool):
+    self._file = self._tensorboard = None
+    if jax.process_index():
+      return
+    path = workdir / 'metrics.jsonl'
+    kept = [line for line in _lines(path) if line.get('step', 0) <= start_step]
+    kept = kept or [{'run': describe_run()}]
+    temporary = path.with_suffix('.tmp')
+    temporary.write_text(''.join(json.dumps(line) + '\n' for line in kept))
+    os.replace(temporary, path)
+    self._file = path.open('a')
+    if tensorboard:
+      self._tensorboard = _tensorboard(workdir / 'tensorboard', start_step)
+
+  def write(self, step: int, values: dict[str, float]) -> None:
+    """One line; every value becomes a float here and nowhere else."""
+    if self._file is None:
+      return
+    values = {name: float(value) for name, value in values.items()}
+    # JSON has no NaN or infinity; a reader gets null.
+    clean = {k: v if math.isfinite(v) else None for k, v in values.items()}
+    self._file.write(json.dumps({'step': step, **clean}) + '\n')
+    self._file.flush()
+    if self._tensorboard:
+      for name, value in values.items():
+        self._tensorboard.add_scalar(name, value, step)
+
+  def sync(self) -> None:
+    """Forces what is written onto the disk; called before a checkpoint is saved."""
+    if self._file is not None:
+      os.fsync(self._file.fileno())
+
+  def close(self) -> None:
+    if self._file is not None:
+      self._file.close()
+    if self._tensorboard:
+      self._tensorboard.close()
+
+
+def read_metrics(workdir: str | pathlib.Path) -> tuple[dict[str, Any], list[dict]]:
+  """(description of the run, lines with `step`) of a workdir."""
+  first, *rest = _lines(pathlib.Path(workdir) / 'metrics.jsonl')
+  return first['run'], rest
+
+
+def _lines(path: pathlib.Path) -> list[dict]:
+  """The complete lines of a JSONL file, none if there is no file."""
+  if not path.exists():
+    return []
+  lines = []
+  for text in path.read_text().splitlines(keepends=True):
+    if text.endswith('\n'):
+      lines.append(json.loads(text))
+  return lines
+
+
+def _tensorboard(directory: pathlib.Path, start_step: int) -> Any:
+  try:
+    import tensorboardX
+  except ImportError:
+    raise UserError(
+      'train.tensorboard=True: needs the package tensorboardX '
+      "(pip install 'elas-jax[tensorboard]')"
+    ) from None
+  # purge_step hides the events that the resumed run writes again.
+  return tensorboardX.SummaryWriter(str(directory), purge_step=start_step + 1)

@@ -1,0 +1,62 @@
+"""Curves of a run as PNG, from its metrics.jsonl."""
+
+import pathlib
+
+import matplotlib
+
+from elas_jax.metrics import read_metrics
+
+# (file, title, series of (metric, label), logarithmic)
+CURVES = (
+  (
+    'loss.png',
+    'Loss (nats per token)',
+    (('train/loss', 'train'), ('eval/loss', 'validation')),
+    False,
+  ),
+  (
+    'bits_per_byte.png',
+    'Bits per byte',
+    (('train/bits_per_byte', 'train'), ('eval/bits_per_byte', 'validation')),
+    False,
+  ),
+  (
+    'optimizer.png',
+    'Optimiser',
+    (('train/learning_rate', 'learning rate'), ('train/grad_norm', 'gradient norm')),
+    True,
+  ),
+  (
+    'speed.png',
+    'Tokens per second',
+    (('train/tokens_per_second', 'training'),),
+    False,
+  ),
+)
+
+
+def plot_run(workdir: str | pathlib.Path) -> list[pathlib.Path]:
+  """Writes workdir/plots/*.png and returns their paths."""
+  matplotlib.use('Agg')  # no display needed
+  import matplotlib.pyplot as plt
+
+  _, lines = read_metrics(workdir)
+  folder = pathlib.Path(workdir) / 'plots'
+  folder.mkdir(exist_ok=True)
+  paths = []
+  for file, title, series, logarithmic in CURVES:
+    figure, axes = plt.subplots(figsize=(7, 4.2), layout='constrained')
+    for metric, label in series:
+      points = [(x['step'], x[metric]) for x in lines if x.get(metric) is not None]
+      if points:
+        marker = 'o' if metric.startswith('eval/') else None
+        axes.plot(*zip(*points), marker=marker, markersize=4, label=label)
+    if logarithmic:
+      axes.set_yscale('log')
+    axes.set(title=title, xlabel='step')
+    axes.grid(alpha=0.3)
+    axes.legend()
+    paths.append(folder / file)
+    figure.savefig(paths[-1], dpi=130)
+    plt.close(figure)
+  return paths

@@ -1,0 +1,296 @@
+"""Training: the main job.
+
+  python -m elas_jax.train --config=configs/default.py --workdir=runs/default
+  python -m elas_jax.train --config=configs/c4.py:130m,low_rank \
+      --config.data.path='c4/*.json.gz' --workdir=runs/c4_130m
+
+Every field of the config can be overridden (--config.model.rank=16). Starting the same
+command again continues the run. --dry_run prints parameters and memory and stops.
+"""
+
+import contextlib
+import errno
+import functools
+import json
+import pathlib
+import signal
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from absl import flags
+from jax.sharding import Mesh
+from ml_collections import config_flags
+
+from elas_jax import workdir as workdirs
+from elas_jax.checkpoint import Checkpoints, load_params
+from elas_jax.config import Config, parse, profile_window, to_json
+from elas_jax.data.blocks import Prepared, prepare
+from elas_jax.data.pipeline import train_batches
+from elas_jax.errors import UserError
+from elas_jax.evaluate import Batch, evaluate, loss_sums, put_batch
+from elas_jax.flops import flops_per_token, peak_flops
+from elas_jax.generate import generate
+from elas_jax.log import Log, NonFinite
+from elas_jax.metrics import MetricsWriter, read_metrics
+from elas_jax.optim.optimizer import apply_updates
+from elas_jax.optim.schedules import SCHEDULES
+from elas_jax.plots import plot_run
+from elas_jax.sharding import make_mesh
+from elas_jax.state import (
+  TrainState,
+  abstract_state,
+  create_state,
+  optimizer_of,
+  state_from,
+)
+
+
+def gradients(config: Config, params: Any, batch: Batch) -> tuple[Any, dict]:
+  """Gradient of the token-weighted mean loss over the batch, and the batch's sums.
+
+  With train.accumulation > 1 the rows go through in that many micro-batches, one after
+  the other; since each is divided by the tokens of the whole batch, the result is that
+  of one pass, up to rounding.
+  """
+  tokens = jnp.maximum(batch['valid'].sum(), 1).astype(jnp.float32)
+
+  def objective(params, rows):
+    sums = loss_sums(config.model, params, rows)
+    return (sums['nll'] + config.train.z_loss * sums['squared_log_z']) / tokens, sums
+
+  grad = jax.grad(objective, has_aux=True)
+  parts = config.train.accumulation
+  if parts == 1:
+    return grad(params, batch)
+
+  # Row i goes to micro-batch i mod parts: every device then keeps its own rows.
+  split = lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1)
+  wide = lambda tree: jax.tree.map(lambda x: x.astype(jnp.float32), tree)
+  add = lambda total, rows: (
+    jax.tree.map(jnp.add, total, wide(grad(params, rows))),
+    None,
+  )
+  batch = jax.tree.map(split, batch)
+  one = jax.eval_shape(grad, params, jax.tree.map(lambda x: x[0], batch))
+  zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), one)
+  return jax.lax.scan(add, zeros, batch)[0]
+
+
+def train_step(
+  config: Config, state: TrainState, batch: Batch
+) -> tuple[TrainState, dict[str, jax.Array]]:
+  """One optimiser step; the metrics are those of the parameters before it."""
+  grads, sums = gradients(config, state.params, batch)
+  optimizer = optimizer_of(config)
+  updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+  params = apply_updates(state.params, updates)
+  metrics = sums | {'grad_norm': optax.tree.norm(grads)}
+  return TrainState(step=state.step + 1, params=params, opt_state=opt_state), metrics
+
+
+def jit_train_step(config: Config, mesh: Mesh) -> Callable:
+  """(state, batch) -> (state, metrics) on this mesh; the state is donated."""
+  shardings = jax.tree.map(lambda x: x.sharding, abstract_state(config, mesh))
+  step = functools.partial(train_step, config)
+  return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
+
+
+def train(config: Config, workdir: str | pathlib.Path) -> dict[str, float]:
+  """Runs, or continues, the run in `workdir`; returns its last evaluation."""
+  workdir = pathlib.Path(workdir)
+  mesh = make_mesh(config)
+  if config.train.compilation_cache:
+    cache = pathlib.Path(config.train.compilation_cache).expanduser()
+    jax.config.update('jax_compilation_cache_dir', str(cache))
+  data = prepare(config.data)
+  check_vocabulary(config, data)
+  with contextlib.ExitStack() as stack:
+    stack.enter_context(workdirs.locked(workdir))
+    stop = stack.enter_context(stop_signals())
+    workdirs.write_config(workdir, config)
+    checkpoints = Checkpoints(workdir, config.checkpoint)
+    stack.callback(checkpoints.close)
+    try:
+      state = run_steps(config, workdir, mesh, data, checkpoints, stop)
+      checkpoints.wait()
+    except (NonFinite, OSError) as error:
+      raise UserError(_what_happened(error, workdir, checkpoints)) from error
+  return report(config, workdir, data, state)
+
+
+def run_steps(
+  config: Config,
+  workdir: pathlib.Path,
+  mesh: Mesh,
+  data: Prepared,
+  checkpoints: Checkpoints,
+  stop: Callable[[], bool],
+) -> TrainState:
+  """The loop, from wherever the run stands to its last step or the stop signal."""
+  batches = train_batches(
+    data.train,
+    batch_size=config.data.batch_size,
+    seed=config.seed,
+    process_index=jax.process_index(),
+    process_count=jax.process_count(),
+    read_threads=config.data.read_threads,
+    prefetch=config.data.prefetch,
+  )
+  state = starting_state(config, mesh, checkpoints, batches)
+  start, steps = int(state.step), config.train.steps
+  log = Log(
+    MetricsWriter(workdir, start, config.train.tensorboard),
+    SCHEDULES[config.optimizer.schedule](config.optimizer, steps),
+    steps=steps,
+    start=start,
+    log_every=config.train.log_every,
+    flops_per_token=flops_per_token(
+      config.model, state.params, config.data.sequence_length
+    ),
+    peak_flops=peak_flops(),
+  )
+  step_function, window = jit_train_step(config, mesh), profile_window(config)
+  saved = (json.loads(to_json(config)), json.loads(data.tokenizer.to_json()))
+  with contextlib.closing(log), jax.set_mesh(mesh):
+    for step in range(start + 1, steps + 1):
+      if window and step == window[0]:
+        jax.profiler.start_trace(str(workdir / 'profile'))
+      with log.waiting():
+        batch = next(batches)
+      state, metrics = step_function(state, put_batch(batch, mesh))
+      log.push(step, metrics)
+      if window and step == window[1]:
+        jax.block_until_ready(state)
+        jax.profiler.stop_trace()
+      stopping = stop()
+      loss = None
+      if step == steps or step % config.eval.every == 0:
+        with log.pause():
+          values = evaluate(config, state.params, data.validation, mesh)
+        log.write(step, values)
+        loss = values['eval/loss']
+      if step == steps or step % config.checkpoint.every == 0 or stopping:
+        with log.pause():
+          log.sync()  # what a resumed run will not compute again must not be lost
+          checkpoints.save(state, batches, *saved, loss)
+      if stopping:
+        print(f'stopped after step {step}, saved; the same command continues')
+        break
+  return state
+
+
+def starting_state(
+  config: Config, mesh: Mesh, checkpoints: Checkpoints, batches: Any
+) -> TrainState:
+  """Own workdir first, then --config.restore, then scratch; see checkpoint.py."""
+  abstract = abstract_state(config, mesh)
+  if checkpoints.latest_step is not None:
+    print(f'continuing after step {checkpoints.latest_step}')
+    return checkpoints.restore(abstract, batches)
+  if not config.restore:
+    return create_state(config, mesh)
+  params = load_params(config.restore, abstract.params, None, 'restore')
+  print(f'starting from the parameters in {config.restore}')
+  shardings = jax.tree.map(lambda x: x.sharding, abstract)
+  return jax.jit(functools.partial(state_from, config), out_shardings=shardings)(params)
+
+
+def check_vocabulary(config: Config, data: Prepared) -> None:
+  """model.vocab_size must hold every id that the data has and generation may need."""
+  # Some published tokenizers have more names than ids in use (t5-base: 32100 where the
+  # models of the C4 protocol have 32000), so what counts is the ids that occur.
+  used = max(data.train.max_token_id, data.validation.max_token_id) + 1
+  needed = max(used, data.tokenizer.eos_id + 1)
+  if config.model.vocab_size < needed:
+    raise UserError(
+      f'model.vocab_size={config.model.vocab_size}: must be at least {needed} for '
+      f'data.tokenizer={config.data.tokenizer!r}'
+    )
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[Callable[[], bool]]:
+  """While inside, SIGTERM and SIGINT only set a flag; a second SIGINT interrupts."""
+  received = []
+
+  def handle(number, _):
+    received.append(number)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+  old = {s: signal.signal(s, handle) for s in (signal.SIGTERM, signal.SIGINT)}
+  try:
+    yield lambda: bool(received)
+  finally:
+    for number, handler in old.items():
+      signal.signal(number, handler)
+
+
+def _what_happened(
+  error: Exception, workdir: pathlib.Path, checkpoints: Checkpoints
+) -> str:
+  step = checkpoints.latest_step
+  saved = 'no checkpoint yet' if step is None else f'last good checkpoint: step {step}'
+  if isinstance(error, NonFinite):
+    return f'training diverged at {error}; {saved} in {workdir}'
+  if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    return f'no space left for {workdir}; {saved}; free some and start again'
+  return f'{error}; {saved} in {workdir}'
+
+
+def report(
+  config: Config, workdir: pathlib.Path, data: Prepared, state: TrainState
+) -> dict[str, float]:
+  """Plots, a sample and the paths; returns the last evaluation."""
+  if jax.process_index():
+    return {}
+  _, lines = read_metrics(workdir)
+  plots = plot_run(workdir)
+  evaluations = [line for line in lines if 'eval/loss' in line]
+  if int(state.step) == config.train.steps and config.eval.sample_tokens:
+    text = generate(
+      config.model,
+      jax.device_get(state.params),
+      data.tokenizer,
+      [config.eval.prompt],
+      length=config.eval.sample_tokens,
+      temperature=0.8,
+      top_p=0.95,
+      seed=config.seed,
+    )[0]
+    print(f'--- sample, from {config.eval.prompt!r}\n{config.eval.prompt}{text}\n---')
+  if evaluations:
+    last = evaluations[-1]
+    print(
+      f'validation at step {last["step"]}: perplexity {last["eval/perplexity"]:.4f}, '
+      f'bits per byte {last["eval/bits_per_byte"]:.4f}'
+    )
+  print(f'plots        {plots[0].parent}/*.png')
+  print(f'metrics      {workdir}/metrics.jsonl')
+  print(f'checkpoint   {workdir}/checkpoints/{int(state.step)}')
+  return evaluations[-1] if evaluations else {}
+
+
+def main(_: list[str]) -> None:
+  config = parse(flags.FLAGS.config)
+  if flags.FLAGS.dry_run:
+    from elas_jax.dry_run import dry_run
+
+    dry_run(config)
+  elif not flags.FLAGS.workdir:
+    raise UserError("--workdir='': give a folder for checkpoints and metrics")
+  else:
+    train(config, flags.FLAGS.workdir)
+
+
+if __name__ == '__main__':
+  from elas_jax.cli import run_config_command
+
+  config_flags.DEFINE_config_file(
+    'config', 'configs/default.py', 'config file, file.py or file.py:ARGUMENT'
+  )
+  flags.DEFINE_string('workdir', '', 'folder of the run; the same folder continues it')
+  flags.DEFINE_bool('dry_run', False, 'print parameters and memory, train nothing')
+  run_config_command(main)

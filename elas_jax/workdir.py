@@ -1,0 +1,141 @@
+"""A run's folder: config.json, metrics.jsonl, checkpoints/, plots/, and its lock."""
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from elas_jax import checkpoint
+from elas_jax.config import Config, parse, to_json
+from elas_jax.data.blocks import Prepared, prepare
+from elas_jax.data.tokenizers import Tokenizer, parse_tokenizer
+from elas_jax.errors import UserError
+from elas_jax.sharding import make_mesh, state_shardings
+from elas_jax.state import abstract_params
+
+# What may change when a run is continued: nothing that the numbers so far depend on,
+# except train.steps, which lengthens the schedule.
+MAY_CHANGE = (
+  'train.steps',
+  'train.log_every',
+  'train.tensorboard',
+  'train.compilation_cache',
+)
+MAY_CHANGE_SECTIONS = ('mesh', 'checkpoint', 'eval', 'profile_steps', 'restore')
+MACHINE_FIELDS = (
+  'data.cache_dir',
+  'data.processes',
+  'data.read_threads',
+  'data.prefetch',
+)
+
+
+@contextlib.contextmanager
+def locked(workdir: pathlib.Path) -> Iterator[None]:
+  """Makes the folder and holds it for this process; the system frees it at a kill."""
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+    lock = (workdir / '.lock').open('w')
+  except OSError as error:
+    raise UserError(f'--workdir={workdir}: cannot be written: {error.strerror}') from None
+  with lock:
+    try:
+      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      raise UserError(
+        f'--workdir={workdir}: another process is training there; wait, or give another'
+      ) from None
+    yield
+
+
+def write_config(workdir: pathlib.Path, config: Config) -> None:
+  """Writes config.json, or checks that a run with another config does not continue it."""
+  path = workdir / 'config.json'
+  if path.exists():
+    _check_same(path, json.loads(path.read_text()), json.loads(to_json(config)))
+  write_text(path, to_json(config))
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+  """Writes a whole file or, if killed, nothing."""
+  temporary = path.with_name(path.name + '.tmp')
+  with temporary.open('w') as file:
+    file.write(text)
+    file.flush()
+    os.fsync(file.fileno())
+  os.replace(temporary, path)
+
+
+def _check_same(path: pathlib.Path, old: dict[str, Any], new: dict[str, Any]) -> None:
+  flat_old, flat_new = _flat(old), _flat(new)
+  for name in flat_new:
+    free = name in MAY_CHANGE + MACHINE_FIELDS or (
+      name.split('.')[0] in MAY_CHANGE_SECTIONS
+    )
+    if not free and flat_old.get(name) != flat_new[name]:
+      raise UserError(
+        f'{name}={flat_new[name]!r}: the run in {path.parent} was started with '
+        f'{flat_old.get(name)!r}; give that, or another --workdir'
+      )
+
+
+def _flat(tree: dict[str, Any], prefix: str = '') -> dict[str, Any]:
+  flat = {}
+  for name, value in tree.items():
+    if isinstance(value, dict):
+      flat |= _flat(value, f'{prefix}{name}.')
+    else:
+      flat[prefix + name] = value
+  return flat
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """A trained model, as evaluation and generation need it."""
+
+  config: Config
+  step: int
+  params: Any
+  mesh: Mesh
+  tokenizer: Tokenizer
+
+  def prepared(self) -> Prepared:
+    """The run's data, prepared anew if the cache has gone."""
+    return prepare(self.config.data)
+
+
+def open_run(
+  workdir: str | pathlib.Path, step: int | None, overrides: dict[str, Any]
+) -> Run:
+  """The run in `workdir` with the parameters of `step` (None: newest).
+
+  `overrides` replaces config values ('eval.tokens': 1000); those that are None do not.
+  """
+  config = checkpoint.load_json(workdir, 'config', '--workdir')
+  # This machine may have other devices than the one that trained.
+  config['mesh'] = {'data': -1, 'fsdp': 1, 'tensor': 1}
+  for name, value in overrides.items():
+    if value is not None:
+      section, field = name.split('.')
+      config[section][field] = value
+  config = parse(config)
+  mesh = make_mesh(config)
+  shapes = abstract_params(config)
+  placed = jax.tree.map(
+    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+    shapes,
+    state_shardings(mesh, shapes),
+  )
+  if step is None:
+    step = checkpoint.steps(workdir, '--workdir')[-1]
+  params = checkpoint.load_params(workdir, placed, step, '--workdir')
+  content = checkpoint.load_json(workdir, 'tokenizer', '--workdir')
+  tokenizer = parse_tokenizer(json.dumps(content), str(workdir))
+  return Run(config, step, params, mesh, tokenizer)

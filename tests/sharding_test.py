@@ -1,0 +1,103 @@
+"""Placement of every array, and one device against four."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from configs import c4
+from elas_jax.config import parse
+from elas_jax.errors import UserError
+from elas_jax.evaluate import put_batch
+from elas_jax.optim.groups import path_name
+from elas_jax.sharding import make_mesh, state_shardings
+from elas_jax.state import abstract_params, abstract_state, create_state
+from elas_jax.train import jit_train_step
+
+
+def with_mesh(config, **sizes):
+  return dataclasses.replace(config, mesh=dataclasses.replace(config.mesh, **sizes))
+
+
+def batch_of(config, seed):
+  random = np.random.default_rng(seed)
+  rows, L = config.data.batch_size, config.data.sequence_length
+  return {
+    'tokens': random.integers(0, 257, (rows, L + 1)).astype(np.int32),
+    'valid': random.integers(L // 2, L + 1, rows).astype(np.int32),
+    'bytes': np.full(rows, L, np.int32),
+  }
+
+
+def losses(config, devices, steps=4):
+  mesh = make_mesh(config, devices)
+  with jax.set_mesh(mesh):
+    state = create_state(config, mesh)
+    step = jit_train_step(config, mesh)
+    values = []
+    for number in range(steps):
+      state, metrics = step(state, put_batch(batch_of(config, number), mesh))
+      values.append(
+        [float(metrics['nll'] / metrics['tokens']), float(metrics['grad_norm'])]
+      )
+  return np.array(values), state
+
+
+@pytest.mark.parametrize(
+  'sizes',
+  [
+    {'data': 4},
+    {'data': 1, 'fsdp': 4},
+    {'data': 2, 'tensor': 2},
+    {'data': 1, 'fsdp': 2, 'tensor': 2},
+  ],
+)
+@pytest.mark.parametrize(
+  'overrides',
+  [
+    {},
+    {'model.linear': 'dense', 'model.feed_forward': 'swiglu', 'train.accumulation': 2},
+  ],
+)
+def test_four_devices_equal_one(make_config, sizes, overrides):
+  config = make_config(**overrides)
+  one, _ = losses(config, jax.devices()[:1])
+  four, state = losses(with_mesh(config, **sizes), jax.devices())
+  np.testing.assert_allclose(four, one, rtol=2e-5)
+  # After the step the state is still split as it was placed.
+  if sizes.get('fsdp', 1) > 1:
+    assert not state.params['embedding'].is_fully_replicated
+    moments = state.opt_state[1].mu['layers']['feed_forward']['up']
+    assert not jax.tree.leaves(moments)[0].is_fully_replicated
+
+
+def test_rules_place_every_array_of_every_method():
+  for method in c4.METHODS:
+    config = parse(c4.get_config(f'60m,{method}'))
+    config = with_mesh(config, data=1, fsdp=2, tensor=2)
+    state = abstract_state(config, make_mesh(config))
+    split = lambda x: any(axis is not None for axis in x.sharding.spec)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+      matrix = leaf.ndim >= 2 and not path_name(path).endswith('scale')
+      assert split(leaf) == matrix, path_name(path)
+
+
+def test_specs(make_config):
+  config = with_mesh(make_config(), data=1, fsdp=2, tensor=2)
+  shardings = state_shardings(make_mesh(config), abstract_params(config))
+  feed_forward = shardings['layers']['feed_forward']
+  assert feed_forward['up']['a'].spec == P(None, 'fsdp', None)
+  assert feed_forward['up']['b'].spec == P(None, 'fsdp', 'tensor')
+  assert feed_forward['down']['a'].spec == P(None, 'tensor', 'fsdp')
+  assert feed_forward['down']['b'].spec == P(None, None, 'fsdp')
+  # 257 ids divide by nothing, so that dimension of the embedding stays whole.
+  assert shardings['embedding'].spec == P(None, 'fsdp')
+
+
+def test_a_parameter_without_a_rule_is_named(make_config):
+  mesh = make_mesh(make_config())
+  with pytest.raises(UserError, match="sharding.RULES.*'layers/new/weight'"):
+    tree = {'layers': {'new': {'weight': jax.ShapeDtypeStruct((2, 3), 'float32')}}}
+    state_shardings(mesh, tree)

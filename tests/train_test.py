@@ -1,0 +1,320 @@
+"""The train step and the loop: golden steps, accumulation, resume, divergence."""
+
+import dataclasses
+import json
+import signal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from elas_jax import train as train_module
+from elas_jax.errors import UserError
+from elas_jax.metrics import read_metrics
+from elas_jax.sharding import make_mesh
+from elas_jax.state import TrainState, abstract_state, state_from
+from elas_jax.train import gradients, train, train_step
+
+# Metrics that depend on time, not on the computation.
+TIMED = {'train/tokens_per_second', 'train/data_wait_share'}
+
+
+def computed(workdir):
+  _, lines = read_metrics(workdir)
+  return [{k: v for k, v in line.items() if k not in TIMED} for line in lines]
+
+
+def final_params(workdir, config):
+  from elas_jax.checkpoint import load_params
+
+  mesh = make_mesh(config)
+  return load_params(workdir, abstract_state(config, mesh).params, None, 'workdir')
+
+
+def batch_of(config, seed=0, ragged=False):
+  random = np.random.default_rng(seed)
+  rows, L = config.data.batch_size, config.data.sequence_length
+  low = 1 if ragged else L
+  return {
+    'tokens': random.integers(0, 257, (rows, L + 1)).astype(np.int32),
+    'valid': random.integers(low, L + 1, rows).astype(np.int32),
+    'bytes': np.full(rows, L, np.int32),
+  }
+
+
+def test_steps_equal_recorded_pytorch(make_config, golden_model, golden):
+  B, L = golden['tokens'].shape
+  config = make_config(
+    **golden_model
+    | {
+      'data.batch_size': B,
+      'data.sequence_length': L - 1,
+      'optimizer.learning_rate': 3e-3,
+      'optimizer.schedule': 'constant',
+      'optimizer.warmup_steps': 0,
+      'optimizer.b1': 0.9,
+      'optimizer.b2': 0.95,
+      'optimizer.epsilon': 1e-8,
+      'optimizer.weight_decay': 0.1,
+      'optimizer.clip_norm': 1.0,
+    }
+  )
+  state = state_from(config, jax.tree.map(jnp.asarray, golden['weights']))
+  batch = {
+    'tokens': golden['tokens'],
+    'valid': np.full(B, L - 1, np.int32),
+    'bytes': np.full(B, L - 1, np.int32),
+  }
+  step = jax.jit(lambda state: train_step(config, state, batch))
+  for loss, norm in zip(golden['losses'], golden['gradient_norms']):
+    state, metrics = step(state)
+    np.testing.assert_allclose(metrics['nll'] / metrics['tokens'], loss, rtol=2e-4)
+    np.testing.assert_allclose(metrics['grad_norm'], norm, rtol=1e-3)
+
+
+def test_loss_falls_on_a_repeated_batch(make_config):
+  config = make_config(**{'optimizer.learning_rate': 1e-2, 'train.steps': 30})
+  mesh = make_mesh(config, jax.devices()[:1])
+  config_one = dataclasses.replace(config, mesh=dataclasses.replace(config.mesh, data=1))
+  from elas_jax.state import create_state
+
+  state = create_state(config_one, mesh)
+  batch = batch_of(config)
+  step = jax.jit(lambda state: train_step(config, state, batch))
+  losses = []
+  for _ in range(30):
+    state, metrics = step(state)
+    losses.append(float(metrics['nll'] / metrics['tokens']))
+  assert losses[-1] < 0.8 * losses[0]
+  assert int(state.step) == 30
+
+
+@pytest.mark.parametrize('parts', [2, 8])
+def test_accumulation_equals_one_pass(make_config, parts):
+  from elas_jax.state import init_params
+
+  config = make_config(**{'train.z_loss': 1e-2})
+  params, batch = init_params(config), batch_of(config, ragged=True)
+  batch = jax.tree.map(jnp.asarray, batch)
+  split = dataclasses.replace(
+    config, train=dataclasses.replace(config.train, accumulation=parts)
+  )
+  whole_grads, whole = gradients(config, params, batch)
+  part_grads, sums = gradients(split, params, batch)
+  assert sums.keys() == whole.keys()
+  for name in sums:
+    np.testing.assert_allclose(sums[name], whole[name], rtol=1e-5)
+  jax.tree.map(
+    lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-6),
+    part_grads,
+    whole_grads,
+  )
+
+
+def test_targets_beyond_valid_do_not_count(make_config):
+  from elas_jax.state import init_params
+
+  config = make_config()
+  params, batch = init_params(config), batch_of(config, ragged=True)
+  other = dict(batch, tokens=batch['tokens'].copy())
+  L = config.data.sequence_length
+  for row, valid in zip(other['tokens'], batch['valid']):
+    row[valid + 1 :] = 3
+  put = lambda batch: jax.tree.map(jnp.asarray, batch)
+  one, two = (gradients(config, params, put(b)) for b in (batch, other))
+  assert int(one[1]['tokens']) == batch['valid'].sum() < 8 * L
+  jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-7), one, two)
+
+
+def test_z_loss_pulls_the_normaliser_down(make_config):
+  from elas_jax.state import init_params
+
+  config = make_config(**{'train.z_loss': 1.0})
+  plain = make_config()
+  params, batch = init_params(config), jax.tree.map(jnp.asarray, batch_of(config))
+  grads, sums = gradients(config, params, batch)
+  plain_grads, plain_sums = gradients(plain, params, batch)
+  np.testing.assert_allclose(sums['nll'], plain_sums['nll'], rtol=1e-6)
+
+  def log_z_term(params):
+    from elas_jax.evaluate import loss_sums
+
+    sums = loss_sums(config.model, params, batch)
+    return sums['squared_log_z'] / sums['tokens']
+
+  expected = jax.grad(log_z_term)(params)
+  jax.tree.map(
+    lambda x, y, z: np.testing.assert_allclose(x - y, z, rtol=1e-2, atol=1e-5),
+    grads,
+    plain_grads,
+    expected,
+  )
+
+
+def test_stopped_and_resumed_run_is_bit_equal(make_config, corpus, tmp_path, capsys):
+  config = make_config(**{'train.steps': 10})
+  train(config, tmp_path / 'whole')
+
+  calls = []
+
+  def stop_after_six():
+    calls.append(0)
+    return len(calls) == 6
+
+  class Stop:
+    def __enter__(self):
+      return stop_after_six
+
+    def __exit__(self, *error):
+      pass
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(train_module, 'stop_signals', Stop)
+    train(config, tmp_path / 'parts')
+  assert [line['step'] for line in computed(tmp_path / 'parts')][-1] == 6
+  assert 'stopped after step 6' in capsys.readouterr().out
+  train(config, tmp_path / 'parts')
+  assert 'continuing after step 6' in capsys.readouterr().out
+  assert computed(tmp_path / 'parts') == computed(tmp_path / 'whole')
+  jax.tree.map(
+    np.testing.assert_array_equal,
+    final_params(tmp_path / 'parts', config),
+    final_params(tmp_path / 'whole', config),
+  )
+
+
+def test_workdir_holds_what_the_readme_says(make_config, corpus, tmp_path):
+  config = make_config(**{'train.tensorboard': True, 'profile_steps': '3,4'})
+  last = train(config, tmp_path / 'run')
+  folder = tmp_path / 'run'
+  run, lines = read_metrics(folder)
+  assert {'commit', 'versions', 'device', 'time'} <= run.keys()
+  assert run['versions']['jax'] == jax.__version__
+  assert json.loads((folder / 'config.json').read_text())['model']['rank'] == 8
+  assert sorted(p.name for p in (folder / 'checkpoints').iterdir()) == ['4', '8']
+  assert {p.suffix for p in (folder / 'plots').iterdir()} == {'.png'}
+  assert list((folder / 'tensorboard').glob('events*'))
+  assert list((folder / 'profile').rglob('*.xplane.pb'))
+  train_lines = [line for line in lines if 'train/loss' in line]
+  assert [line['step'] for line in train_lines] == list(range(1, 9))
+  assert {
+    'train/loss',
+    'train/perplexity',
+    'train/bits_per_byte',
+    'train/grad_norm',
+    'train/learning_rate',
+    'train/tokens_per_second',
+    'train/data_wait_share',
+  } <= train_lines[-1].keys()
+  evaluations = [line for line in lines if 'eval/loss' in line]
+  assert [line['step'] for line in evaluations] == [4, 8]
+  assert last == evaluations[-1]
+  assert {'eval/perplexity', 'eval/bits_per_byte'} <= last.keys()
+
+
+def test_diverging_run_stops_and_keeps_the_last_good_checkpoint(
+  make_config, corpus, tmp_path, monkeypatch
+):
+  config = make_config(**{'checkpoint.every': 2, 'train.steps': 20})
+  original = train_module.train_step
+
+  def poisoned(config, state, batch):
+    new, metrics = original(config, state, batch)
+    bad = jnp.where(state.step == 4, jnp.nan, 1.0)
+    params = jax.tree.map(lambda x: x * bad, new.params)
+    return TrainState(step=new.step, params=params, opt_state=new.opt_state), metrics
+
+  monkeypatch.setattr(train_module, 'train_step', poisoned)
+  with pytest.raises(UserError, match='diverged at step 6.*checkpoint: step 4'):
+    train(config, tmp_path / 'run')
+  kept = sorted(p.name for p in (tmp_path / 'run/checkpoints').iterdir())
+  assert kept == ['2', '4']
+  assert computed(tmp_path / 'run')[-1]['step'] == 5
+
+
+def test_full_disk_is_one_line_that_names_the_last_checkpoint(
+  make_config, corpus, tmp_path, monkeypatch
+):
+  import errno
+
+  from elas_jax.metrics import MetricsWriter
+
+  original = MetricsWriter.write
+
+  def write(self, step, values):
+    if step == 7:
+      raise OSError(errno.ENOSPC, 'No space left on device')
+    original(self, step, values)
+
+  monkeypatch.setattr(MetricsWriter, 'write', write)
+  with pytest.raises(UserError, match='no space left.*checkpoint: step 4'):
+    train(make_config(), tmp_path / 'run')
+  monkeypatch.undo()
+  train(make_config(), tmp_path / 'run')  # and it goes on from there
+  assert computed(tmp_path / 'run')[-1]['step'] == 8
+
+
+def test_restore_takes_parameters_only(make_config, corpus, tmp_path, capsys):
+  first = make_config()
+  train(first, tmp_path / 'first')
+  second = make_config(restore=str(tmp_path / 'first'), seed=5)
+  train(second, tmp_path / 'second')
+  assert 'starting from the parameters' in capsys.readouterr().out
+  lines, before = computed(tmp_path / 'second'), computed(tmp_path / 'first')
+  assert lines[0]['step'] == 1
+  assert lines[0]['train/loss'] < before[0]['train/loss'] - 0.3
+  # Its own checkpoints come first the next time.
+  train(second, tmp_path / 'second')
+  assert 'continuing after step 8' in capsys.readouterr().out
+
+
+def test_checkpoint_of_another_model_names_the_parameter(make_config, corpus, tmp_path):
+  train(make_config(), tmp_path / 'first')
+  other = make_config(**{'model.rank': 4, 'restore': str(tmp_path / 'first')})
+  with pytest.raises(UserError, match=r"'layers/attention/key/a' is of shape \(2, 32, 8\)"):
+    train(other, tmp_path / 'second')
+  dense = make_config(**{'model.linear': 'dense', 'restore': str(tmp_path / 'first')})
+  with pytest.raises(UserError, match='is of another model.*absent'):
+    train(dense, tmp_path / 'third')
+
+
+def test_another_config_does_not_continue_a_run(make_config, corpus, tmp_path):
+  train(make_config(), tmp_path / 'run')
+  with pytest.raises(UserError, match=r'optimizer.learning_rate=0.5.*started with 0.004'):
+    train(make_config(**{'optimizer.learning_rate': 0.5}), tmp_path / 'run')
+  # More steps are welcome.
+  train(make_config(**{'train.steps': 9}), tmp_path / 'run')
+  assert computed(tmp_path / 'run')[-1]['step'] == 9
+
+
+def test_two_processes_do_not_share_a_workdir(make_config, corpus, tmp_path):
+  from elas_jax.workdir import locked
+
+  with locked(tmp_path / 'run'), pytest.raises(UserError, match='another process'):
+    train(make_config(), tmp_path / 'run')
+
+
+@pytest.mark.parametrize('size', [100, 257])
+def test_vocabulary_must_hold_the_tokenizer(make_config, corpus, tmp_path, size):
+  config = make_config(**{'model.vocab_size': size})
+  if size == 257:
+    train(config, tmp_path / 'run')
+    return
+  with pytest.raises(UserError, match='model.vocab_size=100: must be at least 257'):
+    train(config, tmp_path / 'run')
+  assert not (tmp_path / 'run').exists()
+
+
+def test_corpus_shorter_than_a_batch_is_refused(make_config, corpus, tmp_path):
+  with pytest.raises(UserError, match='data.batch_size=4096'):
+    train(make_config(**{'data.batch_size': 4096}), tmp_path / 'run')
+
+
+def test_signal_sets_the_flag_and_the_handlers_come_back():
+  before = signal.getsignal(signal.SIGTERM)
+  with train_module.stop_signals() as stop:
+    assert not stop()
+    signal.raise_signal(signal.SIGTERM)
+    assert stop()
+  assert signal.getsignal(signal.SIGTERM) is before
