@@ -1,9 +1,9 @@
 """Checkpoints: the only file that imports Orbax.
 
-A checkpoint is a folder workdir/checkpoints/STEP with four items: `state` (TrainState),
-`data` (the Grain iterator), `config` and `tokenizer` (JSON). Saving is asynchronous; a
-folder gets its final name only when it is complete, so a killed save leaves nothing
-that looks like a checkpoint.
+A checkpoint is a folder workdir/checkpoints/STEP with four items: `state` (TrainState)
+and, as JSON, `data` (where the Grain iterator stands), `config` and `tokenizer`. It fits
+any number of devices and processes. Saving is asynchronous; a folder gets its final name
+only when it is complete, so a killed save leaves nothing that looks like a checkpoint.
 
 Where a run starts from, first match wins:
   1. the newest checkpoint of its own workdir: everything, the run continues;
@@ -12,7 +12,9 @@ Where a run starts from, first match wins:
 """
 
 import contextlib
+import os
 import pathlib
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -29,19 +31,12 @@ policies = ocp.training.preservation_policies
 
 def _context() -> ocp.Context:
   registry = ocp.handlers.local_registry()
-  for item in ('config', 'tokenizer'):  # or their strings would be stored as arrays
+  for item in ('data', 'config', 'tokenizer'):  # else their values are stored as arrays
     registry.add(ocp.handlers.JsonHandler, checkpointable_name=item)
   context = ocp.Context()
   context.checkpointables.registry = registry
   context.pytree.loading.partial_load = True  # parameters without optimiser state
   return context
-
-
-class _Always:
-  """Save whenever asked; the policy Orbax defaults to drops requests while it is busy."""
-
-  def should_save(self, step, previous_steps, *, context) -> bool:
-    return True
 
 
 class Checkpoints:
@@ -60,7 +55,6 @@ class Checkpoints:
     self._checkpointer = ocp.training.Checkpointer(
       pathlib.Path(workdir).absolute() / 'checkpoints',
       context=_context(),
-      save_decision_policy=_Always(),
       preservation_policy=policies.AnyPreservationPolicy(keep),
       cleanup_tmp_directories=True,
     )
@@ -80,33 +74,55 @@ class Checkpoints:
     eval_loss: float | None,
   ) -> None:
     """Starts to save this step; waits for the save before it, and raises its errors."""
-    self._checkpointer.save_checkpointables_async(
-      int(state.step),
-      {
-        'state': state,
-        'data': data,
-        'config': config,
-        'tokenizer': tokenizer,
-      },
-      force=True,
-      metrics=None if eval_loss is None else {'eval/loss': eval_loss},
-    )
+    with _system_errors():
+      self._checkpointer.save_checkpointables_async(
+        int(state.step),
+        {
+          'state': state,
+          # Not the iterator itself: Grain would write a file for each process, which a
+          # run with another number of them could not read.
+          'data': data.get_state(),
+          'config': config,
+          'tokenizer': tokenizer,
+        },
+        force=True,  # or it would be dropped while another save runs
+        metrics=None if eval_loss is None else {'eval/loss': eval_loss},
+      )
 
   def restore(self, abstract_state: TrainState, data: Any) -> TrainState:
     """The newest state, placed as `abstract_state` says; puts `data` where it was."""
     step = self.latest_step
     _check_same_model(self._checkpointer, step, abstract_state.params)
     loaded = self._checkpointer.load_checkpointables(
-      step, {'state': abstract_state, 'data': data}
+      step, {'state': abstract_state, 'data': None}
     )
+    data.set_state(loaded['data'])
     return loaded['state']
 
   def wait(self) -> None:
     """Returns when the running save is complete; raises its error."""
-    self._checkpointer.wait()
+    with _system_errors():
+      self._checkpointer.wait()
 
   def close(self) -> None:
+    """Lets the running save end. Its error, if `wait` was not called, does not matter:
+    another one is on its way."""
+    with contextlib.suppress(OSError):
+      self.wait()
     self._checkpointer.close()
+
+
+@contextlib.contextmanager
+def _system_errors() -> Iterator[None]:
+  """Turns the ValueError by which TensorStore reports a full disk into an OSError."""
+  try:
+    yield
+  except ValueError as error:
+    code = re.search(r"os_error_code='(\d+)'", str(error))
+    if code is None:
+      raise
+    number = int(code[1])
+    raise OSError(number, os.strerror(number)) from error
 
 
 @contextlib.contextmanager

@@ -190,7 +190,8 @@ def _rules(value: Any, field: str) -> Rules:
   """Pairs of (regex, number); also accepted flat lists as JSON gives them back."""
   rules = []
   for rule in value:
-    if len(rule) != 2 or not isinstance(rule[0], str):
+    pair = isinstance(rule, (tuple, list)) and len(rule) == 2
+    if not (pair and isinstance(rule[0], str) and isinstance(rule[1], (int, float))):
       raise UserError(f'{field}: {rule!r} must be a pair (regex, number)')
     try:
       re.compile(rule[0])
@@ -328,8 +329,8 @@ def _check_loop(config: Config) -> None:
       raise UserError(f'mesh.{name}={size}: must be at least 1, or -1 for the rest')
   if sizes.count(-1) > 1:
     raise UserError(f'mesh={sizes}: at most one axis may be -1')
-  if config.seed < 0:
-    raise UserError(f'seed={config.seed}: must be at least 0')
+  if not 0 <= config.seed < 1 << 32:
+    raise UserError(f'seed={config.seed}: must be between 0 and {(1 << 32) - 1}')
 
 
 def check_devices(config: Config, devices: int) -> tuple[int, int, int]:

@@ -5,7 +5,6 @@
 prints and writes DIR/evaluation.json for the newest checkpoint of a run.
 """
 
-import argparse
 import functools
 import json
 import math
@@ -17,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from elas_jax.cli import Parser, run_command
 from elas_jax.config import Config, ModelConfig
 from elas_jax.data.blocks import BlockSet
 from elas_jax.data.pipeline import eval_batches
@@ -79,7 +79,9 @@ def evaluate(config: Config, params: Any, blocks: BlockSet, mesh: Mesh) -> dict[
   sums = {k: np.array([float(s[k]) for s in sums]) for k in ('nll', 'tokens', 'bytes')}
   total = {name: float(values.sum()) for name, values in sums.items()}
   loss = total['nll'] / total['tokens']
-  published = float((sums['nll'] / sums['tokens']).sum()) / (len(sums['nll']) + 1)
+  full = sums['tokens'] > 0
+  means = sums['nll'][full] / sums['tokens'][full]
+  published = float(means.sum()) / (len(means) + 1)
   return {
     'eval/loss': loss,
     'eval/perplexity': exp(loss),
@@ -98,7 +100,7 @@ def exp(loss: float) -> float:
 def main(arguments: list[str] | None = None) -> None:
   from elas_jax import workdir as workdirs
 
-  parser = argparse.ArgumentParser(
+  parser = Parser(
     prog='python -m elas_jax.evaluate', description='Evaluate a checkpoint of a run.'
   )
   parser.add_argument('--workdir', required=True, help='folder of the run')
@@ -123,6 +125,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-  from elas_jax.cli import run_command
-
   run_command(main)

@@ -5,6 +5,7 @@ python -m elas_jax.generate --workdir=DIR --prompt='def main' --prompt='import '
 
 import argparse
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from elas_jax.cli import Parser, run_command
 from elas_jax.config import ModelConfig
 from elas_jax.data.tokenizers import Tokenizer
 from elas_jax.errors import UserError
@@ -41,10 +43,12 @@ def generate(
   """
   if length < 1:
     raise UserError(f'tokens={length}: must be at least 1')
-  if temperature < 0:
-    raise UserError(f'temperature={temperature}: must be at least 0')
+  if not 0 <= temperature < math.inf:
+    raise UserError(f'temperature={temperature}: must be at least 0, and finite')
   if not 0 < top_p <= 1:
     raise UserError(f'top_p={top_p}: must be above 0 and at most 1')
+  if not 0 <= seed < 1 << 32:
+    raise UserError(f'seed={seed}: must be between 0 and {(1 << 32) - 1}')
   # A document starts behind the end of another, so an empty prompt has one token too.
   ids = [[tokenizer.eos_id, *map(int, tokenizer.encode(text)[0])] for text in prompts]
   lengths_B = np.array([len(row) for row in ids])
@@ -112,7 +116,7 @@ def sample(
 def main(arguments: list[str] | None = None) -> None:
   from elas_jax.workdir import open_run
 
-  parser = argparse.ArgumentParser(
+  parser = Parser(
     prog='python -m elas_jax.generate',
     description='Continue prompts with a trained model.',
     formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -125,7 +129,7 @@ def main(arguments: list[str] | None = None) -> None:
   parser.add_argument('--top_p', type=float, default=0.95)
   parser.add_argument('--seed', type=int, default=0)
   options = parser.parse_args(arguments)
-  run = open_run(options.workdir, options.step, {})
+  run = open_run(options.workdir, options.step, {'eval.batch_size': jax.device_count()})
   prompts = options.prompt or ['']
   texts = generate(
     run.config.model,
@@ -143,6 +147,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-  from elas_jax.cli import run_command
-
   run_command(main)

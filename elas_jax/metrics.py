@@ -65,12 +65,15 @@ class MetricsWriter:
     path = workdir / 'metrics.jsonl'
     kept = [line for line in _lines(path) if line.get('step', 0) <= start_step]
     kept = kept or [{'run': describe_run()}]
-    temporary = path.with_suffix('.tmp')
-    temporary.write_text(''.join(json.dumps(line) + '\n' for line in kept))
-    os.replace(temporary, path)
-    self._file = path.open('a')
     if tensorboard:
       self._tensorboard = _tensorboard(workdir / 'tensorboard', start_step)
+    temporary = path.with_suffix('.tmp')
+    with temporary.open('w') as file:
+      file.writelines(json.dumps(line) + '\n' for line in kept)
+      file.flush()
+      os.fsync(file.fileno())
+    os.replace(temporary, path)
+    self._file = path.open('a')
 
   def write(self, step: int, values: dict[str, float]) -> None:
     """One line; every value becomes a float here and nowhere else."""
@@ -99,8 +102,10 @@ class MetricsWriter:
 
 def read_metrics(workdir: str | pathlib.Path) -> tuple[dict[str, Any], list[dict]]:
   """(description of the run, lines with `step`) of a workdir."""
-  first, *rest = _lines(pathlib.Path(workdir) / 'metrics.jsonl')
-  return first['run'], rest
+  lines = _lines(pathlib.Path(workdir) / 'metrics.jsonl')
+  if not lines:
+    raise UserError(f'{workdir}: no run has written metrics.jsonl there')
+  return lines[0]['run'], lines[1:]
 
 
 def _lines(path: pathlib.Path) -> list[dict]:

@@ -49,13 +49,15 @@ def plot_run(workdir: str | pathlib.Path) -> list[pathlib.Path]:
     for metric, label in series:
       points = [(x['step'], x[metric]) for x in lines if x.get(metric) is not None]
       if points:
-        marker = 'o' if metric.startswith('eval/') else None
+        # A line through a single point would not show.
+        marker = 'o' if metric.startswith('eval/') or len(points) == 1 else None
         axes.plot(*zip(*points), marker=marker, markersize=4, label=label)
     if logarithmic:
       axes.set_yscale('log')
     axes.set(title=title, xlabel='step')
     axes.grid(alpha=0.3)
-    axes.legend()
+    if axes.lines:
+      axes.legend()
     paths.append(folder / file)
     figure.savefig(paths[-1], dpi=130)
     plt.close(figure)

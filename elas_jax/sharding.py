@@ -11,6 +11,7 @@ import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from elas_jax.config import Config, check_devices
+from elas_jax.errors import UserError
 from elas_jax.optim.groups import match, path_name
 
 AXES = ('data', 'fsdp', 'tensor')
@@ -34,7 +35,31 @@ def make_mesh(config: Config, devices: Sequence[jax.Device] | None = None) -> Me
   """The mesh of the config over these devices (all, unless given)."""
   devices = devices or jax.devices()
   sizes = check_devices(config, len(devices))
+  own = sum(device.process_index == jax.process_index() for device in devices)
+  if own % sizes[2]:
+    raise UserError(
+      f'mesh.tensor={sizes[2]}: must divide the {own} devices of a process, whose rows of '
+      'the batch it shares'
+    )
   return jax.make_mesh(sizes, AXES, (AxisType.Auto,) * len(AXES), devices=devices)
+
+
+def join_processes(spec: str) -> None:
+  """Makes this process one of a run on several machines; before anything else of JAX.
+
+  Args:
+    spec: 'auto' where the cluster says who is who (SLURM, Open MPI, Kubernetes, TPU
+      pods), else 'HOST:PORT,INDEX,COUNT': where process 0 listens, and which of how
+      many processes this is.
+  """
+  if spec == 'auto':
+    jax.distributed.initialize()
+    return
+  match spec.split(','):
+    case [address, index, count] if ':' in address and (index + count).isdigit():
+      jax.distributed.initialize(address, int(count), int(index))
+    case _:
+      raise UserError(f"--processes={spec!r}: must be 'auto' or HOST:PORT,INDEX,COUNT")
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

@@ -6,6 +6,10 @@
 
 Every field of the config can be overridden (--config.model.rank=16). Starting the same
 command again continues the run. --dry_run prints parameters and memory and stops.
+
+Several machines with a common file system run the same command each, with
+--processes=auto under SLURM, Open MPI, Kubernetes or on a TPU pod, and elsewhere with
+--processes=HOST:PORT,INDEX,COUNT.
 """
 
 import contextlib
@@ -13,19 +17,18 @@ import errno
 import functools
 import json
 import pathlib
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from absl import flags
 from jax.sharding import Mesh
-from ml_collections import config_flags
 
 from elas_jax import workdir as workdirs
 from elas_jax.checkpoint import Checkpoints, load_params
+from elas_jax.checkpoint import steps as checkpoint_steps
+from elas_jax.cli import Parser, load_config, run_command
 from elas_jax.config import Config, parse, profile_window, to_json
 from elas_jax.data.blocks import Prepared, prepare
 from elas_jax.data.pipeline import train_batches
@@ -33,12 +36,14 @@ from elas_jax.errors import UserError
 from elas_jax.evaluate import Batch, evaluate, loss_sums, put_batch
 from elas_jax.flops import flops_per_token, peak_flops
 from elas_jax.generate import generate
+from elas_jax.host_memory import keep_freed_memory
 from elas_jax.log import Log, NonFinite
 from elas_jax.metrics import MetricsWriter, read_metrics
 from elas_jax.optim.optimizer import apply_updates
 from elas_jax.optim.schedules import SCHEDULES
 from elas_jax.plots import plot_run
-from elas_jax.sharding import make_mesh
+from elas_jax.sharding import join_processes, make_mesh
+from elas_jax.signals import stop_signals
 from elas_jax.state import (
   TrainState,
   abstract_state,
@@ -107,29 +112,6 @@ def train(config: Config, workdir: str | pathlib.Path) -> dict[str, float]:
     jax.config.update('jax_compilation_cache_dir', str(cache))
   data = prepare(config.data)
   check_vocabulary(config, data)
-  with contextlib.ExitStack() as stack:
-    stack.enter_context(workdirs.locked(workdir))
-    stop = stack.enter_context(stop_signals())
-    workdirs.write_config(workdir, config)
-    checkpoints = Checkpoints(workdir, config.checkpoint)
-    stack.callback(checkpoints.close)
-    try:
-      state = run_steps(config, workdir, mesh, data, checkpoints, stop)
-      checkpoints.wait()
-    except (NonFinite, OSError) as error:
-      raise UserError(_what_happened(error, workdir, checkpoints)) from error
-  return report(config, workdir, data, state)
-
-
-def run_steps(
-  config: Config,
-  workdir: pathlib.Path,
-  mesh: Mesh,
-  data: Prepared,
-  checkpoints: Checkpoints,
-  stop: Callable[[], bool],
-) -> TrainState:
-  """The loop, from wherever the run stands to its last step or the stop signal."""
   batches = train_batches(
     data.train,
     batch_size=config.data.batch_size,
@@ -139,6 +121,27 @@ def run_steps(
     read_threads=config.data.read_threads,
     prefetch=config.data.prefetch,
   )
+  try:
+    with workdirs.locked(workdir), stop_signals() as stop:
+      workdirs.write_config(workdir, config)
+      with contextlib.closing(Checkpoints(workdir, config.checkpoint)) as checkpoints:
+        state = run_steps(config, workdir, mesh, data, batches, checkpoints, stop)
+        checkpoints.wait()
+    return report(config, workdir, data, state)
+  except (NonFinite, OSError) as error:
+    raise UserError(_what_happened(error, workdir)) from error
+
+
+def run_steps(
+  config: Config,
+  workdir: pathlib.Path,
+  mesh: Mesh,
+  data: Prepared,
+  batches: Any,
+  checkpoints: Checkpoints,
+  stop: Callable[[int], bool],
+) -> TrainState:
+  """The loop, from wherever the run stands to its last step or the stop signal."""
   state = starting_state(config, mesh, checkpoints, batches)
   start, steps = int(state.step), config.train.steps
   log = Log(
@@ -165,7 +168,7 @@ def run_steps(
       if window and step == window[1]:
         jax.block_until_ready(state)
         jax.profiler.stop_trace()
-      stopping = stop()
+      stopping = stop(step)
       loss = None
       if step == steps or step % config.eval.every == 0:
         with log.pause():
@@ -211,28 +214,11 @@ def check_vocabulary(config: Config, data: Prepared) -> None:
     )
 
 
-@contextlib.contextmanager
-def stop_signals() -> Iterator[Callable[[], bool]]:
-  """While inside, SIGTERM and SIGINT only set a flag; a second SIGINT interrupts."""
-  received = []
-
-  def handle(number, _):
-    received.append(number)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-
-  old = {s: signal.signal(s, handle) for s in (signal.SIGTERM, signal.SIGINT)}
+def _what_happened(error: Exception, workdir: pathlib.Path) -> str:
   try:
-    yield lambda: bool(received)
-  finally:
-    for number, handler in old.items():
-      signal.signal(number, handler)
-
-
-def _what_happened(
-  error: Exception, workdir: pathlib.Path, checkpoints: Checkpoints
-) -> str:
-  step = checkpoints.latest_step
-  saved = 'no checkpoint yet' if step is None else f'last good checkpoint: step {step}'
+    saved = f'last good checkpoint: step {checkpoint_steps(workdir, "--workdir")[-1]}'
+  except UserError:
+    saved = 'no checkpoint yet'
   if isinstance(error, NonFinite):
     return f'training diverged at {error}; {saved} in {workdir}'
   if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -249,7 +235,8 @@ def report(
   _, lines = read_metrics(workdir)
   plots = plot_run(workdir)
   evaluations = [line for line in lines if 'eval/loss' in line]
-  if int(state.step) == config.train.steps and config.eval.sample_tokens:
+  whole = jax.process_count() == 1  # else the others would have to take part
+  if whole and int(state.step) == config.train.steps and config.eval.sample_tokens:
     text = generate(
       config.model,
       jax.device_get(state.params),
@@ -273,24 +260,31 @@ def report(
   return evaluations[-1] if evaluations else {}
 
 
-def main(_: list[str]) -> None:
-  config = parse(flags.FLAGS.config)
-  if flags.FLAGS.dry_run:
+def main(arguments: list[str] | None = None) -> None:
+  parser = Parser(
+    prog='python -m elas_jax.train',
+    description='Train a model, or continue to.',
+    epilog='Any field of the config can be overridden: --config.train.steps=100',
+  )
+  add = parser.add_argument
+  add('--config', default='configs/default.py', help='FILE.py or FILE.py:ARGUMENT')
+  add('--workdir', help='folder of the run; the same folder continues it')
+  add('--processes', help="of several machines: 'auto', or HOST:PORT,INDEX,COUNT")
+  add('--dry_run', action='store_true', help='print parameters and memory, train nothing')
+  options, overrides = parser.parse_known_args(arguments)
+  if options.processes:
+    join_processes(options.processes)
+  keep_freed_memory()
+  config = parse(load_config(options.config, overrides))
+  if options.dry_run:
     from elas_jax.dry_run import dry_run
 
     dry_run(config)
-  elif not flags.FLAGS.workdir:
-    raise UserError("--workdir='': give a folder for checkpoints and metrics")
+  elif not options.workdir:
+    raise UserError('--workdir: missing; give a folder for checkpoints and metrics')
   else:
-    train(config, flags.FLAGS.workdir)
+    train(config, options.workdir)
 
 
 if __name__ == '__main__':
-  from elas_jax.cli import run_config_command
-
-  config_flags.DEFINE_config_file(
-    'config', 'configs/default.py', 'config file, file.py or file.py:ARGUMENT'
-  )
-  flags.DEFINE_string('workdir', '', 'folder of the run; the same folder continues it')
-  flags.DEFINE_bool('dry_run', False, 'print parameters and memory, train nothing')
-  run_config_command(main)
+  run_command(main)

@@ -39,7 +39,13 @@ MACHINE_FIELDS = (
 
 @contextlib.contextmanager
 def locked(workdir: pathlib.Path) -> Iterator[None]:
-  """Makes the folder and holds it for this process; the system frees it at a kill."""
+  """Makes the folder and holds it for this run; the system frees it at a kill.
+
+  Process 0 holds it for all processes of the run.
+  """
+  if jax.process_index():
+    yield
+    return
   try:
     workdir.mkdir(parents=True, exist_ok=True)
     lock = (workdir / '.lock').open('w')
@@ -57,6 +63,8 @@ def locked(workdir: pathlib.Path) -> Iterator[None]:
 
 def write_config(workdir: pathlib.Path, config: Config) -> None:
   """Writes config.json, or checks that a run with another config does not continue it."""
+  if jax.process_index():
+    return
   path = workdir / 'config.json'
   if path.exists():
     _check_same(path, json.loads(path.read_text()), json.loads(to_json(config)))
@@ -125,6 +133,8 @@ def open_run(
     if value is not None:
       section, field = name.split('.')
       config[section][field] = value
+  # Nothing is trained here, so the training batch must not restrict the devices.
+  config['data']['batch_size'] = config['train']['accumulation'] * jax.device_count()
   config = parse(config)
   mesh = make_mesh(config)
   shapes = abstract_params(config)

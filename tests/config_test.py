@@ -86,7 +86,7 @@ def test_config_files_say_how_to_run_them():
     ('eval.every', 0, 'at least 1'),
     ('profile_steps', '5', "'first,last'"),
     ('profile_steps', '9,5', "'first,last'"),
-    ('seed', -1, 'at least 0'),
+    ('seed', -1, 'between 0 and 4294967295'),
   ],
 )
 def test_bad_value_is_refused_by_name(name, value, said):

@@ -1,5 +1,6 @@
 """Set-up of every test: four fake CPU devices, strict shapes, and small configs."""
 
+import functools
 import pathlib
 import sys
 
@@ -24,55 +25,73 @@ from configs import default  # noqa: E402
 from elas_jax.config import Config, parse  # noqa: E402
 
 
+def tiny_config(folder: pathlib.Path, **overrides) -> Config:
+  """A model and a run of seconds, whose corpus and cache are below `folder`."""
+  config = default.get_config()
+  tiny = {
+    'model.width': 32,
+    'model.layers': 2,
+    'model.feed_forward_width': 64,
+    'model.rank': 8,
+    'model.unroll': 1,
+    'data.source': 'text_files',
+    'data.path': str(folder / 'corpus'),
+    'data.cache_dir': str(folder / 'cache'),
+    'data.sequence_length': 32,
+    'data.batch_size': 8,
+    'data.processes': 1,
+    'optimizer.warmup_steps': 2,
+    'train.steps': 8,
+    'train.log_every': 1,
+    'train.compilation_cache': '',
+    'checkpoint.every': 4,
+    'eval.every': 4,
+    'eval.tokens': 512,
+    'eval.batch_size': 8,
+    'eval.sample_tokens': 0,
+  }
+  for name, value in (tiny | overrides).items():
+    section, _, field = name.rpartition('.')
+    target = config[section] if section else config
+    with target.unlocked():
+      target[field] = value
+  return parse(config)
+
+
+def write_corpus(folder: pathlib.Path, words_of_documents: list[int]) -> pathlib.Path:
+  """Text files with some structure to learn, of so many words each."""
+  folder.mkdir()
+  random = np.random.default_rng(0)
+  words = ['alpha', 'beta', 'gamma', 'delta', 'return', 'import', 'self', 'None']
+  for number, count in enumerate(words_of_documents):
+    text = ' '.join(random.choice(words, count).tolist())
+    (folder / f'{number:03d}.txt').write_text(text)
+  return folder
+
+
 @pytest.fixture
 def make_config(tmp_path):
   """Builds a tiny Config: make_config(**{'model.rank': 4}) overrides fields."""
-
-  def make(**overrides) -> Config:
-    config = default.get_config()
-    tiny = {
-      'model.width': 32,
-      'model.layers': 2,
-      'model.feed_forward_width': 64,
-      'model.rank': 8,
-      'model.unroll': 1,
-      'data.source': 'text_files',
-      'data.path': str(tmp_path / 'corpus'),
-      'data.cache_dir': str(tmp_path / 'cache'),
-      'data.sequence_length': 32,
-      'data.batch_size': 8,
-      'data.processes': 1,
-      'optimizer.warmup_steps': 2,
-      'train.steps': 8,
-      'train.log_every': 1,
-      'train.compilation_cache': '',
-      'checkpoint.every': 4,
-      'eval.every': 4,
-      'eval.tokens': 512,
-      'eval.batch_size': 8,
-      'eval.sample_tokens': 0,
-    }
-    for name, value in (tiny | overrides).items():
-      section, _, field = name.rpartition('.')
-      target = config[section] if section else config
-      with target.unlocked():
-        target[field] = value
-    return parse(config)
-
-  return make
+  return functools.partial(tiny_config, tmp_path)
 
 
 @pytest.fixture
 def corpus(tmp_path) -> pathlib.Path:
-  """A folder of text files with some structure to learn."""
-  folder = tmp_path / 'corpus'
-  folder.mkdir()
-  random = np.random.default_rng(0)
-  words = ['alpha', 'beta', 'gamma', 'delta', 'return', 'import', 'self', 'None']
-  for number in range(40):
-    text = ' '.join(random.choice(words, 80).tolist())
-    (folder / f'{number:02d}.txt').write_text(text)
-  return folder
+  """The folder of text files that make_config names."""
+  return write_corpus(tmp_path / 'corpus', [80] * 40)
+
+
+@pytest.fixture(scope='session')
+def trained(tmp_path_factory) -> tuple[Config, pathlib.Path]:
+  """(config, workdir) of a finished run on documents of different lengths. Read only."""
+  from elas_jax.train import train
+
+  folder = tmp_path_factory.mktemp('trained')
+  write_corpus(folder / 'corpus', [1 + number % 8 for number in range(240)])
+  ragged = {'data.protocol': 'document', 'data.validation_share': 0.2, 'eval.tokens': 0}
+  config = tiny_config(folder, **ragged)
+  train(config, folder / 'run')
+  return config, folder / 'run'
 
 
 @pytest.fixture(scope='session')

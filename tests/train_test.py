@@ -158,7 +158,7 @@ def test_stopped_and_resumed_run_is_bit_equal(make_config, corpus, tmp_path, cap
 
   calls = []
 
-  def stop_after_six():
+  def stop_after_six(step):
     calls.append(0)
     return len(calls) == 6
 
@@ -314,7 +314,7 @@ def test_corpus_shorter_than_a_batch_is_refused(make_config, corpus, tmp_path):
 def test_signal_sets_the_flag_and_the_handlers_come_back():
   before = signal.getsignal(signal.SIGTERM)
   with train_module.stop_signals() as stop:
-    assert not stop()
+    assert not stop(1)
     signal.raise_signal(signal.SIGTERM)
-    assert stop()
+    assert stop(2)
   assert signal.getsignal(signal.SIGTERM) is before

@@ -1,7 +1,5 @@
 """Rotary embeddings and causal attention."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
@@ -39,32 +37,52 @@ def causal_attention(
     )
   L = q_BxLxHxK.shape[1]
   size = max(64, -(-L // 8))  # at most 8 blocks, since each is compiled on its own
-  blocks = [
-    cached_attention(q_BxLxHxK[:, i : i + size], k_BxLxJxK, v_BxLxJxK, i)
-    for i in range(0, L, size)
-  ]
-  return jnp.concatenate(blocks, axis=1)
+  q_BxJxGxLxK, k_BxJxLxK, v_BxJxLxK = _by_head(q_BxLxHxK, k_BxLxJxK, v_BxLxJxK)
+  blocks = []
+  for start in range(0, L, size):
+    end = min(start + size, L)
+    q, k, v = (
+      x[..., i:end, :] for x, i in zip((q_BxJxGxLxK, k_BxJxLxK, v_BxJxLxK), (start, 0, 0))
+    )
+    blocks.append(_attend(q, k, v, start))
+  return _by_position(jnp.concatenate(blocks, axis=3))
 
 
 def cached_attention(
-  q_BxLxHxK: jax.Array, k_BxSxJxK: jax.Array, v_BxSxJxK: jax.Array, start: Any
+  q_BxLxHxK: jax.Array, k_BxSxJxK: jax.Array, v_BxSxJxK: jax.Array, start: jax.Array
 ) -> jax.Array:
-  """Attention of queries at positions start, start + 1, ... to S >= start + L keys."""
+  """Attention of queries at positions start, start + 1, ... to a cache of S positions.
+
+  What the cache holds behind a query's position is not looked at.
+  """
+  return _by_position(_attend(*_by_head(q_BxLxHxK, k_BxSxJxK, v_BxSxJxK), start))
+
+
+def _by_head(q_BxLxHxK, k_BxSxJxK, v_BxSxJxK):
+  """Scaled queries (B, J, G, L, K), keys and values (B, J, S, K), where H = J G."""
   B, L, H, K = q_BxLxHxK.shape
-  if isinstance(start, int):
-    k_BxSxJxK, v_BxSxJxK = k_BxSxJxK[:, : start + L], v_BxSxJxK[:, : start + L]
-  S, J = k_BxSxJxK.shape[1:3]
-  q_BxJxILxK = (q_BxLxHxK * K**-0.5).transpose(0, 2, 1, 3).reshape(B, J, -1, K)
-  k_BxJxKxS, v_BxJxSxK = (
-    k_BxSxJxK.transpose(0, 2, 3, 1),
-    v_BxSxJxK.transpose(0, 2, 1, 3),
+  J = k_BxSxJxK.shape[2]
+  q_BxLxJxGxK = (q_BxLxHxK * K**-0.5).reshape(B, L, J, H // J, K)
+  by_head = lambda x: x.transpose(0, 2, 1, 3)
+  return q_BxLxJxGxK.transpose(0, 2, 3, 1, 4), by_head(k_BxSxJxK), by_head(v_BxSxJxK)
+
+
+def _by_position(y_BxJxGxLxK):
+  B, J, G, L, K = y_BxJxGxLxK.shape
+  return y_BxJxGxLxK.transpose(0, 3, 1, 2, 4).reshape(B, L, J * G, K)
+
+
+def _attend(q_BxJxGxLxK, k_BxJxSxK, v_BxJxSxK, start):
+  B, J, G, L, K = q_BxJxGxLxK.shape
+  S = k_BxJxSxK.shape[2]
+  q_BxJxGLxK = q_BxJxGxLxK.reshape(B, J, G * L, K)
+  s = jnp.einsum(
+    'bjlk,bjsk->bjls', q_BxJxGLxK, k_BxJxSxK, preferred_element_type=jnp.float32
   )
-  s = jnp.matmul(q_BxJxILxK, k_BxJxKxS, preferred_element_type=jnp.float32)
   hidden_LxS = (start + jnp.arange(L))[:, None] < jnp.arange(S)[None, :]
-  bias = jnp.where(hidden_LxS, -1e30, 0.0)
-  s = s + jnp.broadcast_to(bias, (H // J, L, S)).reshape(1, 1, -1, S)
-  top = jax.lax.stop_gradient(s.max(axis=-1, keepdims=True))
-  e = jnp.exp(s - top)
-  y = jnp.matmul(e.astype(q_BxLxHxK.dtype), v_BxJxSxK, preferred_element_type=jnp.float32)
-  y = (y / e.sum(axis=-1, keepdims=True)).astype(q_BxLxHxK.dtype)
-  return y.reshape(B, H, L, K).transpose(0, 2, 1, 3)
+  bias_GLxS = jnp.tile(jnp.where(hidden_LxS, -1e30, 0.0), (G, 1))
+  s = s + bias_GLxS[None, None]
+  e = jnp.exp(s - jax.lax.stop_gradient(s.max(axis=-1, keepdims=True)))
+  y = jnp.matmul(e.astype(v_BxJxSxK.dtype), v_BxJxSxK, preferred_element_type=jnp.float32)
+  y = (y / e.sum(axis=-1, keepdims=True)).astype(v_BxJxSxK.dtype)
+  return y.reshape(B, J, G, L, K)

@@ -1,0 +1,83 @@
+"""--dry_run: what a config would train, and the memory it takes; nothing is allocated."""
+
+import collections
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from elas_jax.config import Config
+from elas_jax.flops import flops_per_token
+from elas_jax.optim.groups import path_name
+from elas_jax.sharding import batch_sharding, make_mesh
+from elas_jax.state import abstract_state, parameter_count
+from elas_jax.train import jit_train_step
+
+
+def dry_run(config: Config) -> dict[str, float]:
+  """Prints and returns parameters, FLOPs and bytes per device of the training step.
+
+  Sizes of the state are exact. That of the step is what the compiler for this machine's
+  devices reports; on another kind of device, attention and fusion differ.
+  """
+  mesh = make_mesh(config)
+  state = abstract_state(config, mesh)
+  print(f'parameters             {parameter_count(state.params):>16,}')
+  for group, count in _groups(state.params).items():
+    print(f'  {group:20s} {count:>16,}')
+  L, B = config.data.sequence_length, config.data.batch_size
+  flops = flops_per_token(config.model, state.params, L)
+  tokens = config.train.steps * B * L
+  print(f'model FLOPs a token    {flops:>16.3e}')
+  print(
+    f'token slots of the run {tokens:>16.3e}  ({config.train.steps:,} steps of {B} x {L})'
+  )
+  result = {'parameters': parameter_count(state.params), 'flops_per_token': flops}
+  result |= {
+    'parameter_bytes': _bytes(state.params),
+    'optimizer_bytes': _bytes(state.opt_state),
+    'step_bytes': _step_bytes(config, mesh, state),
+  }
+  kind = jax.devices()[0].device_kind
+  print(f'memory of each of {len(jax.devices())} devices ({kind}):')
+  print(f'  parameters           {result["parameter_bytes"] / 1e9:>13.3f} GB')
+  print(f'  optimiser            {result["optimizer_bytes"] / 1e9:>13.3f} GB')
+  print(f'  training step        {result["step_bytes"] / 1e9:>13.3f} GB')
+  print(
+    '  The last is for gradients and activations, as compiled for this kind of device; '
+    'train.accumulation and model.remat lower it.'
+  )
+  return result
+
+
+def _groups(params: Any) -> dict[str, int]:
+  """Parameters by the part of the model that they are in."""
+  counts = collections.Counter()
+  for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+    parts = path_name(path).split('/')
+    group = parts[1] if parts[0] == 'layers' else parts[0]
+    counts['norms' if group.endswith('norm') else group] += leaf.size
+  return dict(counts)
+
+
+def _bytes(tree: Any) -> int:
+  """Bytes of a tree's arrays on one device."""
+  shard = lambda x: x.sharding.shard_shape(x.shape)
+  return sum(
+    jax.ShapeDtypeStruct(shard(x), x.dtype).size * x.dtype.itemsize
+    for x in jax.tree.leaves(tree)
+  )
+
+
+def _step_bytes(config: Config, mesh: jax.sharding.Mesh, state: Any) -> int:
+  """What the compiled step needs on one device besides its arguments."""
+  rows, sharding = config.data.batch_size, batch_sharding(mesh)
+  array = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.int32, sharding=sharding)
+  batch = {
+    'tokens': array(rows, config.data.sequence_length + 1),
+    'valid': array(rows),
+    'bytes': array(rows),
+  }
+  with jax.set_mesh(mesh):
+    compiled = jit_train_step(config, mesh).lower(state, batch).compile()
+  return compiled.memory_analysis().temp_size_in_bytes

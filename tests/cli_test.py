@@ -1,0 +1,204 @@
+"""The command line: overrides, and mistakes answered in one line that helps."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from elas_jax import train as train_module
+from elas_jax.cli import load_config, run_command
+from elas_jax.errors import UserError
+
+ROOT = pathlib.Path(__file__).parents[1]
+DEFAULT = str(ROOT / 'configs/default.py')
+
+
+def run(module, *arguments):
+  """The finished process of `python -m elas_jax.MODULE`."""
+  return subprocess.run(
+    [sys.executable, '-m', f'elas_jax.{module}', *arguments],
+    capture_output=True,
+    text=True,
+    cwd=ROOT,
+    env=os.environ | {'JAX_PLATFORMS': 'cpu'},
+  )
+
+
+def assert_one_line(done, *parts):
+  assert done.returncode == 2, done.stderr
+  assert done.stdout == ''
+  assert done.stderr.startswith('error: ')
+  assert done.stderr.count('\n') == 1
+  for part in parts:
+    assert part in done.stderr
+
+
+def test_overrides_take_the_type_of_the_field():
+  config = load_config(
+    DEFAULT,
+    [
+      '--config.model.rank=16',
+      '--config.optimizer.learning_rate=1e-2',
+      '--config.optimizer.weight_decay=1',
+      '--config.model.tied_head=true',
+      '--config.train.steps=2_000',
+      '--config.data.path=1',
+      '--config.eval.prompt=a=b c',
+      "--config.optimizer.decay_rules=[('head$', 0.0), ('.*', 1.0)]",
+    ],
+  )
+  assert config.model.rank == 16
+  assert config.optimizer.learning_rate == 0.01
+  assert config.optimizer.weight_decay == 1.0
+  assert config.model.tied_head is True
+  assert config.optimizer.decay_steps == 400  # a fifth of the steps
+  assert config.data.path == '1'
+  assert config.eval.prompt == 'a=b c'
+  assert config.optimizer.decay_rules == (('head$', 0.0), ('.*', 1.0))
+
+
+def test_argument_of_the_config_file():
+  config = load_config(str(ROOT / 'configs/c4.py') + ':130m,full', [])
+  assert config.model.width == 768
+  assert config.model.linear == 'dense'
+
+
+@pytest.mark.parametrize(
+  'arguments, message',
+  [
+    (
+      ['--config.model.rnak=16'],
+      r'model.rnak=16: no such field; did you mean model.rank\? accepted: .*model.heads, ',
+    ),
+    (['--config.modle.rank=16'], r'modle.rank=16: .*did you mean model\?.*, optimizer'),
+    (['--config.xyz=16'], 'xyz=16: no such field; accepted: checkpoint, data'),
+    (['--config.seed.rank=16'], 'seed.rank=16: no such field; seed is not a section'),
+    (['--config.model=16'], 'model=16: is a section; accepted: model.attention, '),
+    (['--config.model.rank=-1'], 'model.rank=-1: must be at least 1'),
+    (['--config.model.rank=abc'], "model.rank='abc': must be of type int"),
+    (['--config.model.rank='], "model.rank='': must be of type int"),
+    (['--config.model.rank=1.5'], "model.rank='1.5': must be of type int"),
+    (['--config.model.rank=True'], "model.rank='True': must be of type int"),
+    (['--config.model.tied_head=1'], "model.tied_head='1': must be of type bool"),
+    (['--config.optimizer.decay_rules=3'], 'decay_rules.*must be of type tuple'),
+    (['--config.optimizer.decay_rules=(3,)'], r'decay_rules: 3 must be a pair'),
+    (["--config.optimizer.decay_rules=('a', 'b')"], "decay_rules: 'a' must be a pair"),
+    (
+      ["--config.optimizer.decay_rules=[('a', 'b')]"],
+      r"decay_rules: \('a', 'b'\) must be a pair",
+    ),
+    (['--config.optimizer.learning_rate=inf'], "'inf': must be of type float"),
+    (
+      ['--config.model.heads=7'],
+      'model.heads=7: must divide model.width=.*; accepted: 1, 2',
+    ),
+    (['--config.data.batch_size=0'], 'data.batch_size=0: must be at least 1'),
+    (['--config.seed=4294967296'], 'seed=4294967296: must be between 0 and 4294967295'),
+    (['--config=absent.py'], '--config=absent.py: no such file; give FILE.py'),
+    (['--config='], '--config=: no such file'),
+    (['--config=configs/c4.py:900m,foo'], 'c4.py:900m,foo: must be SIZE,METHOD with.*130m'),
+    (['--config=configs/text.py:foo'], '--config=configs/text.py:foo: .*1 was given'),
+    (['--config=configs/text.py'], "data.path=''"),
+    (['stray'], "'stray': no such flag; .*--config.train.steps=100"),
+    (['--wrokdir=run'], "'--wrokdir=run': no such flag; .*--help"),
+    (['--config.model.rank', '16'], "'--config.model.rank': no such flag"),
+    (['--work=run'], "'--work=run': no such flag"),
+    ([], '--workdir: missing; give a folder'),
+  ],
+)
+def test_mistake_is_named_with_what_is_accepted(arguments, message, monkeypatch):
+  monkeypatch.chdir(ROOT)
+  with pytest.raises(UserError, match=message):
+    train_module.main(arguments)
+
+
+@pytest.mark.parametrize(
+  'content, message',
+  [
+    ('x = 1\n\nundefined', '--config={path}: line 3: NameError.*undefined'),
+    ('x = (', '--config={path}: SyntaxError'),
+    ('x = 1', "--config={path}: KeyError: 'get_config'"),
+    ("def get_config():\n  raise ValueError('mine')", '^mine$'),
+    (
+      'from configs import default\n\n'
+      'def get_config():\n  config = default.get_config()\n  config.modle.rank = 3\n',
+      '--config={path}: line 5: AttributeError: .*modle.*Did you mean "model"',
+    ),
+  ],
+)
+def test_failing_config_file_is_named_with_its_line(tmp_path, content, message):
+  path = tmp_path / 'mine.py'
+  path.write_text(content)
+  with pytest.raises(UserError) as caught:
+    load_config(str(path), [])
+  with pytest.raises(UserError, match='(?s)' + message.format(path=path)):
+    raise caught.value
+
+
+@pytest.mark.parametrize(
+  'error, code, line',
+  [
+    (UserError('a=1: must\n  be 2'), 2, 'error: a=1: must be 2\n'),
+    (KeyboardInterrupt(), 130, 'error: interrupted\n'),
+    (BrokenPipeError(), 1, ''),
+  ],
+)
+def test_errors_become_one_line_and_a_code(error, code, line, monkeypatch, capsys):
+  def main():
+    raise error
+
+  monkeypatch.setattr(sys, 'unraisablehook', sys.unraisablehook)  # restored at the end
+  with pytest.raises(SystemExit) as caught:
+    run_command(main)
+  assert caught.value.code == code
+  assert capsys.readouterr().err == line
+
+
+def test_bug_keeps_its_traceback():
+  def main():
+    raise ZeroDivisionError
+
+  with pytest.raises(ZeroDivisionError):
+    run_command(main)
+
+
+def test_processes_print_one_line(tmp_path):
+  workdir = f'--workdir={tmp_path / "run"}'
+  done = run('train', '--config.model.rnak=16', workdir)
+  assert_one_line(done, 'model.rnak=16', 'model.rank')
+  done = run(
+    'train', '--config=configs/text.py', f'--config.data.path={tmp_path}/no', workdir
+  )
+  assert_one_line(done, f"data.path='{tmp_path}/no' does not exist", '.txt')
+  done = run('evaluate', workdir)
+  assert_one_line(done, workdir.split('=')[1], 'no checkpoint')
+  done = run('generate', '--tokens=5')
+  assert_one_line(done, '--workdir')
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_corpus_shorter_than_a_batch(tmp_path):
+  corpus = tmp_path / 'corpus'
+  corpus.mkdir()
+  for number in range(9):
+    (corpus / f'{number}.txt').write_text(f'a short text, number {number}')
+  done = run(
+    'train',
+    '--config=configs/text.py',
+    f'--config.data.path={corpus}',
+    f'--config.data.cache_dir={tmp_path / "cache"}',
+    '--config.train.compilation_cache=',
+    f'--workdir={tmp_path / "run"}',
+  )
+  assert_one_line(done, 'data.batch_size=', 'a batch of at most')
+  assert not (tmp_path / 'run').exists()  # so that the corrected command may start
+
+
+def test_help():
+  done = run('train', '--help')
+  assert done.returncode == 0
+  assert done.stderr == ''
+  for flag in ('--config', '--workdir', '--dry_run', '--config.train.steps=100'):
+    assert flag in done.stdout

@@ -1,0 +1,145 @@
+"""Generation: the cache against none, the nucleus against NumPy, and the command."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from elas_jax.data.tokenizers import BytesTokenizer
+from elas_jax.errors import UserError
+from elas_jax.generate import generate, main, sample
+from elas_jax.models.decoder import Decoder
+from elas_jax.state import init_params
+
+GREEDY = {'temperature': 0.0, 'top_p': 1.0, 'seed': 0}
+
+
+@pytest.fixture(scope='module')
+def wild(trained):
+  """(model, params) whose logits are far apart, so that rounding decides nothing."""
+  config, _ = trained
+  params = init_params(config)
+  params['embedding'] = params['embedding'] * 50
+  params['head'] = params['head'] * 20
+  return config.model, params
+
+
+def without_cache(model, params, prompt, length):
+  """The greedy ids behind `prompt`, each from a pass over everything before it."""
+  ids = [256, *prompt.encode()]
+  start = len(ids)
+  apply = jax.jit(lambda tokens: Decoder(model).apply({'params': params}, tokens)[0])
+  for _ in range(length):
+    # Padded, or every length would be compiled; no token sees what is behind it.
+    padded = ids + [7] * (24 - len(ids))
+    ids.append(int(np.argmax(apply(jnp.asarray([padded]))[0, len(ids) - 1])))
+  new = ids[start:]
+  return new[: new.index(256)] if 256 in new else new
+
+
+def test_greedy_equals_passes_without_a_cache(wild):
+  prompts = ['ab', '', 'Zoë drinks 水']
+  expected = [
+    BytesTokenizer().decode(without_cache(*wild, prompt, 5)) for prompt in prompts
+  ]
+  assert len(set(expected)) == 3
+  # Together, though the lengths differ, and each alone.
+  assert generate(*wild, BytesTokenizer(), prompts, length=5, **GREEDY) == expected
+  for prompt, text in zip(prompts[1:], expected[1:]):
+    assert generate(*wild, BytesTokenizer(), [prompt], length=5, **GREEDY) == [text]
+
+
+def test_stops_before_the_end_of_the_document(wild):
+  """Weights by which each of a, b, c, d, end names the next one, whatever came before."""
+  model, params = wild
+  params = params | {'layers': jax.tree.map(jnp.zeros_like, params['layers'])}
+  chain = [*b'abcd', 256]
+  embedding = np.array(params['embedding'])
+  head = np.zeros_like(params['head'])
+  for number, (token, following) in enumerate(zip(chain, [*chain[1:], ord('a')])):
+    embedding[token] = np.eye(32)[number]
+    head[number, following] = 1.0
+  params |= {'embedding': jnp.asarray(embedding), 'head': jnp.asarray(head)}
+  prompts = ['b', '', 'abcd']
+  texts = generate(model, params, BytesTokenizer(), prompts, length=9, **GREEDY)
+  assert texts == ['cd', 'abcd', '']
+
+
+def test_seed_decides_the_text(wild):
+  options = {'length': 20, 'temperature': 1.0, 'top_p': 1.0}
+  text = lambda seed: generate(*wild, BytesTokenizer(), ['ab'], seed=seed, **options)
+  assert text(1) == text(1)
+  assert text(1) != text(2)
+
+
+def draw(logits, *, temperature, top_p, count):
+  """Relative frequency of each token among `count` samples from the same logits."""
+  rows = jnp.broadcast_to(jnp.asarray(logits, jnp.float32), (count, len(logits)))
+  tokens = sample(jax.random.key(0), rows, jnp.float32(temperature), jnp.float32(top_p))
+  return np.bincount(tokens, minlength=len(logits)) / count
+
+
+@pytest.mark.parametrize('temperature', [0.7, 1.0, 1.5])
+@pytest.mark.parametrize('top_p', [0.3, 0.8, 1.0])
+def test_samples_follow_the_renormalised_nucleus(temperature, top_p):
+  logits = np.random.default_rng(5).normal(size=7) * 1.5
+  p = np.exp(logits / temperature)
+  p /= p.sum()
+  order = np.argsort(-p)
+  count = int(np.searchsorted(np.cumsum(p[order]), top_p)) + 1
+  nucleus = order[: min(count, 7)]
+  expected = np.zeros(7)
+  expected[nucleus] = p[nucleus] / p[nucleus].sum()
+  found = draw(logits, temperature=temperature, top_p=top_p, count=20_000)
+  assert set(np.nonzero(found)[0]) <= set(nucleus)
+  # Five standard deviations of a share of 20000 draws are below 0.018.
+  np.testing.assert_allclose(found, expected, atol=0.018)
+
+
+@pytest.mark.parametrize(
+  'temperature, top_p', [(0.0, 1.0), (0.0, 0.5), (1.0, 1e-6), (5.0, 1e-6)]
+)
+def test_temperature_zero_and_a_tiny_nucleus_are_greedy(temperature, top_p):
+  logits = np.array([0.0, 1.1, 1.1, 0.9])  # of a tie the first
+  found = draw(logits, temperature=temperature, top_p=top_p, count=500)
+  np.testing.assert_array_equal(found, [0, 1, 0, 0])
+
+
+def test_huge_logits_do_not_overflow():
+  found = draw([3e4, -3e4, 0.0], temperature=1e-3, top_p=0.9, count=100)
+  np.testing.assert_array_equal(found, [1, 0, 0])
+
+
+@pytest.mark.parametrize(
+  'option, message',
+  [
+    ('--tokens=0', 'tokens=0: must be at least 1'),
+    ('--temperature=-1', 'temperature=-1.0: must be at least 0'),
+    ('--temperature=nan', 'temperature=nan'),
+    ('--top_p=0', 'top_p=0.0: must be above 0 and at most 1'),
+    ('--top_p=1.5', 'top_p=1.5'),
+    ('--top_p=nan', 'top_p=nan'),
+    ('--seed=-1', 'seed=-1: must be between 0 and 4294967295'),
+    ('--step=3', r'step=3.*\[4, 8\]'),
+    ('--tokens=many', '--tokens: invalid int'),
+  ],
+)
+def test_command_refuses(trained, option, message):
+  with pytest.raises(UserError, match=message):
+    main([f'--workdir={trained[1]}', option])
+
+
+def test_command_prints_prompts_and_continuations(trained, capsys):
+  config, workdir = trained
+  prompts = ['alpha', '水']
+  options = ['--tokens=6', '--temperature=0.9', '--seed=3', '--step=4']
+  main([f'--workdir={workdir}', *[f'--prompt={text}' for text in prompts], *options])
+  first = capsys.readouterr().out
+  assert first.startswith("--- 'alpha'\nalpha")
+  assert "\n--- '水'\n水" in first
+  main([f'--workdir={workdir}', *[f'--prompt={text}' for text in prompts], *options])
+  assert capsys.readouterr().out == first
+  main([f'--workdir={workdir}', '--tokens=3'])
+  assert capsys.readouterr().out.startswith("--- ''\n")
+  with pytest.raises(UserError, match='no checkpoint'):
+    main([f'--workdir={workdir.parent / "absent"}'])

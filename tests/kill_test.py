@@ -1,0 +1,146 @@
+"""A run that is killed again and again ends like one that nobody disturbed."""
+
+import json
+import os
+import pathlib
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from elas_jax.checkpoint import load_params, steps
+from elas_jax.config import parse
+from elas_jax.metrics import read_metrics
+from elas_jax.sharding import make_mesh
+from elas_jax.state import abstract_state
+
+ROOT = pathlib.Path(__file__).parents[1]
+STEPS = 150
+# Metrics that depend on time, not on the computation.
+TIMED = {'train/tokens_per_second', 'train/data_wait_share'}
+
+
+def start(workdir, folder):
+  """The training command, on one device; its output goes to files beside the workdir."""
+  overrides = {
+    'model.width': 32,
+    'model.layers': 1,
+    'model.feed_forward_width': 64,
+    'model.rank': 8,
+    'data.path': folder / 'corpus',
+    'data.cache_dir': folder / 'cache',
+    'data.sequence_length': 32,
+    'data.batch_size': 8,
+    'data.processes': 1,
+    'train.steps': STEPS,
+    'train.log_every': 1,
+    'train.compilation_cache': folder / 'compiled',
+    'checkpoint.every': 7,
+    'eval.every': 20,
+    'eval.tokens': 512,
+    'eval.batch_size': 4,
+    'eval.sample_tokens': 0,
+  }
+  flags = [f'--config.{name}={value}' for name, value in overrides.items()]
+  command = [sys.executable, '-m', 'elas_jax.train', '--config=configs/text.py']
+  with (folder / 'stdout').open('w') as out, (folder / 'stderr').open('w') as err:
+    return subprocess.Popen(
+      [*command, *flags, f'--workdir={workdir}'],
+      cwd=ROOT,
+      env=os.environ | {'JAX_PLATFORMS': 'cpu', 'JAX_NUM_CPU_DEVICES': '1'},
+      stdout=out,
+      stderr=err,
+    )
+
+
+def finish(process, folder):
+  """Waits for the process; returns its exit code and what it printed."""
+  code = process.wait(timeout=120)
+  assert (folder / 'stderr').read_text() == ''
+  return code, (folder / 'stdout').read_text()
+
+
+def wait_until(condition, process):
+  while not condition():
+    assert process.poll() is None, 'the run ended before it could be stopped'
+    time.sleep(0.002)
+
+
+def logged_steps(workdir):
+  """Lines of metrics.jsonl behind the first, 0 before there is a file."""
+  path = workdir / 'metrics.jsonl'
+  return path.read_bytes().count(b'\n') - 1 if path.exists() else 0
+
+
+def computed(workdir):
+  _, lines = read_metrics(workdir)
+  return [{k: v for k, v in line.items() if k not in TIMED} for line in lines]
+
+
+def final_params(workdir):
+  config = json.loads((workdir / 'config.json').read_text())
+  config = parse(config)
+  abstract = abstract_state(config, make_mesh(config, jax.devices()[:1]))
+  return load_params(workdir, abstract.params, None, 'workdir')
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+  """A corpus, and a run that nobody disturbed beside it."""
+  folder = tmp_path_factory.mktemp('kill')
+  (folder / 'corpus').mkdir()
+  words = ['alpha', 'beta', 'gamma', 'delta', 'return', 'import', 'self', 'None']
+  choice = random.Random(0)
+  for number in range(40):
+    text = ' '.join(choice.choices(words, k=80))
+    (folder / f'corpus/{number}.txt').write_text(text)
+  code, printed = finish(start(folder / 'whole', folder), folder)
+  assert code == 0, printed
+  return folder
+
+
+def test_killed_run_ends_like_an_undisturbed_one(folder):
+  seed = random.randrange(1 << 32)
+  print(f'moments of the kills: random.Random({seed})')
+  moments = random.Random(seed)
+  workdir = folder / 'parts'
+
+  # A polite request while the first step is compiled: that step is done and saved.
+  process = start(workdir, folder)
+  wait_until((workdir / 'config.json').exists, process)
+  process.send_signal(signal.SIGTERM)
+  code, printed = finish(process, folder)
+  assert code == 0
+  assert 'stopped after step 1, saved; the same command continues' in printed
+  assert steps(workdir, 'workdir') == [1]
+
+  for until in (moments.randint(2, 40), moments.randint(60, 100)):
+    process = start(workdir, folder)
+    wait_until(lambda until=until: logged_steps(workdir) > until, process)
+    time.sleep(moments.uniform(0, 0.05))
+    process.kill()
+    assert finish(process, folder)[0] == -signal.SIGKILL
+
+  process = start(workdir, folder)
+  wait_until(lambda: logged_steps(workdir) > moments.randint(101, 120), process)
+  process.send_signal(signal.SIGTERM)
+  code, printed = finish(process, folder)
+  assert code == 0
+  assert 'continuing after step ' in printed
+  stopped = int(re.search(r'stopped after step (\d+), saved', printed)[1])
+  assert steps(workdir, 'workdir')[-1] == stopped < STEPS
+  assert computed(workdir)[-1]['step'] == stopped
+
+  code, printed = finish(start(workdir, folder), folder)
+  assert code == 0
+  assert f'continuing after step {stopped}\n' in printed
+  assert computed(workdir) == computed(folder / 'whole')
+  jax.tree.map(
+    np.testing.assert_array_equal, final_params(workdir), final_params(folder / 'whole')
+  )

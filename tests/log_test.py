@@ -1,0 +1,180 @@
+"""The log: what is read when, how speed is counted, and what stops a run."""
+
+import math
+
+import numpy as np
+import pytest
+
+from elas_jax.log import Log, NonFinite
+from elas_jax.metrics import MetricsWriter, read_metrics
+
+
+class Clock:
+  """Stands in for time.monotonic and moves only by hand."""
+
+  def __init__(self):
+    self.now = 100.0
+
+  def __call__(self):
+    return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+  clock = Clock()
+  monkeypatch.setattr('elas_jax.log.time.monotonic', clock)
+  return clock
+
+
+@pytest.fixture
+def make_log(tmp_path):
+  """Opens a Log in tmp_path; closes it at the end."""
+  logs = []
+
+  def make(start=0, log_every=1, steps=6, peak_flops=None):
+    log = Log(
+      MetricsWriter(tmp_path, start, False),
+      lambda step: step / 8,
+      steps=steps,
+      start=start,
+      log_every=log_every,
+      flops_per_token=50.0,
+      peak_flops=peak_flops,
+    )
+    logs.append(log)
+    return log
+
+  yield make
+  for log in logs:
+    log.close()
+
+
+def metrics_of(loss=2.0, norm=1.0, tokens=10.0):
+  values = {'nll': loss * tokens, 'tokens': tokens, 'bytes': 20.0, 'grad_norm': norm}
+  return {name: np.float32(value) for name, value in values.items()}
+
+
+class Number:
+  """A metric that says when it is read."""
+
+  def __init__(self, value, name, read):
+    self._value, self._name, self._read = value, name, read
+
+  def __float__(self):
+    self._read.append(self._name)
+    return float(self._value)
+
+
+def test_step_is_read_when_the_next_one_is_pushed(make_log, tmp_path):
+  log, read = make_log(), []
+  watched = lambda step: {
+    name: Number(value, step, read) for name, value in metrics_of().items()
+  }
+  steps = lambda: [line['step'] for line in read_metrics(tmp_path)[1]]
+  log.push(1, watched(1))
+  assert read == []
+  log.push(2, watched(2))
+  assert set(read) == {1}
+  assert steps() == [1]
+  with log.pause():
+    assert set(read) == {1, 2}
+  log.push(3, watched(3))
+  log.sync()
+  assert set(read) == {1, 2, 3}
+  assert steps() == [1, 2, 3]
+  log.flush()  # nothing is read twice
+  assert len(read) == 12
+
+
+def test_line_holds_what_follows_from_the_sums(make_log, tmp_path):
+  log = make_log(start=3)
+  log.push(4, metrics_of(loss=1.5, norm=0.25))
+  log.flush()
+  (line,) = read_metrics(tmp_path)[1]
+  assert line == {
+    'step': 4,
+    'train/loss': 1.5,
+    'train/perplexity': pytest.approx(math.exp(1.5)),
+    'train/bits_per_byte': pytest.approx(15.0 / 20.0 / math.log(2)),
+    'train/grad_norm': 0.25,
+    'train/learning_rate': 3 / 8,  # the schedule counts the steps done before
+  }
+
+
+def test_lines_of_first_last_and_every_third_step(make_log, tmp_path):
+  log = make_log(start=1, log_every=3, steps=8)
+  for step in range(2, 9):
+    log.push(step, metrics_of())
+  log.flush()
+  assert [line['step'] for line in read_metrics(tmp_path)[1]] == [2, 3, 6, 8]
+
+
+def test_speed_leaves_out_the_first_step_and_pauses(make_log, clock, tmp_path):
+  log = make_log(log_every=3)
+  clock.now += 50  # compilation
+  log.push(1, metrics_of())
+  log.flush()
+  for step in range(2, 4):
+    with log.waiting():
+      clock.now += 0.5
+    clock.now += 1.5
+    log.push(step, metrics_of())
+  with log.pause():
+    clock.now += 30  # an evaluation
+  # Step 3 was read when the pause began: 20 tokens in 4 s, of which 1 s was waiting.
+  for step in range(4, 7):
+    log.push(step, metrics_of())
+    clock.now += 2.0
+    if step == 5:
+      with log.pause():
+        clock.now += 17
+  log.flush()
+  first, third, sixth = read_metrics(tmp_path)[1]
+  assert 'train/tokens_per_second' not in first
+  assert third['train/tokens_per_second'] == pytest.approx(20 / 4)
+  assert third['train/data_wait_share'] == pytest.approx(1 / 4)
+  # The window of step 6 holds the first pause, that of step 5, and 6 s of steps.
+  assert sixth['train/tokens_per_second'] == pytest.approx(30 / 6)
+  assert sixth['train/data_wait_share'] == 0.0
+  assert 'train/model_flop_utilisation' not in sixth
+
+
+def test_utilisation_where_the_peak_is_known(make_log, clock, tmp_path):
+  log = make_log(peak_flops=1000.0)
+  for step in (1, 2):
+    log.push(step, metrics_of())
+    log.flush()
+    clock.now += 4.0
+  log.push(3, metrics_of())
+  log.flush()
+  # 10 tokens of 50 FLOPs in 4 s are 125 of 1000 a second.
+  assert read_metrics(tmp_path)[1][2]['train/model_flop_utilisation'] == 0.125
+
+
+@pytest.mark.parametrize(
+  'bad', [{'loss': math.nan}, {'loss': math.inf}, {'norm': math.inf}, {'norm': math.nan}]
+)
+def test_not_finite_stops_with_its_step(make_log, tmp_path, bad):
+  log = make_log(log_every=5)
+  log.push(1, metrics_of())
+  log.push(2, metrics_of(**bad))  # not a step of a line, and checked all the same
+  with pytest.raises(NonFinite, match='step 2: loss=.*(nan|inf)'):
+    log.push(3, metrics_of())
+  assert [line['step'] for line in read_metrics(tmp_path)[1]] == [1]
+
+
+def test_step_without_tokens_has_loss_zero(make_log, tmp_path):
+  log = make_log()
+  log.push(1, metrics_of(tokens=0.0))
+  log.flush()
+  assert read_metrics(tmp_path)[1][0]['train/loss'] == 0.0
+
+
+def test_large_loss_does_not_overflow(make_log, tmp_path, capsys):
+  log = make_log()
+  log.push(1, metrics_of(loss=1e5))
+  log.flush()
+  line = read_metrics(tmp_path)[1][0]
+  assert line['train/loss'] == pytest.approx(1e5)
+  assert line['train/perplexity'] > 1e300
+  assert 'step 1/6  loss 100000.0000' in capsys.readouterr().out

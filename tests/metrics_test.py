@@ -1,0 +1,145 @@
+"""metrics.jsonl: its first line, what a resumed run keeps, and what a kill leaves."""
+
+import json
+import math
+import os
+import struct
+import sys
+
+import jax
+import pytest
+
+from elas_jax import metrics
+from elas_jax.errors import UserError
+from elas_jax.metrics import MetricsWriter, describe_run, read_metrics
+
+
+def write(folder, steps, start=0):
+  writer = MetricsWriter(folder, start, False)
+  for step in steps:
+    writer.write(step, {'train/loss': step / 8})
+  writer.close()
+
+
+def steps_in(folder):
+  return [line['step'] for line in read_metrics(folder)[1]]
+
+
+def test_first_line_describes_the_run(tmp_path):
+  write(tmp_path, [1, 2])
+  first, *rest = map(json.loads, (tmp_path / 'metrics.jsonl').read_text().splitlines())
+  assert first['run'] == describe_run() | {'time': first['run']['time']}
+  assert first['run']['versions']['jax'] == jax.__version__
+  assert first['run']['devices'] == 4
+  assert rest == [{'step': 1, 'train/loss': 0.125}, {'step': 2, 'train/loss': 0.25}]
+  assert read_metrics(tmp_path) == (first['run'], rest)
+
+
+def test_commit_is_unknown_without_git(monkeypatch, tmp_path):
+  monkeypatch.setenv('PATH', str(tmp_path))
+  assert describe_run()['commit'] == 'unknown'
+
+
+def test_resuming_drops_later_lines_and_keeps_the_first(tmp_path, monkeypatch):
+  write(tmp_path, range(1, 7))
+  run, _ = read_metrics(tmp_path)
+  monkeypatch.setattr(metrics, 'describe_run', lambda: {'commit': 'another'})
+  write(tmp_path, [4, 5], start=3)
+  assert steps_in(tmp_path) == [1, 2, 3, 4, 5]
+  assert read_metrics(tmp_path)[0] == run
+  write(tmp_path, [], start=0)
+  assert steps_in(tmp_path) == []
+  assert read_metrics(tmp_path)[0] == run
+
+
+@pytest.mark.parametrize('cut', [1, 5, 12])
+def test_cut_last_line_is_not_read_and_dropped(tmp_path, cut):
+  write(tmp_path, [1, 2, 3])
+  path = tmp_path / 'metrics.jsonl'
+  path.write_bytes(path.read_bytes()[:-cut])
+  assert steps_in(tmp_path) == [1, 2]
+  write(tmp_path, [3, 4], start=3)
+  assert steps_in(tmp_path) == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize('content', ['', '{"run": {"comm'])
+def test_cut_first_line_is_written_anew(tmp_path, content):
+  (tmp_path / 'metrics.jsonl').write_text(content)
+  write(tmp_path, [1])
+  assert steps_in(tmp_path) == [1]
+  assert 'commit' in read_metrics(tmp_path)[0]
+
+
+def test_not_finite_becomes_null(tmp_path):
+  writer = MetricsWriter(tmp_path, 0, False)
+  writer.write(1, {'a': math.nan, 'b': math.inf, 'c': -math.inf, 'd': jax.numpy.ones(())})
+  writer.close()
+  text = (tmp_path / 'metrics.jsonl').read_text().splitlines()[1]
+  assert text == '{"step": 1, "a": null, "b": null, "c": null, "d": 1.0}'
+
+
+def test_line_is_in_the_file_as_soon_as_it_is_written(tmp_path):
+  writer = MetricsWriter(tmp_path, 0, False)
+  writer.write(1, {})
+  assert steps_in(tmp_path) == [1]
+  writer.close()
+
+
+def test_failing_rewrite_leaves_the_old_file(tmp_path, monkeypatch):
+  write(tmp_path, [1, 2, 3])
+  before = (tmp_path / 'metrics.jsonl').read_bytes()
+
+  def fail(*_):
+    raise OSError('cannot rename')
+
+  monkeypatch.setattr(os, 'replace', fail)
+  with pytest.raises(OSError, match='cannot rename'):
+    MetricsWriter(tmp_path, 1, False)
+  assert (tmp_path / 'metrics.jsonl').read_bytes() == before
+
+
+def test_other_processes_write_nothing(tmp_path, monkeypatch):
+  monkeypatch.setattr(jax, 'process_index', lambda: 1)
+  write(tmp_path, [1, 2])
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_folder_without_metrics_is_named(tmp_path):
+  with pytest.raises(UserError, match=f'{tmp_path}.*metrics.jsonl'):
+    read_metrics(tmp_path)
+
+
+def test_tensorboard_without_its_package_names_the_extra(tmp_path, monkeypatch):
+  monkeypatch.setitem(sys.modules, 'tensorboardX', None)
+  with pytest.raises(UserError, match=r'train.tensorboard=True.*elas-jax\[tensorboard\]'):
+    MetricsWriter(tmp_path, 0, True)
+
+
+def test_tensorboard_gets_the_values_and_forgets_later_steps(tmp_path):
+  pytest.importorskip('tensorboardX')
+  folder = tmp_path / 'tensorboard'
+  for start, steps in ((0, [1, 2, 3]), (2, [3])):
+    writer = MetricsWriter(tmp_path, start, True)
+    for step in steps:
+      writer.write(step, {'train/loss': step * 10.0 + start})
+    writer.close()
+    # Their names hold the second, and the next writer would take the same.
+    for file in folder.glob('events*'):
+      file.rename(folder / f'{start}')
+  assert _events(folder / '0') == [('start', 1), (1, 10.0), (2, 20.0), (3, 30.0)]
+  # TensorBoard forgets what it read of this step and later ones at the start of a run.
+  assert _events(folder / '2') == [('start', 3), (3, 32.0)]
+
+
+def _events(path):
+  from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+  found, data = [], path.read_bytes()
+  while data:  # length, its checksum, the event, its checksum
+    (length,) = struct.unpack('<Q', data[:8])
+    event = Event.FromString(data[12 : 12 + length])
+    data = data[16 + length :]
+    if event.session_log.status == SessionLog.START:
+      found.append(('start', event.step))
+    found += [(event.step, value.simple_value) for value in event.summary.value]
+  return found

@@ -1,0 +1,55 @@
+"""Plots of whatever a run has written so far."""
+
+import numpy as np
+import pytest
+from matplotlib import image
+
+from elas_jax.metrics import MetricsWriter
+from elas_jax.plots import plot_run
+
+TRAIN = {
+  'train/loss': 3.0,
+  'train/bits_per_byte': 4.0,
+  'train/grad_norm': 1.0,
+  'train/learning_rate': 0.0,  # the first of a warm-up from zero, on a logarithmic axis
+  'train/tokens_per_second': 1e4,
+}
+EVAL = {'eval/loss': 3.1, 'eval/bits_per_byte': 4.1}
+
+
+@pytest.mark.parametrize(
+  'lines',
+  [
+    [],
+    [TRAIN],
+    [TRAIN, TRAIN | EVAL | {'train/learning_rate': 1e-3}],
+    [TRAIN, TRAIN | {'train/loss': float('nan')}],
+    [EVAL],
+  ],
+)
+def test_plots_are_written(tmp_path, lines):
+  writer = MetricsWriter(tmp_path, 0, False)
+  for number, values in enumerate(lines):
+    writer.write(number + 1, values)
+  writer.close()
+  paths = plot_run(tmp_path)
+  assert sorted(paths) == sorted((tmp_path / 'plots').iterdir())
+  names = {path.name for path in paths}
+  assert names == {'loss.png', 'bits_per_byte.png', 'optimizer.png', 'speed.png'}
+  for path in paths:
+    pixels = image.imread(path)
+    assert pixels.shape[0] > 300
+    assert pixels[..., :3].std() > 0.01  # axes at least
+
+
+@pytest.mark.parametrize('name', ['loss.png', 'speed.png'])
+def test_a_single_point_shows(tmp_path, name):
+  writer = MetricsWriter(tmp_path, 0, False)
+  writer.write(1, TRAIN)
+  writer.close()
+  plot_run(tmp_path)
+  pixels = image.imread(tmp_path / 'plots' / name)[..., :3]
+  height, width, _ = pixels.shape
+  middle = pixels[height // 3 : -height // 3, width // 3 : -width // 3]
+  blue = np.array([0x1F, 0x77, 0xB4]) / 255
+  assert (abs(middle - blue).max(axis=-1) < 0.05).sum() > 5
