@@ -26,7 +26,7 @@ $(VENV)/installed: setup.cfg constraints.txt
 	@set -e; found=; \
 	for python in python3.12 python3.13 python3.14 python3 python \
 	    $$(ls -d "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/3.1[2-4]*/bin/python 2>/dev/null); do \
-	  if "$$python" -c 'import sys, venv; sys.exit(sys.version_info < (3, 12))' 2>/dev/null; then \
+	  if "$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 12))' 2>/dev/null; then \
 	    found="$$python"; break; \
 	  fi; \
 	done; \

@@ -97,5 +97,5 @@ def get_config() -> ConfigDict:
   config.eval.tokens = 0
   config.eval.batch_size = 32
   config.eval.prompt = 'def '
-  config.eval.sample_tokens = 300
+  config.eval.sample_tokens = 120  # with the prompt, no longer than L
   return config

@@ -111,7 +111,7 @@ class MeshConfig:
 class CheckpointConfig:
   every: int  # steps; the last step is always saved
   keep_latest: int
-  keep_best: int  # by eval/loss
+  keep_best: int  # by eval/loss, of checkpoints at whose step there is an evaluation
 
 
 @dataclasses.dataclass(frozen=True)

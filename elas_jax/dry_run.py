@@ -1,6 +1,7 @@
 """--dry_run: what a config would train, and the memory it takes; nothing is allocated."""
 
 import collections
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,14 +12,14 @@ from elas_jax.flops import flops_per_token
 from elas_jax.optim.groups import path_name
 from elas_jax.sharding import batch_sharding, make_mesh
 from elas_jax.state import abstract_state, parameter_count
-from elas_jax.train import jit_train_step
 
 
-def dry_run(config: Config) -> dict[str, float]:
+def dry_run(config: Config, jit_train_step: Callable) -> dict[str, float]:
   """Prints and returns parameters, FLOPs and bytes per device of the training step.
 
   Sizes of the state are exact. That of the step is what the compiler for this machine's
-  devices reports; on another kind of device, attention and fusion differ.
+  devices reports of `jit_train_step(config, mesh)`; on another kind of device attention
+  and fusion differ.
   """
   mesh = make_mesh(config)
   state = abstract_state(config, mesh)
@@ -36,7 +37,7 @@ def dry_run(config: Config) -> dict[str, float]:
   result |= {
     'parameter_bytes': _bytes(state.params),
     'optimizer_bytes': _bytes(state.opt_state),
-    'step_bytes': _step_bytes(config, mesh, state),
+    'step_bytes': _step_bytes(config, mesh, state, jit_train_step(config, mesh)),
   }
   kind = jax.devices()[0].device_kind
   print(f'memory of each of {len(jax.devices())} devices ({kind}):')
@@ -69,7 +70,7 @@ def _bytes(tree: Any) -> int:
   )
 
 
-def _step_bytes(config: Config, mesh: jax.sharding.Mesh, state: Any) -> int:
+def _step_bytes(config: Config, mesh: jax.sharding.Mesh, state: Any, step: Any) -> int:
   """What the compiled step needs on one device besides its arguments."""
   rows, sharding = config.data.batch_size, batch_sharding(mesh)
   array = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.int32, sharding=sharding)
@@ -79,5 +80,5 @@ def _step_bytes(config: Config, mesh: jax.sharding.Mesh, state: Any) -> int:
     'bytes': array(rows),
   }
   with jax.set_mesh(mesh):
-    compiled = jit_train_step(config, mesh).lower(state, batch).compile()
+    compiled = step.lower(state, batch).compile()
   return compiled.memory_analysis().temp_size_in_bytes

@@ -20,6 +20,7 @@ from elas_jax.cli import Parser, run_command
 from elas_jax.config import Config, ModelConfig
 from elas_jax.data.blocks import BlockSet
 from elas_jax.data.pipeline import eval_batches
+from elas_jax.log import exp
 from elas_jax.models.decoder import Decoder
 from elas_jax.ops.loss import cross_entropy_sums
 from elas_jax.sharding import batch_sharding
@@ -92,11 +93,6 @@ def evaluate(config: Config, params: Any, blocks: BlockSet, mesh: Mesh) -> dict[
   }
 
 
-def exp(loss: float) -> float:
-  """e^loss, infinite where that overflows."""
-  return math.exp(loss) if loss < 700 else math.inf
-
-
 def main(arguments: list[str] | None = None) -> None:
   from elas_jax import workdir as workdirs
 
@@ -118,7 +114,7 @@ def main(arguments: list[str] | None = None) -> None:
   result = {'step': run.step}
   result |= evaluate(run.config, run.params, run.prepared().validation, run.mesh)
   path = pathlib.Path(options.workdir) / 'evaluation.json'
-  path.write_text(json.dumps(result, indent=2) + '\n')
+  workdirs.write_text(path, json.dumps(result, indent=2) + '\n')
   for name, value in result.items():
     print(f'{name:28s} {value:,.6g}')
   print(f'written to {path}')

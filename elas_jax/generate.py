@@ -51,6 +51,11 @@ def generate(
     raise UserError(f'seed={seed}: must be between 0 and {(1 << 32) - 1}')
   # A document starts behind the end of another, so an empty prompt has one token too.
   ids = [[tokenizer.eos_id, *map(int, tokenizer.encode(text)[0])] for text in prompts]
+  largest = max(max(row) for row in ids)
+  if largest >= model.vocab_size:
+    raise UserError(
+      f'prompt: holds the token {largest}; the model knows those below {model.vocab_size}'
+    )
   lengths_B = np.array([len(row) for row in ids])
   longest = int(lengths_B.max())
   tokens_BxS = np.full((len(ids), longest + length), tokenizer.eos_id, np.int32)

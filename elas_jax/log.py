@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import pathlib
 import sys
 import time
 from collections.abc import Iterator
@@ -67,7 +68,8 @@ class Log:
       raise NonFinite(f'step {step}: loss={loss}, grad_norm={values["grad_norm"]}')
     self._window_tokens += values['tokens']
     first = step == self._start + 1
-    if step % self._log_every == 0 or first or step == self._steps:
+    # A resumed run writes the lines that an uninterrupted one has, and no others.
+    if step % self._log_every == 0 or step == 1 or step == self._steps:
       self._write(step, loss, values, with_speed=not first)
     if first:  # its time is that of the compilation
       self._line.print(f'first step after {time.monotonic() - self._window_start:.1f} s')
@@ -76,7 +78,7 @@ class Log:
   def _write(self, step: int, loss: float, values: dict, *, with_speed: bool) -> None:
     line = {
       'train/loss': loss,
-      'train/perplexity': math.exp(min(loss, 700.0)),
+      'train/perplexity': exp(loss),
       'train/bits_per_byte': values['nll'] / max(values['bytes'], 1.0) / math.log(2),
       'train/grad_norm': values['grad_norm'],
       'train/learning_rate': float(self._schedule(step - 1)),
@@ -127,6 +129,39 @@ class Log:
     self._writer.close()
 
 
+class Trace:
+  """Profiles the steps of a window; a run that resumes inside it traces the rest."""
+
+  def __init__(self, window: tuple[int, int] | None, folder: pathlib.Path):
+    self._window, self._folder, self._running = window, folder, False
+
+  def before(self, step: int) -> None:
+    if self._window and not self._running and self._window[0] <= step <= self._window[1]:
+      jax.profiler.start_trace(str(self._folder))
+      self._running = True
+
+  def after(self, step: int, state: Any) -> None:
+    if self._running and step == self._window[1]:
+      jax.block_until_ready(state)
+      self.close()
+
+  def close(self) -> None:
+    if self._running:
+      jax.profiler.stop_trace()
+      self._running = False
+
+
+def print_once(text: str) -> None:
+  """Prints on process 0 only."""
+  if not jax.process_index():
+    print(text, flush=True)
+
+
+def exp(loss: float) -> float:
+  """e^loss, the perplexity; infinite where that overflows."""
+  return math.exp(loss) if loss < 700 else math.inf
+
+
 class ProgressLine:
   """A live line on a terminal, plain lines elsewhere; process 0 only."""
 
@@ -157,7 +192,7 @@ class ProgressLine:
 
   def print(self, text: str) -> None:
     if self._rich:
-      self._rich.console.print(text, highlight=False)
+      self._rich.console.print(text, highlight=False, markup=False)
     elif not self._quiet:
       print(text, flush=True)
 

@@ -56,7 +56,9 @@ def join_processes(spec: str) -> None:
     jax.distributed.initialize()
     return
   match spec.split(','):
-    case [address, index, count] if ':' in address and (index + count).isdigit():
+    case [address, index, count] if (
+      ':' in address and index.isdigit() and count.isdigit() and int(index) < int(count)
+    ):
       jax.distributed.initialize(address, int(count), int(index))
     case _:
       raise UserError(f"--processes={spec!r}: must be 'auto' or HOST:PORT,INDEX,COUNT")

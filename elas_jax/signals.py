@@ -12,7 +12,7 @@ from jax.experimental import multihost_utils
 def stop_signals() -> Iterator[Callable[[int], bool]]:
   """Yields stop(step): whether the run must save after this step, and end.
 
-  Inside, SIGTERM and SIGINT only set a flag; a second SIGINT interrupts. Of several
+  Inside, SIGTERM and SIGINT only set a flag; a SIGINT after either interrupts. Of several
   processes some may get the signal, at different steps, and all must stop after the
   same one: there JAX catches SIGTERM and agrees on a step, if asked at every step.
   """

@@ -16,6 +16,7 @@ import contextlib
 import errno
 import functools
 import json
+import math
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -27,7 +28,6 @@ from jax.sharding import Mesh
 
 from elas_jax import workdir as workdirs
 from elas_jax.checkpoint import Checkpoints, load_params
-from elas_jax.checkpoint import steps as checkpoint_steps
 from elas_jax.cli import Parser, load_config, run_command
 from elas_jax.config import Config, parse, profile_window, to_json
 from elas_jax.data.blocks import Prepared, prepare
@@ -37,7 +37,7 @@ from elas_jax.evaluate import Batch, evaluate, loss_sums, put_batch
 from elas_jax.flops import flops_per_token, peak_flops
 from elas_jax.generate import generate
 from elas_jax.host_memory import keep_freed_memory
-from elas_jax.log import Log, NonFinite
+from elas_jax.log import Log, NonFinite, Trace, print_once
 from elas_jax.metrics import MetricsWriter, read_metrics
 from elas_jax.optim.optimizer import apply_updates
 from elas_jax.optim.schedules import SCHEDULES
@@ -54,7 +54,7 @@ from elas_jax.state import (
 
 
 def gradients(config: Config, params: Any, batch: Batch) -> tuple[Any, dict]:
-  """Gradient of the token-weighted mean loss over the batch, and the batch's sums.
+  """Gradient of the token-weighted mean loss over the batch, and its sums, in float32.
 
   With train.accumulation > 1 the rows go through in that many micro-batches, one after
   the other; since each is divided by the tokens of the whole batch, the result is that
@@ -66,21 +66,17 @@ def gradients(config: Config, params: Any, batch: Batch) -> tuple[Any, dict]:
     sums = loss_sums(config.model, params, rows)
     return (sums['nll'] + config.train.z_loss * sums['squared_log_z']) / tokens, sums
 
-  grad = jax.grad(objective, has_aux=True)
+  wide = lambda tree: jax.tree.map(lambda x: x.astype(jnp.float32), tree)
+  grad = lambda rows: wide(jax.grad(objective, has_aux=True)(params, rows))
   parts = config.train.accumulation
   if parts == 1:
-    return grad(params, batch)
-
+    return grad(batch)
   # Row i goes to micro-batch i mod parts: every device then keeps its own rows.
   split = lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1)
-  wide = lambda tree: jax.tree.map(lambda x: x.astype(jnp.float32), tree)
-  add = lambda total, rows: (
-    jax.tree.map(jnp.add, total, wide(grad(params, rows))),
-    None,
-  )
+  add = lambda total, rows: (jax.tree.map(jnp.add, total, grad(rows)), None)
   batch = jax.tree.map(split, batch)
-  one = jax.eval_shape(grad, params, jax.tree.map(lambda x: x[0], batch))
-  zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), one)
+  one = jax.eval_shape(grad, jax.tree.map(lambda x: x[0], batch))
+  zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), one)
   return jax.lax.scan(add, zeros, batch)[0]
 
 
@@ -122,12 +118,17 @@ def train(config: Config, workdir: str | pathlib.Path) -> dict[str, float]:
     prefetch=config.data.prefetch,
   )
   try:
-    with workdirs.locked(workdir), stop_signals() as stop:
-      workdirs.write_config(workdir, config)
-      with contextlib.closing(Checkpoints(workdir, config.checkpoint)) as checkpoints:
-        state = run_steps(config, workdir, mesh, data, batches, checkpoints, stop)
-        checkpoints.wait()
+    with (
+      workdirs.locked(workdir),
+      stop_signals() as stop,
+      contextlib.closing(Checkpoints(workdir, config.checkpoint)) as checkpoints,
+    ):
+      workdirs.write_config(workdir, config, checkpoints.latest_step is not None)
+      state = run_steps(config, workdir, mesh, data, batches, checkpoints, stop)
+      checkpoints.wait()
     return report(config, workdir, data, state)
+  except BrokenPipeError:
+    raise
   except (NonFinite, OSError) as error:
     raise UserError(_what_happened(error, workdir)) from error
 
@@ -155,34 +156,46 @@ def run_steps(
     ),
     peak_flops=peak_flops(),
   )
-  step_function, window = jit_train_step(config, mesh), profile_window(config)
+  step_function = jit_train_step(config, mesh)
+  trace = Trace(profile_window(config), workdir / 'profile')
   saved = (json.loads(to_json(config)), json.loads(data.tokenizer.to_json()))
-  with contextlib.closing(log), jax.set_mesh(mesh):
+
+  def save(step, state, loss=None):
+    with log.pause():
+      log.sync()  # what a resumed run will not compute again must not be lost
+      if not all_finite(state.params):
+        raise NonFinite(f'step {step}: parameters are not finite')
+      checkpoints.save(state, batches, *saved, loss)
+
+  with contextlib.closing(log), contextlib.closing(trace), jax.set_mesh(mesh):
     for step in range(start + 1, steps + 1):
-      if window and step == window[0]:
-        jax.profiler.start_trace(str(workdir / 'profile'))
+      trace.before(step)
       with log.waiting():
         batch = next(batches)
       state, metrics = step_function(state, put_batch(batch, mesh))
       log.push(step, metrics)
-      if window and step == window[1]:
-        jax.block_until_ready(state)
-        jax.profiler.stop_trace()
-      stopping = stop(step)
-      loss = None
+      trace.after(step, state)
+      stopping, loss = stop(step), None
+      if stopping:
+        save(step, state)  # before an evaluation: there may be little time left
       if step == steps or step % config.eval.every == 0:
         with log.pause():
           values = evaluate(config, state.params, data.validation, mesh)
         log.write(step, values)
         loss = values['eval/loss']
-      if step == steps or step % config.checkpoint.every == 0 or stopping:
-        with log.pause():
-          log.sync()  # what a resumed run will not compute again must not be lost
-          checkpoints.save(state, batches, *saved, loss)
+        if not math.isfinite(loss):
+          raise NonFinite(f'step {step}: eval/loss={loss}')
       if stopping:
-        print(f'stopped after step {step}, saved; the same command continues')
+        print_once(f'stopped after step {step}, saved; the same command continues')
         break
+      if step == steps or step % config.checkpoint.every == 0:
+        save(step, state, loss)
   return state
+
+
+@jax.jit
+def all_finite(params: Any) -> jax.Array:
+  return jnp.array([jnp.isfinite(x).all() for x in jax.tree.leaves(params)]).all()
 
 
 def starting_state(
@@ -191,12 +204,12 @@ def starting_state(
   """Own workdir first, then --config.restore, then scratch; see checkpoint.py."""
   abstract = abstract_state(config, mesh)
   if checkpoints.latest_step is not None:
-    print(f'continuing after step {checkpoints.latest_step}')
+    print_once(f'continuing after step {checkpoints.latest_step}')
     return checkpoints.restore(abstract, batches)
   if not config.restore:
     return create_state(config, mesh)
   params = load_params(config.restore, abstract.params, None, 'restore')
-  print(f'starting from the parameters in {config.restore}')
+  print_once(f'starting from the parameters in {config.restore}')
   shardings = jax.tree.map(lambda x: x.sharding, abstract)
   return jax.jit(functools.partial(state_from, config), out_shardings=shardings)(params)
 
@@ -215,10 +228,9 @@ def check_vocabulary(config: Config, data: Prepared) -> None:
 
 
 def _what_happened(error: Exception, workdir: pathlib.Path) -> str:
-  try:
-    saved = f'last good checkpoint: step {checkpoint_steps(workdir, "--workdir")[-1]}'
-  except UserError:
-    saved = 'no checkpoint yet'
+  # Read off the disk: Orbax would wait for the other processes, which may be gone.
+  found = [int(p.name) for p in (workdir / 'checkpoints').glob('*') if p.name.isdigit()]
+  saved = f'last good checkpoint: step {max(found)}' if found else 'no checkpoint yet'
   if isinstance(error, NonFinite):
     return f'training diverged at {error}; {saved} in {workdir}'
   if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -250,12 +262,9 @@ def report(
     print(f'--- sample, from {config.eval.prompt!r}\n{config.eval.prompt}{text}\n---')
   if evaluations:
     last = evaluations[-1]
-    print(
-      f'validation at step {last["step"]}: perplexity {last["eval/perplexity"]:.4f}, '
-      f'bits per byte {last["eval/bits_per_byte"]:.4f}'
-    )
-  print(f'plots        {plots[0].parent}/*.png')
-  print(f'metrics      {workdir}/metrics.jsonl')
+    scores = f'perplexity {last["eval/perplexity"]:.4f}, bits per byte '
+    print(f'validation at step {last["step"]}: {scores}{last["eval/bits_per_byte"]:.4f}')
+  print(f'plots        {plots[0].parent}/*.png\nmetrics      {workdir}/metrics.jsonl')
   print(f'checkpoint   {workdir}/checkpoints/{int(state.step)}')
   return evaluations[-1] if evaluations else {}
 
@@ -274,12 +283,13 @@ def main(arguments: list[str] | None = None) -> None:
   options, overrides = parser.parse_known_args(arguments)
   if options.processes:
     join_processes(options.processes)
-  keep_freed_memory()
+  if jax.default_backend() == 'cpu':
+    keep_freed_memory()
   config = parse(load_config(options.config, overrides))
   if options.dry_run:
     from elas_jax.dry_run import dry_run
 
-    dry_run(config)
+    dry_run(config, jit_train_step)
   elif not options.workdir:
     raise UserError('--workdir: missing; give a folder for checkpoints and metrics')
   else:

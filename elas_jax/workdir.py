@@ -28,6 +28,8 @@ MAY_CHANGE = (
   'train.tensorboard',
   'train.compilation_cache',
 )
+# These follow from train.steps by default.
+PHASES = ('optimizer.warmup_steps', 'optimizer.decay_steps', 'optimizer.constant_steps')
 MAY_CHANGE_SECTIONS = ('mesh', 'checkpoint', 'eval', 'profile_steps', 'restore')
 MACHINE_FIELDS = (
   'data.cache_dir',
@@ -58,15 +60,17 @@ def locked(workdir: pathlib.Path) -> Iterator[None]:
       raise UserError(
         f'--workdir={workdir}: another process is training there; wait, or give another'
       ) from None
+    except OSError:
+      pass  # a file system without locks
     yield
 
 
-def write_config(workdir: pathlib.Path, config: Config) -> None:
-  """Writes config.json, or checks that a run with another config does not continue it."""
+def write_config(workdir: pathlib.Path, config: Config, continues: bool) -> None:
+  """Writes config.json; a run that `continues` must have the config it was started with."""
   if jax.process_index():
     return
   path = workdir / 'config.json'
-  if path.exists():
+  if continues and path.exists():
     _check_same(path, json.loads(path.read_text()), json.loads(to_json(config)))
   write_text(path, to_json(config))
 
@@ -83,10 +87,11 @@ def write_text(path: pathlib.Path, text: str) -> None:
 
 def _check_same(path: pathlib.Path, old: dict[str, Any], new: dict[str, Any]) -> None:
   flat_old, flat_new = _flat(old), _flat(new)
+  free_names = MAY_CHANGE + MACHINE_FIELDS
+  if flat_old.get('train.steps') != flat_new['train.steps']:
+    free_names += PHASES
   for name in flat_new:
-    free = name in MAY_CHANGE + MACHINE_FIELDS or (
-      name.split('.')[0] in MAY_CHANGE_SECTIONS
-    )
+    free = name in free_names or name.split('.')[0] in MAY_CHANGE_SECTIONS
     if not free and flat_old.get(name) != flat_new[name]:
       raise UserError(
         f'{name}={flat_new[name]!r}: the run in {path.parent} was started with '

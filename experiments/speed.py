@@ -38,6 +38,7 @@ from elas_jax.evaluate import put_batch
 from elas_jax.host_memory import keep_freed_memory
 from elas_jax.log import Log
 from elas_jax.metrics import MetricsWriter, describe_run, read_metrics
+from elas_jax.optim.schedules import SCHEDULES
 from elas_jax.sharding import make_mesh
 from elas_jax.state import create_state, parameter_count
 from elas_jax.train import jit_train_step
@@ -159,7 +160,7 @@ def measure_host() -> dict[str, float]:
     batches = iterator(config, blocks)
     log = Log(
       MetricsWriter(pathlib.Path(folder), 0, False),
-      lambda step: 0.0,
+      SCHEDULES[config.optimizer.schedule](config.optimizer, config.train.steps),
       steps=10**6,
       start=0,
       log_every=config.train.log_every,
@@ -201,7 +202,7 @@ def measure_data() -> dict[str, Any]:
         capture_output=True,
       )
       seconds = time.perf_counter() - start
-      config = config_with(data__cache_dir=cache, data__sequence_length=256)
+      config = config_with(data__cache_dir=cache)
       prepared = prepare(config.data)
       size = prepared.train.text_bytes + prepared.validation.text_bytes
       prepare_rates.append(size / seconds / 1e6)
@@ -281,7 +282,7 @@ def measure_default() -> dict[str, Any]:
     speeds = [line['train/tokens_per_second'] for line in lines if 'train/loss' in line][1:]
   return {
     'seconds': seconds,
-    'peak_memory_gigabytes': usage.ru_maxrss / 1e6,
+    'peak_memory_gigabytes': usage.ru_maxrss * 1024 / 1e9,
     'validation_bits_per_byte': last['eval/bits_per_byte'],
     'validation_perplexity': last['eval/perplexity'],
     'steps': last['step'],

@@ -13,7 +13,7 @@ from elas_jax import train as train_module
 from elas_jax.errors import UserError
 from elas_jax.metrics import read_metrics
 from elas_jax.sharding import make_mesh
-from elas_jax.state import TrainState, abstract_state, state_from
+from elas_jax.state import TrainState, abstract_state, create_state, init_params, state_from
 from elas_jax.train import gradients, train, train_step
 
 # Metrics that depend on time, not on the computation.
@@ -77,8 +77,6 @@ def test_loss_falls_on_a_repeated_batch(make_config):
   config = make_config(**{'optimizer.learning_rate': 1e-2, 'train.steps': 30})
   mesh = make_mesh(config, jax.devices()[:1])
   config_one = dataclasses.replace(config, mesh=dataclasses.replace(config.mesh, data=1))
-  from elas_jax.state import create_state
-
   state = create_state(config_one, mesh)
   batch = batch_of(config)
   step = jax.jit(lambda state: train_step(config, state, batch))
@@ -92,8 +90,6 @@ def test_loss_falls_on_a_repeated_batch(make_config):
 
 @pytest.mark.parametrize('parts', [2, 8])
 def test_accumulation_equals_one_pass(make_config, parts):
-  from elas_jax.state import init_params
-
   config = make_config(**{'train.z_loss': 1e-2})
   params, batch = init_params(config), batch_of(config, ragged=True)
   batch = jax.tree.map(jnp.asarray, batch)
@@ -113,8 +109,6 @@ def test_accumulation_equals_one_pass(make_config, parts):
 
 
 def test_targets_beyond_valid_do_not_count(make_config):
-  from elas_jax.state import init_params
-
   config = make_config()
   params, batch = init_params(config), batch_of(config, ragged=True)
   other = dict(batch, tokens=batch['tokens'].copy())
@@ -128,8 +122,6 @@ def test_targets_beyond_valid_do_not_count(make_config):
 
 
 def test_z_loss_pulls_the_normaliser_down(make_config):
-  from elas_jax.state import init_params
-
   config = make_config(**{'train.z_loss': 1.0})
   plain = make_config()
   params, batch = init_params(config), jax.tree.map(jnp.asarray, batch_of(config))
@@ -283,9 +275,65 @@ def test_another_config_does_not_continue_a_run(make_config, corpus, tmp_path):
   train(make_config(), tmp_path / 'run')
   with pytest.raises(UserError, match=r'optimizer.learning_rate=0.5.*started with 0.004'):
     train(make_config(**{'optimizer.learning_rate': 0.5}), tmp_path / 'run')
-  # More steps are welcome.
-  train(make_config(**{'train.steps': 9}), tmp_path / 'run')
-  assert computed(tmp_path / 'run')[-1]['step'] == 9
+  # More steps are welcome, and what follows from them.
+  longer = {'train.steps': 20, 'optimizer.warmup_steps': 4, 'optimizer.decay_steps': 8}
+  train(make_config(**longer), tmp_path / 'run')
+  assert computed(tmp_path / 'run')[-1]['step'] == 20
+
+
+def test_a_workdir_without_a_checkpoint_takes_another_config(make_config, corpus, tmp_path):
+  missing = make_config(restore=str(tmp_path / 'nowhere'))
+  with pytest.raises(UserError, match='restore='):
+    train(missing, tmp_path / 'run')
+  train(make_config(**{'model.rank': 4}), tmp_path / 'run')
+  assert computed(tmp_path / 'run')[-1]['step'] == 8
+
+
+def test_bf16_parameters_train(make_config):
+  low = {'model.param_dtype': 'bfloat16', 'model.compute_dtype': 'bfloat16'}
+  config = make_config(**low, **{'optimizer.learning_rate': 1e-2, 'train.steps': 30})
+  state = state_from(config, init_params(config))
+  batch = jax.tree.map(jnp.asarray, batch_of(config))
+  grads, _ = gradients(config, state.params, batch)
+  assert {x.dtype for x in jax.tree.leaves(grads)} == {jnp.dtype('float32')}
+  wide = dataclasses.replace(
+    config, model=dataclasses.replace(config.model, compute_dtype='float32')
+  )
+  expected, _ = gradients(wide, state.params, batch)
+  flat = lambda tree: np.concatenate([np.ravel(x) for x in jax.tree.leaves(tree)])
+  error = np.linalg.norm(flat(grads) - flat(expected)) / np.linalg.norm(flat(expected))
+  assert error < 0.03
+  step = jax.jit(lambda state: train_step(config, state, batch))
+  losses = []
+  for _ in range(30):
+    state, metrics = step(state)
+    losses.append(float(metrics['nll'] / metrics['tokens']))
+  assert losses[-1] < 0.8 * losses[0]
+  assert state.params['embedding'].dtype == jnp.bfloat16
+
+
+def test_nonfinite_evaluation_or_parameters_are_not_saved(
+  make_config, corpus, tmp_path, monkeypatch
+):
+  original = train_module.evaluate
+
+  def broken(config, params, blocks, mesh):
+    return original(config, params, blocks, mesh) | {'eval/loss': float('nan')}
+
+  monkeypatch.setattr(train_module, 'evaluate', broken)
+  with pytest.raises(UserError, match='step 4: eval/loss=nan; no checkpoint yet'):
+    train(make_config(), tmp_path / 'one')
+  monkeypatch.undo()
+  monkeypatch.setattr(train_module, 'all_finite', lambda params: False)
+  with pytest.raises(UserError, match='step 2: parameters are not finite; no checkpoint'):
+    train(make_config(**{'checkpoint.every': 2}), tmp_path / 'two')
+
+
+def test_profile_window_survives_a_resume_inside_it(make_config, corpus, tmp_path):
+  train(make_config(**{'train.steps': 4}), tmp_path / 'run')
+  config = make_config(**{'train.steps': 8, 'profile_steps': '3,6'})
+  train(config, tmp_path / 'run')
+  assert list((tmp_path / 'run/profile').rglob('*.xplane.pb'))
 
 
 def test_two_processes_do_not_share_a_workdir(make_config, corpus, tmp_path):

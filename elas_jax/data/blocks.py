@@ -82,6 +82,8 @@ def write_from_stdin() -> None:
   except UserError as error:
     print(error)
     sys.exit(2)
+  except KeyboardInterrupt:  # the parent says so
+    sys.exit(130)
 
 
 def _cache_dir(config: DataConfig) -> pathlib.Path:

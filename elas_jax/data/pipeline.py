@@ -46,7 +46,7 @@ def train_batches(
   Raises:
     UserError: fewer blocks than one batch, or B that the processes cannot share.
   """
-  own_size = _own_batch_size(batch_size, process_count)
+  own_size = _own_batch_size('data', batch_size, process_count)
   if len(blocks) < batch_size:
     raise UserError(
       f'data.batch_size={batch_size}: the train split has only {len(blocks)} blocks '
@@ -88,7 +88,7 @@ def eval_batches(
   Raises:
     UserError: B that the processes cannot share.
   """
-  own_size = _own_batch_size(batch_size, process_count)
+  own_size = _own_batch_size('eval', batch_size, process_count)
   return _eval_batches(
     blocks, batch_size, slice(process_index * own_size, None), own_size, max_tokens
   )
@@ -116,10 +116,10 @@ def _pad(batch: Batch, rows: int) -> Batch:
   return {name: pad(values) for name, values in batch.items()}
 
 
-def _own_batch_size(batch_size: int, process_count: int) -> int:
+def _own_batch_size(section: str, batch_size: int, process_count: int) -> int:
   if batch_size % process_count:
     raise UserError(
-      f'data.batch_size={batch_size} does not divide by the {process_count} processes '
+      f'{section}.batch_size={batch_size} does not divide by the {process_count} processes '
       'of this run; use a multiple'
     )
   return batch_size // process_count

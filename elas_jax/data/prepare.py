@@ -60,7 +60,7 @@ def make_parser() -> argparse.ArgumentParser:
     default='packed',
     help='join the documents and cut them, or one document a row',
   )
-  add('--sequence_length', type=int, default=256, help='tokens of a block')
+  add('--sequence_length', type=int, default=128, help='tokens of a block')
   add('--processes', type=int, default=0, help='worker processes, 0 for all cores')
   return parser
 
@@ -79,7 +79,7 @@ def main(arguments: list[str] | None = None) -> int:
     blocks.write(config)
     prepared = blocks.prepare(config)
   except UserError as error:
-    print(error, file=sys.stderr)
+    print(f'error: {error}', file=sys.stderr)
     return 2
   except KeyboardInterrupt:
     print('interrupted; nothing was left half done', file=sys.stderr)

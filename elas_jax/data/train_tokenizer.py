@@ -73,7 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
     source = open_source(_config(options))
     _write_atomically(pathlib.Path(output), train(read_texts(source), vocab_size))
   except UserError as error:
-    print(error, file=sys.stderr)
+    print(f'error: {error}', file=sys.stderr)
     return 2
   except KeyboardInterrupt:
     print('interrupted; nothing was written', file=sys.stderr)

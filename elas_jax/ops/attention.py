@@ -16,10 +16,13 @@ def rotate(x_BxLxHxK: jax.Array, angles_LxK2: jax.Array) -> jax.Array:
   The half-split pairing of the LLaMA checkpoints on Hugging Face, not the interleaved
   one of the paper; the two differ by a fixed permutation of each head's entries.
   """
-  cos = jnp.cos(angles_LxK2)[None, :, None, :].astype(x_BxLxHxK.dtype)
-  sin = jnp.sin(angles_LxK2)[None, :, None, :].astype(x_BxLxHxK.dtype)
-  first, second = jnp.split(x_BxLxHxK, 2, axis=-1)
-  return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+  cos = jnp.cos(angles_LxK2)[None, :, None, :]
+  sin = jnp.sin(angles_LxK2)[None, :, None, :]
+  first, second = jnp.split(x_BxLxHxK.astype(jnp.float32), 2, axis=-1)
+  turned = jnp.concatenate(
+    [first * cos - second * sin, second * cos + first * sin], axis=-1
+  )
+  return turned.astype(x_BxLxHxK.dtype)
 
 
 def causal_attention(
@@ -28,10 +31,13 @@ def causal_attention(
   """softmax(q k^T / sqrt(K)) v, each query seeing the keys up to its own position.
 
   J key-value heads serve H query heads in groups of H / J (arXiv 2305.13245). Softmax
-  in float32. On a GPU the bf16 case runs cuDNN's flash attention; elsewhere queries go
-  in blocks that see only the keys before their end, which skips half of the products.
+  in float32. On a GPU, bf16 with a head size that cuDNN takes runs its flash
+  attention; elsewhere queries go in blocks that see only the keys before their end, which
+  skips half of the products.
   """
-  if jax.default_backend() == 'gpu' and q_BxLxHxK.dtype == jnp.bfloat16:
+  K = q_BxLxHxK.shape[-1]
+  flash = q_BxLxHxK.dtype == jnp.bfloat16 and K % 8 == 0 and K <= 128
+  if jax.default_backend() == 'gpu' and flash:
     return jax.nn.dot_product_attention(
       q_BxLxHxK, k_BxLxJxK, v_BxLxJxK, is_causal=True, implementation='cudnn'
     )
@@ -41,10 +47,9 @@ def causal_attention(
   blocks = []
   for start in range(0, L, size):
     end = min(start + size, L)
-    q, k, v = (
-      x[..., i:end, :] for x, i in zip((q_BxJxGxLxK, k_BxJxLxK, v_BxJxLxK), (start, 0, 0))
-    )
-    blocks.append(_attend(q, k, v, start))
+    q_BxJxGxMxK = q_BxJxGxLxK[..., start:end, :]
+    k_BxJxSxK, v_BxJxSxK = k_BxJxLxK[..., :end, :], v_BxJxLxK[..., :end, :]
+    blocks.append(_attend(q_BxJxGxMxK, k_BxJxSxK, v_BxJxSxK, start))
   return _by_position(jnp.concatenate(blocks, axis=3))
 
 
@@ -59,10 +64,10 @@ def cached_attention(
 
 
 def _by_head(q_BxLxHxK, k_BxSxJxK, v_BxSxJxK):
-  """Scaled queries (B, J, G, L, K), keys and values (B, J, S, K), where H = J G."""
+  """Queries (B, J, G, L, K), keys and values (B, J, S, K), where H = J G."""
   B, L, H, K = q_BxLxHxK.shape
   J = k_BxSxJxK.shape[2]
-  q_BxLxJxGxK = (q_BxLxHxK * K**-0.5).reshape(B, L, J, H // J, K)
+  q_BxLxJxGxK = q_BxLxHxK.reshape(B, L, J, H // J, K)
   by_head = lambda x: x.transpose(0, 2, 1, 3)
   return q_BxLxJxGxK.transpose(0, 2, 3, 1, 4), by_head(k_BxSxJxK), by_head(v_BxSxJxK)
 
@@ -81,7 +86,7 @@ def _attend(q_BxJxGxLxK, k_BxJxSxK, v_BxJxSxK, start):
   )
   hidden_LxS = (start + jnp.arange(L))[:, None] < jnp.arange(S)[None, :]
   bias_GLxS = jnp.tile(jnp.where(hidden_LxS, -1e30, 0.0), (G, 1))
-  s = s + bias_GLxS[None, None]
+  s = s * K**-0.5 + bias_GLxS[None, None]
   e = jnp.exp(s - jax.lax.stop_gradient(s.max(axis=-1, keepdims=True)))
   y = jnp.matmul(e.astype(v_BxJxSxK.dtype), v_BxJxSxK, preferred_element_type=jnp.float32)
   y = (y / e.sum(axis=-1, keepdims=True)).astype(v_BxJxSxK.dtype)

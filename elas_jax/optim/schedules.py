@@ -29,7 +29,7 @@ def constant(config: OptimizerConfig, steps: int) -> optax.Schedule:
 
 
 def cosine(config: OptimizerConfig, steps: int) -> optax.Schedule:
-  """Warm-up, then half a cosine down to final_fraction at the last step."""
+  """Warm-up, then half a cosine down, to reach final_fraction after the last step."""
   _fits(config, steps)
   length = steps - config.warmup_steps
   decay = optax.cosine_decay_schedule(
@@ -41,8 +41,8 @@ def cosine(config: OptimizerConfig, steps: int) -> optax.Schedule:
 def wsd(config: OptimizerConfig, steps: int) -> optax.Schedule:
   """Warm-up, stable, decay: the peak until decay_steps before the end, then down.
 
-  From MiniCPM (arXiv 2404.06395). The decay has `decay_shape` and ends at
-  final_fraction.
+  From MiniCPM (arXiv 2404.06395). The decay has `decay_shape` and reaches
+  final_fraction after the last step.
   """
   _fits(config, steps, 'decay_steps')
   stable = steps - config.warmup_steps - config.decay_steps
@@ -77,11 +77,12 @@ def cosine_restarts(config: OptimizerConfig, steps: int) -> optax.Schedule:
       f'optimizer.restart_every={config.restart_every}'
     )
   envelope = cosine(config, steps)
+  # The first restart that is not in the warm-up.
+  first = max(-(-config.warmup_steps // config.restart_every), 1) * config.restart_every
 
   def schedule(step):
     since = step % config.restart_every
     factor = jnp.minimum((since + 1) / (config.restart_warmup_steps + 1), 1.0)
-    first = max(config.warmup_steps, config.restart_every)
     return envelope(step) * jnp.where(step < first, 1.0, factor)
 
   return schedule

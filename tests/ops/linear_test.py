@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from elas_jax.ops.linear import dense, low_rank
+from elas_jax.ops.linear import dense, dense_to_float32, low_rank
 
 
 def normal(seed, *shape):
@@ -24,11 +24,19 @@ def test_dense_and_its_gradients():
 def test_dense_output_dtype():
   x, w = normal(0, 3, 512).astype(jnp.bfloat16), normal(1, 512, 4).astype(jnp.bfloat16)
   assert dense(x, w).dtype == jnp.bfloat16
-  wide = dense(x, w, jnp.float32)
+  wide, vjp = jax.vjp(dense_to_float32, x, w)
   assert wide.dtype == jnp.float32
   # Accumulated in float32: equal to float64 on the same bf16 inputs up to its rounding.
   expected = x.astype(np.float64) @ w.astype(np.float64)
   np.testing.assert_allclose(wide, expected, rtol=1e-4, atol=1e-4)
+  dx, dw = vjp(jnp.ones((3, 4)))
+  assert dx.dtype == dw.dtype == jnp.bfloat16
+  np.testing.assert_allclose(
+    dx, w.astype(np.float64).sum(1)[None].repeat(3, 0), rtol=1e-2, atol=0.02
+  )
+  np.testing.assert_allclose(
+    dw, x.astype(np.float64).sum(0)[:, None].repeat(4, 1), rtol=1e-2, atol=0.02
+  )
 
 
 def test_low_rank_is_the_product_of_its_factors():
