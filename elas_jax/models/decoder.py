@@ -84,7 +84,7 @@ class Decoder(nn.Module):
       head_DxV = table_VxD.T
     else:
       head_DxV = self.param('head', init, (c.width, c.vocab_size), c.param_dtype)
-    logits_BxLxV = ops.dense_to_float32(x_BxLxD, head_DxV.astype(c.compute_dtype))
+    logits_BxLxV = ops.dense(x_BxLxD, head_DxV.astype(c.compute_dtype), jnp.float32)
     return logits_BxLxV, cache
 
 

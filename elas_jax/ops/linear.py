@@ -1,40 +1,41 @@
 """Linear maps as pure functions."""
 
+import functools
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 
-def dense(x: jax.Array, kernel_IxO: jax.Array) -> jax.Array:
-  """Y = x W, shapes (..., I) and (I, O) -> (..., O), in x's dtype; float32 accumulation.
+def dense(x: jax.Array, kernel_IxO: jax.Array, out_dtype: Any = None) -> jax.Array:
+  """Y = x W, shapes (..., I) and (I, O) -> (..., O); float32 accumulation.
 
-  Rows are flattened first: the gradient of W is then one plain matrix product, which XLA
-  runs about twice as fast on a CPU as the same product over two contracted axes.
+  The result has x's dtype unless `out_dtype` says otherwise (float32 for logits).
   """
-  y_TxO = jnp.matmul(x.reshape(-1, x.shape[-1]), kernel_IxO)
+  # Rows are flattened so that the gradient of W is one plain matrix product: on a CPU XLA
+  # runs it about twice as fast as the same product over two contracted axes.
+  y_TxO = _product(x.reshape(-1, x.shape[-1]), kernel_IxO, out_dtype or x.dtype)
   return y_TxO.reshape(*x.shape[:-1], kernel_IxO.shape[-1])
 
 
-@jax.custom_vjp
-def dense_to_float32(x: jax.Array, kernel_IxO: jax.Array) -> jax.Array:
-  """As `dense`, with the float32 sums as they are: for logits.
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _product(x_TxI: jax.Array, kernel_IxO: jax.Array, out_dtype: Any) -> jax.Array:
+  return jnp.matmul(x_TxI, kernel_IxO, preferred_element_type=out_dtype)
 
-  The gradient is rounded to x's dtype before it is multiplied; otherwise the two products
-  of the backward pass of a bf16 model would be float32 ones.
+
+def _product_backward(out_dtype: Any, saved: tuple, g_TxO: jax.Array) -> tuple:
+  """The derivative's own formula; JAX's transposition would copy dW once more.
+
+  The gradient of float32 logits is rounded to x's dtype first: otherwise both products
+  would be float32 ones in a bf16 model.
   """
-  x_TxI = x.reshape(-1, x.shape[-1])
-  y_TxO = jnp.matmul(x_TxI, kernel_IxO, preferred_element_type=jnp.float32)
-  return y_TxO.reshape(*x.shape[:-1], kernel_IxO.shape[-1])
+  x_TxI, kernel_IxO = saved
+  g_TxO = g_TxO.astype(x_TxI.dtype)
+  return jnp.matmul(g_TxO, kernel_IxO.T), jnp.matmul(x_TxI.T, g_TxO)
 
 
-def _dense_to_float32_backward(saved: tuple, g: jax.Array) -> tuple[jax.Array, jax.Array]:
-  x, kernel_IxO = saved
-  _, vjp = jax.vjp(dense, x, kernel_IxO)
-  return vjp(g.astype(x.dtype))
-
-
-dense_to_float32.defvjp(
-  lambda x, kernel_IxO: (dense_to_float32(x, kernel_IxO), (x, kernel_IxO)),
-  _dense_to_float32_backward,
+_product.defvjp(
+  lambda x, k, out_dtype: (_product(x, k, out_dtype), (x, k)), _product_backward
 )
 
 
