@@ -270,7 +270,7 @@ def test_command(make_data_config, corpus, capsys, tmp_path):
   ]:
     assert prepare.main([*arguments, wrong]) == 2
     error = capsys.readouterr().err
-    assert error.startswith(field)
+    assert error.startswith(f'error: {field}')
     assert error.count('\n') == 1
 
 

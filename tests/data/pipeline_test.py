@@ -123,8 +123,8 @@ def test_too_few_blocks_for_a_batch(blocks):
 
 
 def test_batch_that_processes_cannot_share(blocks):
-  for call in (start, evaluate):
-    with pytest.raises(UserError, match=r'^data\.batch_size=5 .* 2 processes'):
+  for call, section in ((start, 'data'), (evaluate, 'eval')):
+    with pytest.raises(UserError, match=rf'^{section}\.batch_size=5 .* 2 processes'):
       call(blocks, batch_size=5, process_count=2)
 
 

@@ -204,9 +204,9 @@ def test_train_command_is_deterministic(make_data_config, corpus, tmp_path, caps
 def test_train_command_errors_are_one_line(tmp_path, capsys):
   output = f'--output={tmp_path}/x.json'
   assert train_tokenizer.main(['--vocab_size=10', output]) == 2
-  assert capsys.readouterr().err == '--vocab_size=10: at least 257\n'
+  assert capsys.readouterr().err == 'error: --vocab_size=10: at least 257\n'
   missing = ['--source=text_files', f'--path={tmp_path}/missing', output]
   assert train_tokenizer.main(missing) == 2
   error = capsys.readouterr().err
-  assert error.startswith('data.path=')
+  assert error.startswith('error: data.path=')
   assert error.count('\n') == 1
