@@ -276,17 +276,15 @@ def measure_default() -> dict[str, Any]:
       raise RuntimeError(output[-2000:])
     _, lines = read_metrics(folder / 'run')
     last = [line for line in lines if 'eval/loss' in line][-1]
-    waits = [
-      line['train/data_wait_share'] for line in lines if 'train/data_wait_share' in line
-    ]
-    speeds = [line['train/tokens_per_second'] for line in lines if 'train/loss' in line][1:]
+    timed = [line for line in lines if 'train/tokens_per_second' in line]
+    speeds = [line['train/tokens_per_second'] for line in timed]
   return {
     'seconds': seconds,
     'peak_memory_gigabytes': usage.ru_maxrss * 1024 / 1e9,
     'validation_bits_per_byte': last['eval/bits_per_byte'],
     'validation_perplexity': last['eval/perplexity'],
     'steps': last['step'],
-    'data_wait_share_largest': max(waits),
+    'data_wait_share_largest': max(line['train/data_wait_share'] for line in timed),
     'tokens_per_second': summary(speeds),
   }
 
