@@ -14,8 +14,8 @@ all with AdamW.
 Data: the English C4 as its published JSON shards, one document a row, cut or padded to
 256 tokens of the t5-base tokenizer, 512 rows a step, one pass. Download both first; no
 network is used here.
-Hardware: one 80 GB GPU for 60m to 350m (raise train.accumulation if memory runs out),
-eight for 1b and 7b (mesh.fsdp=8). `--dry_run` prints the memory that a step takes.
+Hardware: meant for GPUs or TPUs, not yet run on any. `--dry_run` prints the memory that a
+step takes; whole batches of 512 need train.accumulation (and mesh.fsdp at 1b and 7b).
 Expected: published validation perplexities of full are 34.06 (60m), 24.36 to 25.08
 (130m), 18.80 (350m) and 15.56 (1b); of low_rank, as GaLore ran it (arXiv 2403.03507),
 78.18, 45.51, 37.41 and 142.53. Those papers divide by one batch too many: compare with

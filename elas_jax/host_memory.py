@@ -11,7 +11,7 @@ def keep_freed_memory() -> None:
   """Tells malloc not to give memory back to the system between training steps.
 
   XLA takes its temporary buffers anew in each step. By default glibc returns such large
-  pieces at once, and the kernel zeroes every page again: a fifth of a step on two cores.
+  pieces at once, and the kernel zeroes every page again: a sixth of a step on two cores.
   One arena, so that all threads reuse the same pieces. Does nothing without glibc.
   """
   if platform.libc_ver()[0] != 'glibc':

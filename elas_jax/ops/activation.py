@@ -1,8 +1,8 @@
 """Feed-forward activations.
 
 Both have a gradient of their own that keeps only their inputs for the backward pass.
-Differentiating the formulas directly keeps an F-wide intermediate more, and on a CPU
-costs twice the time, since it is all reading and writing memory.
+Differentiating SwiGLU's formula directly keeps an F-wide intermediate more, which on a CPU
+is time as well, since these are all reading and writing memory.
 """
 
 import jax
