@@ -1,0 +1,1 @@
+"""Kernels as ops, one folder each: reference, public function, kernel, named cases."""
