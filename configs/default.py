@@ -1,6 +1,9 @@
 """The embedded default: a small low-rank model with squared ReLU on Python's own source.
 
   python -m elas_jax.train --config=configs/default.py --workdir=runs/default
+  python -m elas_jax.train --config=configs/default.py:elas --workdir=runs/elas
+
+With a METHOD of configs/methods.py behind the colon it is that method at this size.
 
 Data: the standard library of the running interpreter, about 12 MB of text, as bytes.
 Hardware: two CPU cores, two to four minutes, below 3 GB of memory.
@@ -12,8 +15,40 @@ comments and checks are in elas_jax/config.py.
 
 from ml_collections import ConfigDict
 
+from configs import methods
 
-def get_config() -> ConfigDict:
+# F of SwiGLU with the parameters of the squared ReLU's: 2/3 of that.
+SWIGLU_WIDTH = 512
+
+
+def get_config(arg: str = '') -> ConfigDict:
+  config = base()
+  if not arg:
+    return config
+  if arg not in methods.METHODS:
+    raise ValueError(
+      f'--config=configs/default.py:{arg}: must be METHOD, one of '
+      f'{", ".join(methods.METHODS)}'
+    )
+  config.model.linear, config.model.feed_forward = 'dense', 'swiglu'
+  methods.apply(config, arg)
+  if not methods.squared_relu(arg):
+    config.model.feed_forward_width = SWIGLU_WIDTH
+  # Periods that suit a run of so few steps.
+  steps = config.train.get_ref('steps')
+  config.model.two_four_dense_steps = steps // 10
+  if arg in ('loro', 'loro_relu2', 'elas'):
+    config.optimizer.learning_rate = 8e-3  # lazy steps take R / D of it
+  config.optimizer.exact_every = steps // 5
+  config.optimizer.projection_every = steps // 10
+  if arg == 'relora':
+    config.optimizer.merge_every = steps // 5
+    config.optimizer.restart_every = steps // 5
+    config.optimizer.restart_warmup_steps = 10
+  return config
+
+
+def base() -> ConfigDict:
   config = ConfigDict()
   config.seed = 0
   config.restore = ''
@@ -28,7 +63,15 @@ def get_config() -> ConfigDict:
   config.model.feed_forward_width = 768
   config.model.linear = 'low_rank'
   config.model.rank = 48
+  config.model.factor_init = 'xavier'
+  config.model.alpha = 32.0
+  config.model.gamma = 0.5
+  config.model.sparse_share = 0.03
   config.model.feed_forward = 'relu2'
+  config.model.two_four_rule = 'top2'
+  config.model.two_four_backward = 'exact'
+  config.model.two_four_dense_steps = 0
+  config.model.two_four_refresh = 10
   config.model.attention = 'mha'
   config.model.rope_base = 10000.0
   config.model.norm_epsilon = 1e-6
@@ -55,7 +98,7 @@ def get_config() -> ConfigDict:
   config.data.prefetch = 8
 
   config.train = ConfigDict()
-  config.train.steps = 1000
+  config.train.steps = 800
   config.train.accumulation = 1
   config.train.z_loss = 0.0
   config.train.log_every = 50
@@ -65,7 +108,14 @@ def get_config() -> ConfigDict:
   # Phases follow an override of train.steps.
   steps = config.train.get_ref('steps')
   config.optimizer = ConfigDict()
-  config.optimizer.learning_rate = 4e-3
+  config.optimizer.name = 'adamw'
+  config.optimizer.exact_every = 500
+  config.optimizer.lazy_scale = 0.25
+  config.optimizer.projection_rank = 48
+  config.optimizer.projection_every = 200
+  config.optimizer.projection_scale = 0.25
+  config.optimizer.merge_every = 0
+  config.optimizer.learning_rate = 2e-3
   config.optimizer.schedule = 'cosine'
   config.optimizer.warmup_steps = steps // 20
   config.optimizer.warmup_fraction = 0.1
@@ -76,9 +126,9 @@ def get_config() -> ConfigDict:
   config.optimizer.restart_every = 500
   config.optimizer.restart_warmup_steps = 5
   config.optimizer.b1 = 0.9
-  config.optimizer.b2 = 0.98
+  config.optimizer.b2 = 0.95
   config.optimizer.epsilon = 1e-8
-  config.optimizer.weight_decay = 0.01
+  config.optimizer.weight_decay = 0.1
   config.optimizer.decay_rules = (('norm/scale$', 0.0), ('.*', 1.0))
   config.optimizer.clip_norm = 1.0
 
@@ -88,12 +138,12 @@ def get_config() -> ConfigDict:
   config.mesh.tensor = 1
 
   config.checkpoint = ConfigDict()
-  config.checkpoint.every = 500
+  config.checkpoint.every = 400
   config.checkpoint.keep_latest = 2
   config.checkpoint.keep_best = 1
 
   config.eval = ConfigDict()
-  config.eval.every = 500
+  config.eval.every = 400
   config.eval.tokens = 0
   config.eval.batch_size = 32
   config.eval.prompt = 'def '

@@ -92,7 +92,7 @@ class Checkpoints:
   def restore(self, abstract_state: TrainState, data: Any) -> TrainState:
     """The newest state, placed as `abstract_state` says; puts `data` where it was."""
     step = self.latest_step
-    _check_same_model(self._checkpointer, step, abstract_state.params)
+    _check_same_model(self._checkpointer, step, abstract_state.variables)
     loaded = self._checkpointer.load_checkpointables(
       step, {'state': abstract_state, 'data': None}
     )
@@ -144,14 +144,17 @@ def steps(workdir: str | pathlib.Path, field: str) -> list[int]:
     return [checkpoint.step for checkpoint in reader.checkpoints]
 
 
-def load_params(
-  workdir: str | pathlib.Path, abstract_params: Any, step: int | None, field: str
-) -> Any:
-  """Only the parameters of a checkpoint (the newest, or that of `step`).
+def load_variables(
+  workdir: str | pathlib.Path,
+  abstract_variables: dict[str, Any],
+  step: int | None,
+  field: str,
+) -> dict[str, Any]:
+  """Only parameters and buffers of a checkpoint (the newest, or that of `step`).
 
   Args:
     workdir: of the run that saved it.
-    abstract_params: ShapeDtypeStructs with shardings, of the model that will use them.
+    abstract_variables: ShapeDtypeStructs with shardings, of the model that will use them.
     step: one of `steps(workdir)`, or None for the newest.
     field: what names `workdir` in errors.
   """
@@ -160,9 +163,8 @@ def load_params(
     step = known[-1] if step is None else step
     if step not in known:
       raise UserError(f'step={step}: {workdir} has checkpoints of steps {known}')
-    _check_same_model(reader, step, abstract_params)
-    wanted = {'state': {'params': abstract_params}}
-    return reader.load_checkpointables(step, wanted)['state']['params']
+    _check_same_model(reader, step, abstract_variables)
+    return reader.load_checkpointables(step, {'state': abstract_variables})['state']
 
 
 def load_json(workdir: str | pathlib.Path, item: str, field: str) -> dict[str, Any]:
@@ -171,16 +173,19 @@ def load_json(workdir: str | pathlib.Path, item: str, field: str) -> dict[str, A
     return reader.load_checkpointables(None, {item: None})[item]
 
 
-def _check_same_model(reader: Any, step: int, abstract_params: Any) -> None:
-  """Names the first parameter in which the checkpoint and this model differ."""
-  saved = reader.checkpointables_metadata(step).metadata['state']['params']
+def _check_same_model(reader: Any, step: int, abstract_variables: Any) -> None:
+  """Names the first parameter or buffer in which the checkpoint and this model differ."""
+  saved = reader.checkpointables_metadata(step).metadata['state']
   shapes: Callable = lambda tree: {
     path_name(path): tuple(leaf.shape)
     for path, leaf in jax.tree_util.tree_leaves_with_path(
       tree, is_leaf=lambda x: hasattr(x, 'shape')
     )
   }
-  theirs, ours = shapes(saved), shapes(abstract_params)
+  theirs, ours = {}, {}
+  for part in ('params', 'buffers'):
+    theirs |= shapes(saved.get(part) or {})
+    ours |= shapes(abstract_variables[part])
   for name in sorted(set(theirs) | set(ours)):
     if theirs.get(name) != ours.get(name):
       describe = lambda shape: 'absent' if shape is None else f'of shape {shape}'

@@ -29,7 +29,15 @@ class ModelConfig:
   feed_forward_width: int  # F
   linear: str  # a name of layers/linear.py:LINEARS
   rank: int  # R, of the low-rank kinds of linear
+  factor_init: Literal['xavier', 'spectral']  # of low_rank; see layers/linear.py
+  alpha: float  # lora, sltrain: the low-rank part counts alpha / R
+  gamma: float  # lost: the low-rank part counts gamma, the sparse one 1 - gamma
+  sparse_share: float  # sltrain: of the entries, lost: of the input columns
   feed_forward: str  # a name of layers/feed_forward.py:FEED_FORWARDS
+  two_four_rule: str  # relu2_two_four: a name of pallas_kernels/two_four/rules.py:RULES
+  two_four_backward: str  # a name of ops/two_four.py:BACKWARDS
+  two_four_dense_steps: int  # the first steps of a run, without pruning
+  two_four_refresh: int  # soft_activations: steps between estimates of its scale
   attention: str  # a name of layers/attention.py:ATTENTIONS
   rope_base: float
   norm_epsilon: float
@@ -66,8 +74,15 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-  """AdamW (arXiv 1711.05101) and its schedule. Fractions are of learning_rate."""
+  """The optimiser and its schedule. Fractions are of learning_rate."""
 
+  name: Literal['adamw', 'loro', 'galore']
+  exact_every: int  # loro: steps between exact steps
+  lazy_scale: float  # loro: factor of learning_rate in the other steps; R / D as published
+  projection_rank: int  # galore: rank of the projected gradients
+  projection_every: int  # galore: steps between new subspaces
+  projection_scale: float  # galore: factor of learning_rate for projected gradients
+  merge_every: int  # relora: steps between merges of lora's factors, 0 = never
   learning_rate: float  # peak
   schedule: str  # a name of optim/schedules.py:SCHEDULES
   warmup_steps: int
@@ -145,6 +160,17 @@ def parse(config: Any) -> Config:
   return parsed
 
 
+def at_step(config: Config, step: int) -> Config:
+  """The config of one step (from 1): without pruning in the dense warm-up.
+
+  Both have the same parameters; each is compiled on its own.
+  """
+  model = config.model
+  if model.feed_forward != 'relu2_two_four' or step > model.two_four_dense_steps:
+    return config
+  return dataclasses.replace(config, model=dataclasses.replace(model, feed_forward='relu2'))
+
+
 def to_json(config: Config) -> str:
   return json.dumps(dataclasses.asdict(config), indent=2) + '\n'
 
@@ -210,7 +236,7 @@ def check(config: Config) -> None:
   _check_model(config.model)
   _check_data(config.data)
   _check_loop(config)
-  _check_optimizer(config.optimizer, config.train.steps)
+  _check_optimizer(config)
   profile_window(config)
 
 
@@ -261,6 +287,8 @@ def _check_model(model: ModelConfig) -> None:
   _choice('model.feed_forward', model.feed_forward, FEED_FORWARDS)
   _choice('model.attention', model.attention, ATTENTIONS)
   _choice('model.remat', model.remat, REMAT_POLICIES)
+  _check_linear(model)
+  _check_two_four(model)
   _divides('model.heads', model.heads, 'model.width', model.width)
   _divides('model.kv_heads', model.kv_heads, 'model.heads', model.heads)
   if model.head_size % 2:
@@ -274,6 +302,47 @@ def _check_model(model: ModelConfig) -> None:
   for name in ('rope_base', 'norm_epsilon', 'init_std'):
     if getattr(model, name) <= 0:
       raise UserError(f'model.{name}={getattr(model, name)!r}: must be above 0')
+
+
+def _check_linear(model: ModelConfig) -> None:
+  if model.factor_init == 'spectral' and model.linear != 'low_rank':
+    raise UserError(
+      f"model.factor_init='spectral': needs model.linear='low_rank', not {model.linear!r}"
+    )
+  if not 0 < model.sparse_share < 1:
+    raise UserError(
+      f'model.sparse_share={model.sparse_share!r}: must be above 0 and below 1'
+    )
+  _fraction('model', model, 'gamma')
+
+
+def _check_two_four(model: ModelConfig) -> None:
+  from elas_jax.ops.two_four import BACKWARDS, RULES_OF_EXACT
+  from pallas_kernels.two_four import RULES
+
+  _choice('model.two_four_rule', model.two_four_rule, RULES)
+  _choice('model.two_four_backward', model.two_four_backward, BACKWARDS)
+  _at_least(0, 'model', model, 'two_four_dense_steps')
+  _at_least(1, 'model', model, 'two_four_refresh')
+  if model.feed_forward != 'relu2_two_four':
+    return
+  if model.linear not in ('dense', 'low_rank'):
+    raise UserError(
+      f"model.linear={model.linear!r}: must be 'dense' or 'low_rank' with "
+      "model.feed_forward='relu2_two_four'"
+    )
+  if model.feed_forward_width % 4:
+    raise UserError(
+      f'model.feed_forward_width={model.feed_forward_width}: must be a multiple of 4 '
+      "with model.feed_forward='relu2_two_four'"
+    )
+  exact = model.two_four_backward in ('exact', 'split')
+  if exact and model.two_four_rule not in RULES_OF_EXACT:
+    raise UserError(
+      f'model.two_four_backward={model.two_four_backward!r}: needs '
+      f'model.two_four_rule one of {_names(RULES_OF_EXACT)}, not '
+      f"{model.two_four_rule!r}, whose kept values are changed; 'straight_through' works"
+    )
 
 
 def _check_data(data: DataConfig) -> None:
@@ -291,17 +360,45 @@ def _check_data(data: DataConfig) -> None:
       raise UserError(f"data.{name}='': must not be empty")
 
 
-def _check_optimizer(optimizer: OptimizerConfig, steps: int) -> None:
+def _check_optimizer(config: Config) -> None:
   from elas_jax.optim.schedules import SCHEDULES
 
+  optimizer, steps, linear = config.optimizer, config.train.steps, config.model.linear
+  if optimizer.name == 'loro' and linear != 'low_rank':
+    raise UserError(
+      f"optimizer.name='loro': needs model.linear='low_rank', not {linear!r}, since its "
+      'steps are of pairs of factors'
+    )
+  narrowest = config.model.kv_heads * config.model.head_size
+  if optimizer.name == 'loro' and config.model.rank > narrowest:
+    raise UserError(
+      f'model.rank={config.model.rank}: must be at most {narrowest} with '
+      "optimizer.name='loro', the width of the keys: factors need full rank"
+    )
+  if optimizer.merge_every and linear != 'lora':
+    raise UserError(
+      f"optimizer.merge_every={optimizer.merge_every}: needs model.linear='lora', not "
+      f'{linear!r}; 0 turns it off'
+    )
+  if optimizer.name == 'loro' and optimizer.weight_decay:
+    raise UserError(
+      f'optimizer.weight_decay={optimizer.weight_decay!r}: must be 0 with '
+      "optimizer.name='loro', which has none"
+    )
   _choice('optimizer.schedule', optimizer.schedule, SCHEDULES)
   _at_least(
     0,
     'optimizer',
     optimizer,
-    'warmup_steps decay_steps constant_steps weight_decay clip_norm restart_warmup_steps',
+    'warmup_steps decay_steps constant_steps weight_decay clip_norm restart_warmup_steps '
+    'lazy_scale merge_every projection_scale',
   )
-  _at_least(1, 'optimizer', optimizer, 'restart_every')
+  _at_least(
+    1,
+    'optimizer',
+    optimizer,
+    'restart_every exact_every projection_rank projection_every',
+  )
   _fraction('optimizer', optimizer, 'warmup_fraction final_fraction')
   for name in ('learning_rate', 'epsilon'):
     if getattr(optimizer, name) <= 0:
@@ -321,6 +418,14 @@ def _check_loop(config: Config) -> None:
   _at_least(1, 'checkpoint', config.checkpoint, 'every keep_latest')
   _at_least(0, 'checkpoint', config.checkpoint, 'keep_best')
   _at_least(1, 'eval', config.eval, 'every batch_size')
+  model = config.model
+  split = model.feed_forward == 'relu2_two_four' and model.two_four_backward == 'split'
+  if split and data.sequence_length % 4:
+    raise UserError(
+      f'data.sequence_length={data.sequence_length}: must be a multiple of 4 with '
+      "model.two_four_backward='split', which permutes the positions of a sequence and "
+      'prunes them by fours'
+    )
   _at_least(0, 'eval', config.eval, 'tokens sample_tokens')
   _divides('train.accumulation', train.accumulation, 'data.batch_size', data.batch_size)
   sizes = dataclasses.astuple(mesh)

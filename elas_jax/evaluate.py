@@ -28,24 +28,33 @@ from elas_jax.sharding import batch_sharding
 Batch = dict[str, Any]  # tokens (B, L+1), valid (B,), bytes (B,); see data/pipeline.py
 
 
-def loss_sums(model: ModelConfig, params: Any, batch: Batch) -> dict[str, jax.Array]:
-  """Sums over the valid targets of a batch: nll, squared log Z, tokens, bytes."""
+def loss_sums(
+  model: ModelConfig, variables: Any, batch: Batch, key: jax.Array, train: bool = False
+) -> tuple[dict[str, jax.Array], Any]:
+  """Sums over the valid targets of a batch: nll, squared log Z, tokens, bytes.
+
+  Returns them with the buffers, which change only if `train`; `key` is for layers that
+  draw numbers.
+  """
   inputs_BxL, targets_BxL = batch['tokens'][:, :-1], batch['tokens'][:, 1:]
   positions_1xL = jnp.arange(inputs_BxL.shape[1])[None, :]
   weights_BxL = (positions_1xL < batch['valid'][:, None]).astype(jnp.float32)
-  logits_BxLxV, _ = Decoder(model).apply({'params': params}, inputs_BxL)
+  (logits_BxLxV, _), changed = Decoder(model).apply(
+    variables, inputs_BxL, rngs={'two_four': key}, mutable=['buffers'] if train else []
+  )
   nll, squared_log_z = cross_entropy_sums(logits_BxLxV, targets_BxL, weights_BxL)
-  return {
+  sums = {
     'nll': nll,
     'squared_log_z': squared_log_z,
     'tokens': weights_BxL.sum(),
     'bytes': batch['bytes'].astype(jnp.float32).sum(),
   }
+  return sums, changed.get('buffers', variables['buffers'])
 
 
 @functools.partial(jax.jit, static_argnames='model')
-def eval_step(model: ModelConfig, params: Any, batch: Batch) -> dict[str, jax.Array]:
-  return loss_sums(model, params, batch)
+def eval_step(model: ModelConfig, variables: Any, batch: Batch) -> dict[str, jax.Array]:
+  return loss_sums(model, variables, batch, jax.random.key(0))[0]
 
 
 def put_batch(batch: Batch, mesh: Mesh) -> Batch:
@@ -57,7 +66,9 @@ def put_batch(batch: Batch, mesh: Mesh) -> Batch:
   }
 
 
-def evaluate(config: Config, params: Any, blocks: BlockSet, mesh: Mesh) -> dict[str, float]:
+def evaluate(
+  config: Config, variables: Any, blocks: BlockSet, mesh: Mesh
+) -> dict[str, float]:
   """Token-weighted metrics over eval.tokens targets of the split (0: all of it).
 
   Returns 'eval/loss' (nats a token), 'eval/perplexity', 'eval/bits_per_byte',
@@ -76,7 +87,7 @@ def evaluate(config: Config, params: Any, blocks: BlockSet, mesh: Mesh) -> dict[
   sums = []
   with jax.set_mesh(mesh):
     for batch in batches:
-      sums.append(eval_step(config.model, params, put_batch(batch, mesh)))
+      sums.append(eval_step(config.model, variables, put_batch(batch, mesh)))
   sums = {k: np.array([float(s[k]) for s in sums]) for k in ('nll', 'tokens', 'bytes')}
   total = {name: float(values.sum()) for name, values in sums.items()}
   loss = total['nll'] / total['tokens']
@@ -112,7 +123,7 @@ def main(arguments: list[str] | None = None) -> None:
     {'eval.tokens': options.tokens or 0, 'eval.batch_size': options.batch_size},
   )
   result = {'step': run.step}
-  result |= evaluate(run.config, run.params, run.prepared().validation, run.mesh)
+  result |= evaluate(run.config, run.variables, run.prepared().validation, run.mesh)
   path = pathlib.Path(options.workdir) / 'evaluation.json'
   workdirs.write_text(path, json.dumps(result, indent=2) + '\n')
   for name, value in result.items():

@@ -22,7 +22,7 @@ from elas_jax.models.decoder import Decoder, empty_cache
 
 def generate(
   model: ModelConfig,
-  params: Any,
+  variables: Any,
   tokenizer: Tokenizer,
   prompts: Sequence[str],
   *,
@@ -63,7 +63,7 @@ def generate(
     row[: len(prompt)] = prompt
   filled_BxS = _fill(
     model,
-    params,
+    variables,
     jnp.asarray(tokens_BxS),
     jnp.asarray(lengths_B),
     jax.random.key(seed),
@@ -81,10 +81,14 @@ def generate(
 
 
 @functools.partial(jax.jit, static_argnames=('model', 'shared'))
-def _fill(model, params, tokens_BxS, lengths_B, key, temperature, top_p, *, shared):
+def _fill(model, variables, tokens_BxS, lengths_B, key, temperature, top_p, *, shared):
   """Replaces the tokens behind each row's prompt by samples; `shared` = min length."""
   B, S = tokens_BxS.shape
-  apply = functools.partial(Decoder(model).apply, {'params': params})
+
+  def apply(tokens_BxL, cache, start):
+    rngs = {'two_four': jax.random.fold_in(key, S + start)}
+    return Decoder(model).apply(variables, tokens_BxL, cache, start, rngs=rngs)
+
   cache = empty_cache(model, B, S)
   logits_BxLxV, cache = apply(tokens_BxS[:, :shared], cache, 0)
 
@@ -138,7 +142,7 @@ def main(arguments: list[str] | None = None) -> None:
   prompts = options.prompt or ['']
   texts = generate(
     run.config.model,
-    run.params,
+    run.variables,
     run.tokenizer,
     prompts,
     length=options.tokens,

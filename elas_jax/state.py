@@ -1,5 +1,6 @@
 """The train state: everything of a run that the optimiser step changes."""
 
+import functools
 from typing import Any
 
 import flax.struct
@@ -18,34 +19,42 @@ from elas_jax.sharding import state_shardings
 class TrainState:
   step: jax.Array  # optimiser steps done
   params: Any
+  buffers: Any  # what layers keep beside parameters: fixed supports, running scales
   opt_state: Any
 
-
-def init_params(config: Config) -> Any:
-  """Fresh parameters, a nested dict, from the config's seed."""
-  model = Decoder(config.model)
-  tokens_BxL = jnp.zeros((1, min(8, config.data.sequence_length)), jnp.int32)
-  return model.init(jax.random.key(config.seed), tokens_BxL)['params']
+  @property
+  def variables(self) -> dict[str, Any]:
+    """What the model is applied to."""
+    return {'params': self.params, 'buffers': self.buffers}
 
 
-def abstract_params(config: Config) -> Any:
-  """Shapes and dtypes of the parameters; computes nothing."""
-  return jax.eval_shape(lambda: init_params(config))
+def init_variables(config: Config) -> dict[str, Any]:
+  """Fresh parameters and buffers, nested dicts, from the config's seed."""
+  length = min(8, config.data.sequence_length)
+  tokens_BxL = jnp.zeros((1, length), jnp.int32)
+  variables = Decoder(config.model).init(jax.random.key(config.seed), tokens_BxL)
+  return {'params': variables['params'], 'buffers': variables.get('buffers', {})}
+
+
+@functools.cache
+def abstract_variables(config: Config) -> dict[str, Any]:
+  """Shapes and dtypes of parameters and buffers; computes nothing."""
+  return jax.eval_shape(lambda: init_variables(config))
 
 
 def optimizer_of(config: Config) -> optax.GradientTransformation:
-  return make_optimizer(config.optimizer, config.train.steps, abstract_params(config))
+  return make_optimizer(config, abstract_variables(config)['params'])
 
 
-def state_from(config: Config, params: Any) -> TrainState:
-  """A state at step 0 with these parameters."""
-  opt_state = optimizer_of(config).init(params)
-  return TrainState(step=jnp.zeros((), jnp.int32), params=params, opt_state=opt_state)
+def state_from(config: Config, variables: dict[str, Any]) -> TrainState:
+  """A state at step 0 with these parameters and buffers."""
+  opt_state = optimizer_of(config).init(variables['params'])
+  return TrainState(step=jnp.zeros((), jnp.int32), opt_state=opt_state, **variables)
 
 
 def abstract_state(config: Config, mesh: Mesh) -> TrainState:
   """The state as ShapeDtypeStructs that carry their shardings."""
-  shapes = jax.eval_shape(lambda: state_from(config, init_params(config)))
+  shapes = jax.eval_shape(lambda: state_from(config, init_variables(config)))
   shardings = state_shardings(mesh, shapes)
   return jax.tree.map(
     lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
@@ -55,7 +64,7 @@ def abstract_state(config: Config, mesh: Mesh) -> TrainState:
 def create_state(config: Config, mesh: Mesh) -> TrainState:
   """A fresh state, made on its devices: no host ever holds all of a large model."""
   shardings = jax.tree.map(lambda x: x.sharding, abstract_state(config, mesh))
-  create = lambda: state_from(config, init_params(config))
+  create = lambda: state_from(config, init_variables(config))
   return jax.jit(create, out_shardings=shardings)()
 
 

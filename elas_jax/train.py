@@ -27,9 +27,9 @@ import optax
 from jax.sharding import Mesh
 
 from elas_jax import workdir as workdirs
-from elas_jax.checkpoint import Checkpoints, load_params
+from elas_jax.checkpoint import Checkpoints, load_variables
 from elas_jax.cli import Parser, load_config, run_command
-from elas_jax.config import Config, parse, profile_window, to_json
+from elas_jax.config import Config, at_step, parse, profile_window, to_json
 from elas_jax.data.blocks import Prepared, prepare
 from elas_jax.data.pipeline import train_batches
 from elas_jax.errors import UserError
@@ -42,6 +42,7 @@ from elas_jax.metrics import MetricsWriter, read_metrics
 from elas_jax.optim.optimizer import apply_updates
 from elas_jax.optim.schedules import SCHEDULES
 from elas_jax.plots import plot_run
+from elas_jax.probe import ActivationProbe
 from elas_jax.sharding import join_processes, make_mesh
 from elas_jax.signals import stop_signals
 from elas_jax.state import (
@@ -53,8 +54,10 @@ from elas_jax.state import (
 )
 
 
-def gradients(config: Config, params: Any, batch: Batch) -> tuple[Any, dict]:
-  """Gradient of the token-weighted mean loss over the batch, and its sums, in float32.
+def gradients(
+  config: Config, variables: dict[str, Any], batch: Batch, key: jax.Array
+) -> tuple[Any, dict, Any]:
+  """Gradient of the token-weighted mean loss over the batch, its sums, new buffers.
 
   With train.accumulation > 1 the rows go through in that many micro-batches, one after
   the other; since each is divided by the tokens of the whole batch, the result is that
@@ -62,34 +65,51 @@ def gradients(config: Config, params: Any, batch: Batch) -> tuple[Any, dict]:
   """
   tokens = jnp.maximum(batch['valid'].sum(), 1).astype(jnp.float32)
 
-  def objective(params, rows):
-    sums = loss_sums(config.model, params, rows)
-    return (sums['nll'] + config.train.z_loss * sums['squared_log_z']) / tokens, sums
+  def objective(params, buffers, rows, key):
+    variables = {'params': params, 'buffers': buffers}
+    sums, buffers = loss_sums(config.model, variables, rows, key, train=True)
+    loss = (sums['nll'] + config.train.z_loss * sums['squared_log_z']) / tokens
+    return loss, (sums, buffers)
 
-  wide = lambda tree: jax.tree.map(lambda x: x.astype(jnp.float32), tree)
-  grad = lambda rows: wide(jax.grad(objective, has_aux=True)(params, rows))
+  def grad(buffers, rows, key):
+    grads, (sums, buffers) = jax.grad(objective, has_aux=True)(
+      variables['params'], buffers, rows, key
+    )
+    wide = lambda tree: jax.tree.map(lambda x: x.astype(jnp.float32), tree)
+    return buffers, (wide(grads), sums)
+
   parts = config.train.accumulation
   if parts == 1:
-    return grad(batch)
+    buffers, (grads, sums) = grad(variables['buffers'], batch, key)
+    return grads, sums, buffers
   # Row i goes to micro-batch i mod parts: every device then keeps its own rows.
   split = lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1)
-  add = lambda total, rows: (jax.tree.map(jnp.add, total, grad(rows)), None)
-  batch = jax.tree.map(split, batch)
-  one = jax.eval_shape(grad, jax.tree.map(lambda x: x[0], batch))
+  batch, keys = jax.tree.map(split, batch), jax.random.split(key, parts)
+
+  def add(carry, part):
+    buffers, total = carry
+    buffers, one = grad(buffers, *part)
+    return (buffers, jax.tree.map(jnp.add, total, one)), None
+
+  first = jax.tree.map(lambda x: x[0], (batch, keys))
+  one = jax.eval_shape(grad, variables['buffers'], *first)[1]
   zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), one)
-  return jax.lax.scan(add, zeros, batch)[0]
+  carry = (variables['buffers'], zeros)
+  (buffers, (grads, sums)), _ = jax.lax.scan(add, carry, (batch, keys))
+  return grads, sums, buffers
 
 
 def train_step(
   config: Config, state: TrainState, batch: Batch
 ) -> tuple[TrainState, dict[str, jax.Array]]:
   """One optimiser step; the metrics are those of the parameters before it."""
-  grads, sums = gradients(config, state.params, batch)
+  key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+  grads, sums, buffers = gradients(config, state.variables, batch, key)
   optimizer = optimizer_of(config)
   updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
   params = apply_updates(state.params, updates)
   metrics = sums | {'grad_norm': optax.tree.norm(grads)}
-  return TrainState(step=state.step + 1, params=params, opt_state=opt_state), metrics
+  return TrainState(state.step + 1, params, buffers, opt_state), metrics
 
 
 def jit_train_step(config: Config, mesh: Mesh) -> Callable:
@@ -145,6 +165,9 @@ def run_steps(
   """The loop, from wherever the run stands to its last step or the stop signal."""
   state = starting_state(config, mesh, checkpoints, batches)
   start, steps = int(state.step), config.train.steps
+  probe = ActivationProbe(config, data.validation, mesh)
+  if start and start % config.eval.every == 0:  # the flips of the next step need it
+    probe.measure(at_step(config, start), start, state.variables)
   log = Log(
     MetricsWriter(workdir, start, config.train.tensorboard),
     SCHEDULES[config.optimizer.schedule](config.optimizer, steps),
@@ -156,7 +179,7 @@ def run_steps(
     ),
     peak_flops=peak_flops(),
   )
-  step_function = jit_train_step(config, mesh)
+  step_functions = functools.cache(lambda config: jit_train_step(config, mesh))
   trace = Trace(profile_window(config), workdir / 'profile')
   saved = (json.loads(to_json(config)), json.loads(data.tokenizer.to_json()))
 
@@ -172,16 +195,21 @@ def run_steps(
       trace.before(step)
       with log.waiting():
         batch = next(batches)
-      state, metrics = step_function(state, put_batch(batch, mesh))
+      now = at_step(config, step)
+      state, metrics = step_functions(now)(state, put_batch(batch, mesh))
       log.push(step, metrics)
       trace.after(step, state)
+      if flips := probe.flips(now, step, state.variables):
+        log.write(step, flips)
       stopping, loss = stop(step), None
       if stopping:
         save(step, state)  # before an evaluation: there may be little time left
       if step == steps or step % config.eval.every == 0:
         with log.pause():
-          values = evaluate(config, state.params, data.validation, mesh)
+          values = evaluate(now, state.variables, data.validation, mesh)
         log.write(step, values)
+        if measured := probe.measure(now, step, state.variables):
+          log.write(step, measured)
         loss = values['eval/loss']
         if not math.isfinite(loss):
           raise NonFinite(f'step {step}: eval/loss={loss}')
@@ -208,10 +236,11 @@ def starting_state(
     return checkpoints.restore(abstract, batches)
   if not config.restore:
     return create_state(config, mesh)
-  params = load_params(config.restore, abstract.params, None, 'restore')
+  variables = load_variables(config.restore, abstract.variables, None, 'restore')
   print_once(f'starting from the parameters in {config.restore}')
   shardings = jax.tree.map(lambda x: x.sharding, abstract)
-  return jax.jit(functools.partial(state_from, config), out_shardings=shardings)(params)
+  start = jax.jit(functools.partial(state_from, config), out_shardings=shardings)
+  return start(variables)
 
 
 def check_vocabulary(config: Config, data: Prepared) -> None:
@@ -250,8 +279,8 @@ def report(
   whole = jax.process_count() == 1  # else the others would have to take part
   if whole and int(state.step) == config.train.steps and config.eval.sample_tokens:
     text = generate(
-      config.model,
-      jax.device_get(state.params),
+      at_step(config, int(state.step)).model,
+      jax.device_get(state.variables),
       data.tokenizer,
       [config.eval.prompt],
       length=config.eval.sample_tokens,

@@ -13,12 +13,12 @@ import jax
 from jax.sharding import Mesh
 
 from elas_jax import checkpoint
-from elas_jax.config import Config, parse, to_json
+from elas_jax.config import Config, at_step, parse, to_json
 from elas_jax.data.blocks import Prepared, prepare
 from elas_jax.data.tokenizers import Tokenizer, parse_tokenizer
 from elas_jax.errors import UserError
 from elas_jax.sharding import make_mesh, state_shardings
-from elas_jax.state import abstract_params
+from elas_jax.state import abstract_variables
 
 # What may change when a run is continued: nothing that the numbers so far depend on,
 # except train.steps, which lengthens the schedule.
@@ -115,7 +115,7 @@ class Run:
 
   config: Config
   step: int
-  params: Any
+  variables: Any
   mesh: Mesh
   tokenizer: Tokenizer
 
@@ -142,7 +142,7 @@ def open_run(
   config['data']['batch_size'] = config['train']['accumulation'] * jax.device_count()
   config = parse(config)
   mesh = make_mesh(config)
-  shapes = abstract_params(config)
+  shapes = abstract_variables(config)
   placed = jax.tree.map(
     lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
     shapes,
@@ -150,7 +150,7 @@ def open_run(
   )
   if step is None:
     step = checkpoint.steps(workdir, '--workdir')[-1]
-  params = checkpoint.load_params(workdir, placed, step, '--workdir')
+  variables = checkpoint.load_variables(workdir, placed, step, '--workdir')
   content = checkpoint.load_json(workdir, 'tokenizer', '--workdir')
   tokenizer = parse_tokenizer(json.dumps(content), str(workdir))
-  return Run(config, step, params, mesh, tokenizer)
+  return Run(at_step(config, step), step, variables, mesh, tokenizer)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from elas_jax.checkpoint import Checkpoints, load_json, load_params, steps
+from elas_jax.checkpoint import Checkpoints, load_json, load_variables, steps
 from elas_jax.config import CheckpointConfig, to_json
 from elas_jax.data.blocks import prepare
 from elas_jax.data.pipeline import train_batches
@@ -203,13 +203,15 @@ def test_system_error_of_a_save_is_raised_and_leaves_the_others(
   assert folders(tmp_path) == [1, 2]
 
 
-def test_load_params_of_a_step(config, state, saved):
-  abstract = abstract_state(config, make_mesh(config)).params
-  newest = load_params(saved, abstract, None, 'restore')
-  assert_equal(newest, jax.device_get(doubled(state).params))
-  assert_equal(load_params(saved, abstract, 3, 'restore'), jax.device_get(state.params))
+def test_load_variables_of_a_step(config, state, saved):
+  abstract = abstract_state(config, make_mesh(config)).variables
+  newest = load_variables(saved, abstract, None, 'restore')
+  assert_equal(newest, jax.device_get(doubled(state).variables))
+  assert_equal(
+    load_variables(saved, abstract, 3, 'restore'), jax.device_get(state.variables)
+  )
   with pytest.raises(UserError, match=r'step=2: .* has checkpoints of steps \[3, 4\]'):
-    load_params(saved, abstract, 2, 'restore')
+    load_variables(saved, abstract, 2, 'restore')
 
 
 def test_load_json(config, saved):
@@ -224,7 +226,7 @@ def test_folder_without_checkpoints_is_named(tmp_path, make):
   for read in (
     lambda path: steps(path, 'restore'),
     lambda path: load_json(path, 'config', 'restore'),
-    lambda path: load_params(path, {}, None, 'restore'),
+    lambda path: load_variables(path, {}, None, 'restore'),
   ):
     with pytest.raises(UserError, match='restore=.*run.*: no checkpoint under'):
       read(tmp_path / 'run')

@@ -75,7 +75,7 @@ def test_argument_of_the_config_file():
     (['--config.modle.rank=16'], r'modle.rank=16: .*did you mean model\?.*, optimizer'),
     (['--config.xyz=16'], 'xyz=16: no such field; accepted: checkpoint, data'),
     (['--config.seed.rank=16'], 'seed.rank=16: no such field; seed is not a section'),
-    (['--config.model=16'], 'model=16: is a section; accepted: model.attention, '),
+    (['--config.model=16'], 'model=16: is a section; accepted: model.alpha, '),
     (['--config.model.rank=-1'], 'model.rank=-1: must be at least 1'),
     (['--config.model.rank=abc'], "model.rank='abc': must be of type int"),
     (['--config.model.rank='], "model.rank='': must be of type int"),

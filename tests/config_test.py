@@ -6,18 +6,29 @@ import pathlib
 
 import pytest
 
-from configs import c4, default, text
-from elas_jax.config import check_devices, parse, profile_window, to_json
+from configs import c4, default, methods, text
+from elas_jax.config import at_step, check_devices, parse, profile_window, to_json
 from elas_jax.errors import UserError
 
-CONFIGS = {
-  'default': default.get_config,
-  'text': lambda: _with(text.get_config(), 'data.path', 'folder'),
-} | {
-  f'c4:{size},{method}': lambda size=size, method=method: c4.get_config(f'{size},{method}')
-  for size in c4.SIZES
-  for method in c4.METHODS
-}
+CONFIGS = (
+  {
+    'default': default.get_config,
+  }
+  | {
+    f'default:{method}': lambda method=method: default.get_config(method)
+    for method in methods.METHODS
+  }
+  | {
+    'text': lambda: _with(text.get_config(), 'data.path', 'folder'),
+  }
+  | {
+    f'c4:{size},{method}': lambda size=size, method=method: c4.get_config(
+      f'{size},{method}'
+    )
+    for size in c4.SIZES
+    for method in methods.METHODS
+  }
+)
 
 
 def _with(config, name, value):
@@ -30,7 +41,8 @@ def _with(config, name, value):
 
 def test_every_config_file_is_tested():
   files = {p.stem for p in pathlib.Path(default.__file__).parent.glob('*.py')}
-  assert files - {'__init__'} == {name.partition(':')[0] for name in CONFIGS}
+  shared = {'__init__', 'methods'}
+  assert files - shared == {name.partition(':')[0] for name in CONFIGS}
 
 
 @pytest.mark.parametrize('name', CONFIGS)
@@ -60,10 +72,19 @@ def test_config_files_say_how_to_run_them():
     ('model.heads', 7, 'must divide model.width=192'),
     ('model.heads', 64, 'must be even'),
     ('model.kv_heads', 3, 'must divide model.heads=4; accepted: 1, 2, 4'),
-    ('model.linear', 'dens', "one of 'dense', 'low_rank'"),
+    ('model.linear', 'dens', "'dense', 'lora', 'lost', 'low_rank'"),
     ('model.feed_forward', 'gelu', "'relu2'"),
     ('model.attention', 'mla', "'mha'"),
     ('model.remat', 'some', "'none'"),
+    ('model.factor_init', 'svd', "one of 'xavier', 'spectral'"),
+    ('model.sparse_share', 0.0, 'above 0'),
+    ('model.gamma', 1.5, 'between 0 and 1'),
+    ('model.two_four_rule', 'top3', "'top2'"),
+    ('model.two_four_backward', 'ste', "'straight_through'"),
+    ('model.two_four_dense_steps', -1, 'at least 0'),
+    ('optimizer.name', 'adam', "one of 'adamw', 'loro', 'galore'"),
+    ('optimizer.exact_every', 0, 'at least 1'),
+    ('optimizer.merge_every', 5, "needs model.linear='lora', not 'low_rank'"),
     ('model.param_dtype', 'float16', "one of 'float32', 'bfloat16'"),
     ('model.norm_epsilon', 0.0, 'above 0'),
     ('data.batch_size', 0, 'at least 1'),
@@ -144,3 +165,41 @@ def test_profile_window():
   config = parse(_with(default.get_config(), 'profile_steps', '10,15'))
   assert profile_window(config) == (10, 15)
   assert profile_window(parse(default.get_config())) is None
+
+
+@pytest.mark.parametrize(
+  'method, changes, said',
+  [
+    ('elas', {'model.feed_forward_width': 770}, 'model.feed_forward_width=770: must be a'),
+    ('elas', {'model.linear': 'cola', 'optimizer.name': 'adamw'}, "model.linear='cola'"),
+    ('elas', {'model.two_four_rule': 'mvue'}, "model.two_four_backward='exact': needs"),
+    (
+      'elas',
+      {'model.two_four_backward': 'split', 'data.sequence_length': 126},
+      'data.sequence_length=126: must be a multiple of 4',
+    ),
+    ('full', {'optimizer.name': 'loro'}, "optimizer.name='loro': needs model.linear="),
+    ('loro', {'optimizer.weight_decay': 0.1}, 'optimizer.weight_decay=0.1: must be 0'),
+    ('loro', {'model.kv_heads': 1, 'model.rank': 49}, 'model.rank=49: must be at most 48'),
+    ('cola', {'model.factor_init': 'spectral'}, "model.factor_init='spectral': needs"),
+  ],
+)
+def test_impossible_combination_is_refused_by_name(method, changes, said):
+  config = default.get_config(method)
+  for name, value in changes.items():
+    config = _with(config, name, value)
+  with pytest.raises(UserError) as error:
+    parse(config)
+  assert str(error.value).startswith(said)
+
+
+def test_dense_warm_up_is_the_same_model_without_pruning():
+  config = parse(_with(default.get_config('elas'), 'model.two_four_dense_steps', 7))
+  assert [at_step(config, step).model.feed_forward for step in (1, 7, 8)] == [
+    'relu2',
+    'relu2',
+    'relu2_two_four',
+  ]
+  assert at_step(config, 8) == config
+  plain = parse(default.get_config('low_rank'))
+  assert at_step(plain, 1) == plain

@@ -3,6 +3,7 @@
 import functools
 import pathlib
 import sys
+import tempfile
 
 from absl import flags
 
@@ -17,6 +18,12 @@ import pytest  # noqa: E402
 jax.config.update('jax_platforms', 'cpu')
 jax.config.update('jax_num_cpu_devices', 4)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
+# Many tests compile the same programs; each is compiled once in a run of the suite.
+COMPILED = tempfile.TemporaryDirectory()
+jax.config.update('jax_compilation_cache_dir', COMPILED.name)
+jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
+# These models run in no time; what takes long is optimising their programs.
+jax.config.update('jax_disable_most_optimizations', True)
 
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # configs/ and experiments/ without an installation

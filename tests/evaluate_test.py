@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from elas_jax.checkpoint import load_params
+from elas_jax.checkpoint import load_variables
 from elas_jax.data.blocks import prepare
 from elas_jax.errors import UserError
 from elas_jax.evaluate import evaluate, main
@@ -21,14 +21,15 @@ from elas_jax.state import abstract_state
 
 @pytest.fixture(scope='module')
 def split(trained):
-  """(params, validation blocks, nll of every row, valid targets and bytes of it)."""
+  """(variables, validation blocks, nll of every row, valid targets and bytes of it)."""
   config, workdir = trained
   mesh = make_mesh(config)
-  params = load_params(workdir, abstract_state(config, mesh).params, None, 'workdir')
+  abstract = abstract_state(config, mesh).variables
+  variables = load_variables(workdir, abstract, None, 'workdir')
   blocks = prepare(config.data).validation
   rows = blocks.read(np.arange(len(blocks)))
   logits, _ = Decoder(config.model).apply(
-    {'params': jax.device_get(params)}, jnp.asarray(rows['tokens'][:, :-1])
+    jax.device_get(variables), jnp.asarray(rows['tokens'][:, :-1])
   )
   nll, size = [], []
   for row, tokens, valid in zip(np.float64(logits), rows['tokens'], rows['valid']):
@@ -36,7 +37,7 @@ def split(trained):
     targets = tokens[1 : valid + 1]
     nll.append((log_z[:valid] - row[np.arange(valid), targets]).sum())
     size.append((targets < 256).sum())  # a byte each; the end of a document is none
-  return params, blocks, np.array(nll), rows['valid'], np.array(size)
+  return variables, blocks, np.array(nll), rows['valid'], np.array(size)
 
 
 def with_eval(config, **fields):
@@ -45,13 +46,13 @@ def with_eval(config, **fields):
 
 @pytest.mark.parametrize('batch_size, devices', [(8, 4), (1, 1), (3, 1)])
 def test_equals_float64_over_every_valid_target(trained, split, batch_size, devices):
-  config, (params, blocks, nll, valid, size) = trained[0], split
+  config, (variables, blocks, nll, valid, size) = trained[0], split
   assert len(set(valid)) > 5
   assert len(blocks) % 8
   assert len(blocks) % 3
   config = with_eval(config, batch_size=batch_size)
   mesh = make_mesh(config, jax.devices()[:devices])
-  result = evaluate(config, jax.device_get(params), blocks, mesh)
+  result = evaluate(config, jax.device_get(variables), blocks, mesh)
   loss = nll.sum() / valid.sum()
   starts = range(0, len(blocks), batch_size)
   means = [nll[i : i + batch_size].sum() / valid[i : i + batch_size].sum() for i in starts]
@@ -70,11 +71,11 @@ def test_equals_float64_over_every_valid_target(trained, split, batch_size, devi
 
 
 def test_stops_after_the_batch_that_reaches_the_tokens(trained, split):
-  config, (params, blocks, nll, valid, _) = trained[0], split
+  config, (variables, blocks, nll, valid, _) = trained[0], split
   of_batches = [valid[i : i + 8].sum() for i in range(0, 24, 8)]
   result = evaluate(
     with_eval(config, tokens=int(sum(of_batches[:2])) - 1),
-    params,
+    variables,
     blocks,
     make_mesh(config),
   )
@@ -101,8 +102,8 @@ class WithoutTargets:
 
 
 def test_batch_without_targets_counts_for_nothing(trained, split):
-  config, (params, blocks, nll, valid, _) = trained[0], split
-  result = evaluate(config, params, WithoutTargets(blocks), make_mesh(config))
+  config, (variables, blocks, nll, valid, _) = trained[0], split
+  result = evaluate(config, variables, WithoutTargets(blocks), make_mesh(config))
   loss = nll[8:16].sum() / valid[8:16].sum()
   np.testing.assert_allclose(result['eval/loss'], loss, rtol=2e-6)
   np.testing.assert_allclose(result['eval/published_loss'], loss / 2, rtol=2e-6)

@@ -5,7 +5,7 @@ import pytest
 
 from elas_jax import flops
 from elas_jax.flops import flops_per_token, peak_flops
-from elas_jax.state import abstract_params
+from elas_jax.state import abstract_variables
 
 # V=257, D=32, N=2, F=64, R=8, L=32.
 ATTENTION = 12 * 2 * 32 * 32
@@ -36,7 +36,7 @@ def test_flops_per_token(make_config, overrides, matrices, tied):
   config = make_config(
     **{'model.feed_forward': 'relu2', 'model.tied_head': tied} | overrides
   )
-  params = abstract_params(config)
+  params = abstract_variables(config)['params']
   # The embedding looks up a row; its matrix multiplies only where it is the head too.
   expected = 6 * (matrices + HEAD) + ATTENTION
   assert flops_per_token(config.model, params, sequence_length=32) == expected

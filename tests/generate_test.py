@@ -9,26 +9,27 @@ from elas_jax.data.tokenizers import BytesTokenizer
 from elas_jax.errors import UserError
 from elas_jax.generate import generate, main, sample
 from elas_jax.models.decoder import Decoder
-from elas_jax.state import init_params
+from elas_jax.state import init_variables
 
 GREEDY = {'temperature': 0.0, 'top_p': 1.0, 'seed': 0}
 
 
 @pytest.fixture(scope='module')
 def wild(trained):
-  """(model, params) whose logits are far apart, so that rounding decides nothing."""
+  """(model, variables) whose logits are far apart, so that rounding decides nothing."""
   config, _ = trained
-  params = init_params(config)
+  variables = init_variables(config)
+  params = variables['params']
   params['embedding'] = params['embedding'] * 50
   params['head'] = params['head'] * 20
-  return config.model, params
+  return config.model, variables
 
 
-def without_cache(model, params, prompt, length):
+def without_cache(model, variables, prompt, length):
   """The greedy ids behind `prompt`, each from a pass over everything before it."""
   ids = [256, *prompt.encode()]
   start = len(ids)
-  apply = jax.jit(lambda tokens: Decoder(model).apply({'params': params}, tokens)[0])
+  apply = jax.jit(lambda tokens: Decoder(model).apply(variables, tokens)[0])
   for _ in range(length):
     # Padded, or every length would be compiled; no token sees what is behind it.
     padded = ids + [7] * (24 - len(ids))
@@ -51,7 +52,8 @@ def test_greedy_equals_passes_without_a_cache(wild):
 
 def test_stops_before_the_end_of_the_document(wild):
   """Weights by which each of a, b, c, d, end names the next one, whatever came before."""
-  model, params = wild
+  model, variables = wild
+  params = variables['params']
   params = params | {'layers': jax.tree.map(jnp.zeros_like, params['layers'])}
   chain = [*b'abcd', 256]
   embedding = np.array(params['embedding'])
@@ -61,7 +63,9 @@ def test_stops_before_the_end_of_the_document(wild):
     head[number, following] = 1.0
   params |= {'embedding': jnp.asarray(embedding), 'head': jnp.asarray(head)}
   prompts = ['b', '', 'abcd']
-  texts = generate(model, params, BytesTokenizer(), prompts, length=9, **GREEDY)
+  texts = generate(
+    model, {'params': params, 'buffers': {}}, BytesTokenizer(), prompts, length=9, **GREEDY
+  )
   assert texts == ['cd', 'abcd', '']
 
 

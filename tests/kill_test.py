@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import pytest
 
-from elas_jax.checkpoint import load_params, steps
+from elas_jax.checkpoint import load_variables, steps
 from elas_jax.config import parse
 from elas_jax.metrics import read_metrics
 from elas_jax.sharding import make_mesh
@@ -87,7 +87,7 @@ def final_params(workdir):
   config = json.loads((workdir / 'config.json').read_text())
   config = parse(config)
   abstract = abstract_state(config, make_mesh(config, jax.devices()[:1]))
-  return load_params(workdir, abstract.params, None, 'workdir')
+  return load_variables(workdir, abstract.variables, None, 'workdir')
 
 
 @pytest.fixture(scope='module')

@@ -5,6 +5,7 @@ import jax
 
 from elas_jax.config import ModelConfig
 from elas_jax.layers.linear import LINEARS
+from elas_jax.layers.two_four import TwoFourSquaredReLU, sow_activation
 from elas_jax.ops.activation import squared_relu, swiglu
 
 
@@ -22,6 +23,19 @@ class SwiGLU(nn.Module):
     return linear(c.width, c, name='down')(y_BxLxF)
 
 
+class Bilinear(nn.Module):
+  """down(gate(x) * up(x)) (arXiv 2002.05202): SwiGLU without its SiLU, for CoLA."""
+
+  config: ModelConfig
+
+  @nn.compact
+  def __call__(self, x_BxLxD: jax.Array) -> jax.Array:
+    c, linear = self.config, LINEARS[self.config.linear]
+    gate_BxLxF = linear(c.feed_forward_width, c, name='gate')(x_BxLxD)
+    up_BxLxF = linear(c.feed_forward_width, c, name='up')(x_BxLxD)
+    return linear(c.width, c, name='down')(gate_BxLxF * up_BxLxF)
+
+
 class SquaredReLU(nn.Module):
   """down(relu(up(x))^2) (arXiv 2109.08668), ungated: the feed-forward of ELAS and PLM."""
 
@@ -31,7 +45,14 @@ class SquaredReLU(nn.Module):
   def __call__(self, x_BxLxD: jax.Array) -> jax.Array:
     c, linear = self.config, LINEARS[self.config.linear]
     h_BxLxF = linear(c.feed_forward_width, c, name='up')(x_BxLxD)
-    return linear(c.width, c, name='down')(squared_relu(h_BxLxF))
+    y_BxLxF = squared_relu(h_BxLxF)
+    sow_activation(self, y_BxLxF)
+    return linear(c.width, c, name='down')(y_BxLxF)
 
 
-FEED_FORWARDS = {'swiglu': SwiGLU, 'relu2': SquaredReLU}
+FEED_FORWARDS = {
+  'swiglu': SwiGLU,
+  'bilinear': Bilinear,
+  'relu2': SquaredReLU,
+  'relu2_two_four': TwoFourSquaredReLU,
+}

@@ -17,6 +17,7 @@ from elas_jax.config import ModelConfig
 from elas_jax.layers.attention import ATTENTIONS
 from elas_jax.layers.feed_forward import FEED_FORWARDS
 from elas_jax.layers.norm import RMSNorm
+from elas_jax.layers.two_four import ACTIVATIONS
 from elas_jax.ops import linear as ops
 from elas_jax.ops.attention import rotary_angles
 
@@ -25,6 +26,8 @@ REMAT_POLICIES = {
   'none': None,
   'full': jax.checkpoint_policies.nothing_saveable,
   'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+  # The R-wide results between the factors: CoLA-M (arXiv 2502.10940).
+  'bottleneck': jax.checkpoint_policies.save_only_these_names('bottleneck'),
 }
 
 
@@ -72,8 +75,8 @@ class Decoder(nn.Module):
     layers = nn.scan(
       block,
       length=c.layers,
-      variable_axes={'params': 0},
-      split_rngs={'params': True},
+      variable_axes={'params': 0, 'buffers': 0, ACTIVATIONS: 0},
+      split_rngs={'params': True, 'two_four': True},
       in_axes=(0, nn.broadcast, nn.broadcast),
       unroll=min(c.unroll, c.layers),
     )(c, name='layers')

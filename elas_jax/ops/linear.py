@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 
 def dense(x: jax.Array, kernel_IxO: jax.Array, out_dtype: Any = None) -> jax.Array:
@@ -39,10 +40,90 @@ _product.defvjp(
 )
 
 
-def low_rank(x: jax.Array, a_IxR: jax.Array, b_RxO: jax.Array) -> jax.Array:
-  """Y = (x A) B^T with the factors A (I, R) and B^T (R, O): W = B A^T has rank R.
+def chain(x: jax.Array, kernels: tuple[jax.Array, ...]) -> jax.Array:
+  """Y = x W1 W2 ..., cast to x's dtype and multiplied from the left.
 
-  The factored form of LORO (ICLR 2025) and ELAS (arXiv 2605.03667): no bias, no
-  scaling and nothing between the factors. Costs 2 R (I + O) FLOPs a row, not 2 I O.
+  Two factors A (I, R) and B^T (R, O) are the low-rank map of LORO (ICLR 2025) and ELAS
+  (arXiv 2605.03667), W = A B^T of rank R: no bias, no scaling and nothing in between.
+  Costs 2 R (I + O) FLOPs a row, not 2 I O.
   """
-  return dense(dense(x, a_IxR), b_RxO)
+  for kernel in kernels:
+    x = dense(x, kernel.astype(x.dtype))
+  return x
+
+
+def svd_factors(w_IxO: jax.Array, rank: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """A = U sqrt(S), B = sqrt(S) V^T of the `rank` largest singular values, and what is left.
+
+  A B is the best approximation of that rank, and A^T A = B B^T. (Spectral initialisation:
+  Khodak et al., arXiv 2105.01029.)
+  """
+  u, s, vt = jnp.linalg.svd(w_IxO, full_matrices=False)
+  root = jnp.sqrt(s[:rank])
+  a, b = u[:, :rank] * root[None, :], root[:, None] * vt[:rank]
+  return a, b, w_IxO - a @ b
+
+
+def lost_start(
+  key: jax.Array, inputs: int, outputs: int, rank: int, count: int, std: float, dtype: Any
+) -> dict[str, jax.Array]:
+  """A, B, the `count` sparse input columns and their weights, all from one dense start."""
+  w_IxO = std * jax.random.normal(key, (inputs, outputs))
+  a, b, rest_IxO = svd_factors(w_IxO, rank)
+  left, right, _ = svd_factors(rest_IxO, min(256, min(inputs, outputs)))
+  next_IxO = left @ right
+  _, columns_P = jax.lax.top_k(jnp.linalg.norm(next_IxO, axis=1), count)
+  arrays = {'a': a, 'b': b, 'sparse': next_IxO[columns_P]}
+  return jax.tree.map(lambda x: x.astype(dtype), arrays) | {'columns': columns_P}
+
+
+def low_rank_silu(x: jax.Array, a_IxR: jax.Array, b_RxO: jax.Array) -> jax.Array:
+  """Y = silu(x A) B^T, the unit of CoLA (arXiv 2502.10940).
+
+  x A is named 'bottleneck' for remat policies that keep nothing else.
+  """
+  t = checkpoint_name(dense(x, a_IxR.astype(x.dtype)), 'bottleneck')
+  return dense(jax.nn.silu(t), b_RxO.astype(x.dtype))
+
+
+def low_rank_plus_dense(
+  x: jax.Array, w_IxO: jax.Array, a_IxR: jax.Array, b_RxO: jax.Array, scale: float
+) -> jax.Array:
+  """Y = x W + scale (x A) B^T, where W is not trained (LoRA, arXiv 2106.09685)."""
+  frozen = jax.lax.stop_gradient(w_IxO).astype(x.dtype)
+  # Plain matmul: `dense` has a gradient of its own, which would form that of W as well.
+  return jnp.matmul(x, frozen) + scale * chain(x, (a_IxR, b_RxO))
+
+
+@functools.partial(jax.checkpoint, static_argnums=(5,))
+def low_rank_plus_sparse(
+  x: jax.Array,
+  a_IxR: jax.Array,
+  b_RxO: jax.Array,
+  values_P: jax.Array,
+  support_P: jax.Array,
+  scale: float,
+) -> jax.Array:
+  """Y = x (scale A B^T + S) with P fixed entries in S (SLTrain, arXiv 2406.02214).
+
+  `support_P` holds their flat indices in (I, O). W is formed for the product, as the
+  authors do, and again in the backward pass rather than kept.
+  """
+  w_IxO = scale * jnp.matmul(a_IxR, b_RxO, preferred_element_type=jnp.float32)
+  flat = (
+    w_IxO.reshape(-1).at[support_P].add(values_P.astype(jnp.float32), unique_indices=True)
+  )
+  return dense(x, flat.reshape(w_IxO.shape).astype(x.dtype))
+
+
+def low_rank_plus_columns(
+  x: jax.Array,
+  a_IxR: jax.Array,
+  b_RxO: jax.Array,
+  s_PxO: jax.Array,
+  columns_P: jax.Array,
+  gamma: float,
+) -> jax.Array:
+  """Y = gamma silu(x A) B^T + (1 - gamma) x[columns] S (LOST)."""
+  sparse = dense(jnp.take(x, columns_P, axis=-1), s_PxO.astype(x.dtype))
+  return gamma * low_rank_silu(x, a_IxR, b_RxO) + (1 - gamma) * sparse

@@ -6,31 +6,83 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from elas_jax.config import OptimizerConfig
+from elas_jax.config import Config, OptimizerConfig
+from elas_jax.layers.low_rank_variants import kaiming_uniform
+from elas_jax.optim.galore import scale_by_galore
 from elas_jax.optim.groups import match
+from elas_jax.optim.loro import loro
+from elas_jax.optim.relora import relora, train_factors
 from elas_jax.optim.schedules import SCHEDULES
 
 
-def make_optimizer(
-  config: OptimizerConfig, steps: int, params: Any
-) -> optax.GradientTransformation:
-  """AdamW with clipping by the global norm (arXiv 1711.05101).
+def make_optimizer(config: Config, params: Any) -> optax.GradientTransformation:
+  """Clipping by the global norm, then the optimiser of config.optimizer.name.
 
-    m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2
-    p -= lr(step) (m^ / (sqrt(v^) + epsilon) + weight_decay factor(path) p)
+    adamw   m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2
+            p -= lr(step) (m^ / (sqrt(v^) + epsilon) + weight_decay factor(path) p)
+            (arXiv 1711.05101)
+    galore  the same with projected moments for the kernels of linear maps: galore.py
+    loro    LORO on factor pairs, Adam on the rest: loro.py
 
-  `params` gives the paths that decay_rules must cover; its values are not used.
+  The frozen kernels of lora are left alone, and with merge_every they take up their
+  factors: relora.py. `params` gives the paths; its values are not used.
   """
-  chain = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
-  chain.append(optax.scale_by_adam(config.b1, config.b2, config.epsilon))
-  factors = match(params, config.decay_rules, 'optimizer.decay_rules')
-  for factor in sorted(set(jax.tree.leaves(factors))):
-    if factor * config.weight_decay:
-      mask = jax.tree.map(lambda f, factor=factor: f == factor, factors)
-      chain.append(optax.add_decayed_weights(factor * config.weight_decay, mask))
-  schedule = SCHEDULES[config.schedule](config, steps)
-  chain.append(optax.scale_by_learning_rate(schedule))
-  return in_float32(optax.chain(*chain))
+  c = config.optimizer
+  schedule = SCHEDULES[c.schedule](c, config.train.steps)
+  if c.name == 'loro':
+    inner = loro(
+      schedule,
+      b1=c.b1,
+      b2=c.b2,
+      epsilon=c.epsilon,
+      exact_every=c.exact_every,
+      lazy_scale=c.lazy_scale,
+    )
+  else:
+    inner = optax.chain(
+      _directions(c, params),
+      *_decay(c, params),
+      optax.scale_by_learning_rate(schedule),
+    )
+  if c.merge_every:
+    inner = relora(
+      inner,
+      every=c.merge_every,
+      scale=config.model.alpha / config.model.rank,
+      seed=config.seed,
+      init=kaiming_uniform,
+    )
+  elif config.model.linear == 'lora':
+    inner = train_factors(inner)
+  clip = [optax.clip_by_global_norm(c.clip_norm)] if c.clip_norm else []
+  return in_float32(optax.chain(*clip, inner))
+
+
+def _directions(c: OptimizerConfig, params: Any) -> optax.GradientTransformation:
+  if c.name == 'adamw':
+    return optax.scale_by_adam(c.b1, c.b2, c.epsilon)
+  kernels = match(params, (('/kernel$', True), ('', False)), 'galore')
+  return scale_by_galore(
+    b1=c.b1,
+    b2=c.b2,
+    epsilon=c.epsilon,
+    rank=c.projection_rank,
+    every=c.projection_every,
+    scale=c.projection_scale,
+    projected=kernels,
+  )
+
+
+def _decay(c: OptimizerConfig, params: Any) -> list[optax.GradientTransformation]:
+  """Decoupled weight decay, one transformation for each factor of decay_rules."""
+  factors = match(params, c.decay_rules, 'optimizer.decay_rules')
+  return [
+    optax.add_decayed_weights(
+      factor * c.weight_decay, jax.tree.map(lambda f, factor=factor: f == factor, factors)
+    )
+    for factor in sorted(set(jax.tree.leaves(factors)))
+    if factor * c.weight_decay
+  ]
 
 
 def in_float32(inner: optax.GradientTransformation) -> optax.GradientTransformation:

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import c4
+from configs import c4, methods
 from elas_jax.config import parse
 from elas_jax.models.decoder import Decoder, empty_cache
-from elas_jax.state import abstract_params, init_params, parameter_count
+from elas_jax.state import abstract_variables, init_variables, parameter_count
 
 
 def logits_of(config, params, tokens_BxL):
@@ -27,10 +27,31 @@ def logits_of(config, params, tokens_BxL):
   ],
 )
 def test_parameter_counts_are_the_published_ones(size, full, low_rank):
-  for method, millions in (('full', full), ('low_rank', low_rank)):
+  published = dict.fromkeys(('full', 'galore'), full)
+  published |= dict.fromkeys(('low_rank', 'loro', 'cola', 'cola_m'), low_rank)
+  for method in methods.METHODS:
     config = parse(c4.get_config(f'{size},{method}'))
-    count = parameter_count(abstract_params(config))
-    assert abs(count / 1e6 - millions) < 0.051, (size, method, count)
+    count = parameter_count(abstract_variables(config)['params'])
+    assert count == counted(config.model), (size, method)
+    if method in published:
+      assert abs(count / 1e6 - published[method]) < 0.051, (size, method, count)
+
+
+def counted(model):
+  """Parameters by arithmetic on the sizes of the seven, or six, maps of a layer."""
+  D, F, R = model.width, model.feed_forward_width, model.rank
+  gates = 2 if model.feed_forward in ('swiglu', 'bilinear') else 1
+  maps = [(D, D)] * 4 + [(D, F)] * gates + [(F, D)]
+  of_map = {
+    'dense': lambda i, o: i * o,
+    'low_rank': lambda i, o: R * (i + o),
+    'cola': lambda i, o: R * (i + o),
+    'lora': lambda i, o: i * o + R * (i + o),
+    'sltrain': lambda i, o: R * (i + o) + int(model.sparse_share * i * o),
+    'lost': lambda i, o: R * (i + o) + int(model.sparse_share * i) * o,
+  }[model.linear]
+  layer = sum(of_map(i, o) for i, o in maps) + 2 * D
+  return model.layers * layer + 2 * model.vocab_size * D + D
 
 
 def test_logits_equal_recorded_pytorch(make_config, golden_model, golden):
@@ -50,7 +71,7 @@ def test_logits_equal_recorded_pytorch(make_config, golden_model, golden):
 def test_no_gradient_from_later_tokens(make_config, overrides):
   config = make_config(**overrides)
   L = config.data.sequence_length
-  params = init_params(config)
+  params = init_variables(config)['params']
   tokens = jnp.arange(L)[None] * 7 % 257
   position = L // 2
 
@@ -72,7 +93,7 @@ def test_no_gradient_from_later_tokens(make_config, overrides):
 @pytest.mark.parametrize('kv_heads', [4, 2, 1])
 def test_cached_logits_equal_uncached(make_config, kv_heads):
   config = make_config(**{'model.kv_heads': kv_heads})
-  params = init_params(config)
+  params = init_variables(config)['params']
   tokens_BxL = jax.random.randint(jax.random.key(1), (3, 20), 0, 257)
   whole = logits_of(config, params, tokens_BxL)
   cache = empty_cache(config.model, 3, 24)
@@ -98,10 +119,10 @@ def test_low_rank_at_full_rank_from_svd_equals_dense(make_config):
       return {'a': a.astype(np.float32), 'b': b.astype(np.float32)}
     return {k: factorise(v) if isinstance(v, dict) else v for k, v in tree.items()}
 
-  dense_params = init_params(dense)
+  dense_params = init_variables(dense)['params']
   low_rank_params = factorise(dense_params)
   shapes = lambda tree: jax.tree.map(jnp.shape, tree)
-  assert shapes(low_rank_params) == shapes(init_params(low_rank))
+  assert shapes(low_rank_params) == shapes(init_variables(low_rank)['params'])
   tokens_BxL = jax.random.randint(jax.random.key(2), (2, 16), 0, 257)
   np.testing.assert_allclose(
     logits_of(low_rank, low_rank_params, tokens_BxL),
@@ -123,7 +144,7 @@ def test_squared_relu_width(size, feed_forward_width):
 
 def test_initialisation(make_config):
   config = make_config(**{'model.width': 128, 'model.rank': 32})
-  params = init_params(config)
+  params = init_variables(config)['params']
   assert abs(float(params['embedding'].std()) - 0.02) < 1e-3
   factors = params['layers']['attention']['query']
   expected = np.sqrt(2 / (128 + 32))  # Xavier normal of a (128, 32) matrix
@@ -137,7 +158,7 @@ def test_initialisation(make_config):
 def test_remat_and_unroll_change_nothing(make_config, remat):
   plain = make_config()
   other = make_config(**{'model.remat': remat, 'model.unroll': 2})
-  params = init_params(plain)
+  params = init_variables(plain)['params']
   tokens_BxL = jax.random.randint(jax.random.key(3), (2, 16), 0, 257)
 
   def loss(config):
@@ -156,7 +177,7 @@ def test_remat_and_unroll_change_nothing(make_config, remat):
 def test_remat_full_saves_less(make_config):
   def saved_bytes(remat):
     config = make_config(**{'model.remat': remat})
-    shapes = jax.eval_shape(lambda: init_params(config))
+    shapes = jax.eval_shape(lambda: init_variables(config)['params'])
     tokens_BxL = jax.ShapeDtypeStruct((4, 32), jnp.int32)
 
     def residuals(params, tokens_BxL):
@@ -171,7 +192,7 @@ def test_remat_full_saves_less(make_config):
 
 def test_tied_head_uses_the_embedding(make_config):
   tied, untied = make_config(**{'model.tied_head': True}), make_config()
-  params = init_params(tied)
+  params = init_variables(tied)['params']
   assert 'head' not in params
   tokens_BxL = jnp.arange(12)[None]
   same = params | {'head': params['embedding'].T}
@@ -183,7 +204,7 @@ def test_tied_head_uses_the_embedding(make_config):
 def test_bf16_compute_gives_float32_logits_near_those_of_float32(make_config):
   config = make_config()
   half = make_config(**{'model.compute_dtype': 'bfloat16'})
-  params = init_params(config)
+  params = init_variables(config)['params']
   tokens_BxL = jax.random.randint(jax.random.key(4), (2, 16), 0, 257)
   logits = logits_of(half, params, tokens_BxL)
   assert logits.dtype == jnp.float32

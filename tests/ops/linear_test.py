@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from elas_jax.ops.linear import dense, low_rank
+from elas_jax.ops.linear import chain, dense
 
 
 def normal(seed, *shape):
@@ -43,4 +43,4 @@ def test_low_rank_is_the_product_of_its_factors():
   x, a, b = normal(0, 2, 5, 8), normal(1, 8, 3), normal(2, 3, 6)
   w = a.astype(np.float64) @ b
   assert np.linalg.matrix_rank(w) == 3
-  np.testing.assert_allclose(low_rank(x, a, b), x @ w, rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(chain(x, (a, b)), x @ w, rtol=1e-4, atol=1e-5)

@@ -14,9 +14,10 @@ from elas_jax.optim import groups
 from elas_jax.optim.optimizer import apply_updates, make_optimizer
 
 
-def config_of(**fields):
+def config_of(steps, **fields):
+  config = parse(default.get_config())
   base = dataclasses.replace(
-    parse(default.get_config()).optimizer,
+    config.optimizer,
     learning_rate=0.01,
     schedule='constant',
     warmup_steps=0,
@@ -27,7 +28,11 @@ def config_of(**fields):
     decay_rules=(('scale$', 0.0), ('half', 0.5), ('.*', 1.0)),
     clip_norm=1.0,
   )
-  return dataclasses.replace(base, **fields)
+  return dataclasses.replace(
+    config,
+    optimizer=dataclasses.replace(base, **fields),
+    train=dataclasses.replace(config.train, steps=steps),
+  )
 
 
 FACTORS = {'matrix': 1.0, 'half': 0.5, 'norm/scale': 0.0}
@@ -41,7 +46,7 @@ def tree(seed):
 
 def test_adamw_equals_numpy():
   params, steps = tree(0), 5
-  optimizer = make_optimizer(config_of(), steps, params)
+  optimizer = make_optimizer(config_of(steps), params)
   state = optimizer.init(params)
   ours = params
   flat = lambda tree: dict(zip(groups.names(tree), jax.tree.leaves(tree)))
@@ -66,7 +71,7 @@ def test_adamw_equals_numpy():
 
 def test_bf16_parameters_have_float32_moments():
   params = jax.tree.map(lambda x: jnp.asarray(x, jnp.bfloat16), tree(0))
-  optimizer = make_optimizer(config_of(), 5, params)
+  optimizer = make_optimizer(config_of(5), params)
   state = optimizer.init(params)
   updates, state = optimizer.update(params, state, params)
   arrays = [x for x in jax.tree.leaves((state, updates)) if x.ndim]
@@ -77,9 +82,9 @@ def test_bf16_parameters_have_float32_moments():
 
 
 def test_a_parameter_without_a_rule_is_named():
-  config = config_of(decay_rules=(('matrix', 1.0), ('half', 1.0)))
+  config = config_of(5, decay_rules=(('matrix', 1.0), ('half', 1.0)))
   with pytest.raises(UserError, match=r"optimizer.decay_rules.*'norm/scale'"):
-    make_optimizer(config, 5, tree(0))
+    make_optimizer(config, tree(0))
 
 
 def test_first_matching_rule_wins():

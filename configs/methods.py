@@ -1,0 +1,77 @@
+"""The methods of the ELAS table: METHOD -> what it sets beside size, data and run.
+
+A dict of overrides each, the published recipe at 60m to 1b where one is known; fields that
+follow the size (rank, lazy_scale, learning rates by size) are filled in by `apply`.
+"""
+
+from ml_collections import ConfigDict
+
+LOW_RANK = {'model.linear': 'low_rank'}
+RELU2 = {'model.feed_forward': 'relu2'}
+# LORO, ICLR 2025: lazy steps of R / D, all moments reset and 5 steps of warm-up each time.
+LORO = LOW_RANK | {
+  'optimizer.name': 'loro',
+  'optimizer.schedule': 'cosine_restarts',
+  'optimizer.weight_decay': 0.0,
+  'optimizer.restart_warmup_steps': 5,
+}
+TWO_FOUR = {
+  'model.feed_forward': 'relu2_two_four',
+  'model.two_four_dense_steps': 1_000,
+}
+LORA = {'model.linear': 'lora', 'model.alpha': 32.0}
+
+METHODS = {
+  # dense weights, SwiGLU, AdamW
+  'full': {},
+  # every linear map of attention and feed-forward is W = A B^T; AdamW
+  'low_rank': LOW_RANK,
+  # the same with the ungated squared ReLU instead of SwiGLU: a control for ELAS
+  'low_rank_relu2': LOW_RANK | RELU2,
+  # frozen random weights plus trained factors (arXiv 2106.09685)
+  'lora': LORA,
+  # lora whose factors are merged and started anew (arXiv 2307.05695)
+  'relora': LORA
+  | {
+    'optimizer.merge_every': 5_000,
+    'optimizer.schedule': 'cosine_restarts',
+    'optimizer.restart_every': 5_000,
+    'optimizer.restart_warmup_steps': 50,
+  },
+  # dense weights, Adam's moments of projected gradients (arXiv 2403.03507)
+  'galore': {'optimizer.name': 'galore'},
+  # silu between the factors (arXiv 2502.10940), and remat that keeps only what is R wide
+  'cola': {'model.linear': 'cola', 'optimizer.weight_decay': 0.01},
+  'cola_m': {
+    'model.linear': 'cola',
+    'model.remat': 'bottleneck',
+    'optimizer.weight_decay': 0.01,
+  },
+  # low rank plus fixed random sparse entries (arXiv 2406.02214)
+  'sltrain': {'model.linear': 'sltrain', 'model.sparse_share': 0.03},
+  # low rank plus some dense input columns (LOST)
+  'lost': {'model.linear': 'lost', 'model.gamma': 0.5, 'model.sparse_share': 0.05},
+  # Riemannian steps on the factors (LORO, ICLR 2025), and its squared-ReLU control
+  'loro': LORO,
+  'loro_relu2': LORO | RELU2,
+  # squared ReLU pruned to 2:4 (arXiv 2605.03667): with LORO as published, and with AdamW
+  'elas': LORO | TWO_FOUR,
+  'elas_adamw': LOW_RANK | TWO_FOUR,
+}
+
+
+def apply(config: ConfigDict, method: str) -> None:
+  """Sets the fields of a method in a config whose size is set."""
+  for name, value in METHODS[method].items():
+    section, field = name.split('.')
+    config[section][field] = value
+  if method in ('loro', 'loro_relu2', 'elas'):
+    config.optimizer.lazy_scale = config.model.rank / config.model.width
+    # Adam starts anew after each exact step, and the learning rate with it.
+    config.optimizer.restart_every = config.optimizer.get_ref('exact_every')
+  config.optimizer.projection_rank = config.model.rank
+
+
+def squared_relu(method: str) -> bool:
+  """Whether the method's feed-forward is ungated, so that F has another size."""
+  return METHODS[method].get('model.feed_forward', '').startswith('relu2')

@@ -1,0 +1,108 @@
+"""Every method of configs/methods.py trains; those with state beside parameters resume."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import default, methods
+from elas_jax.config import at_step, parse
+from elas_jax.metrics import read_metrics
+from elas_jax.sharding import make_mesh
+from elas_jax.state import create_state
+from elas_jax.train import jit_train_step, train
+
+TIMED = {'train/tokens_per_second', 'train/data_wait_share'}
+
+
+def tiny(method, **overrides):
+  config = default.get_config(method)
+  tiny = {
+    'model.width': 32,
+    'model.layers': 2,
+    'model.unroll': 1,
+    'model.feed_forward_width': 64,
+    'model.rank': 8,
+    'data.sequence_length': 16,
+    'data.batch_size': 4,
+    'train.steps': 20,
+    'mesh.data': 1,
+    'eval.batch_size': 4,
+    'optimizer.restart_warmup_steps': 1,
+    'optimizer.projection_rank': 8,
+    'optimizer.learning_rate': 0.02 if 'lor' in method or method == 'elas' else 0.01,
+  }
+  for name, value in (tiny | overrides).items():
+    section, field = name.split('.')
+    config[section][field] = value
+  return parse(config)
+
+
+@pytest.mark.parametrize('method', methods.METHODS)
+def test_loss_falls_on_a_repeated_batch(method):
+  """20 steps, which hold a dense warm-up, exact steps, merges and new subspaces."""
+  config = tiny(method)
+  tokens = np.random.default_rng(0).integers(0, 40, (4, 17)).astype(np.int32)
+  counts = jnp.full(4, 16, jnp.int32)
+  batch = {'tokens': jnp.asarray(tokens), 'valid': counts, 'bytes': counts}
+  mesh = make_mesh(config, jax.devices()[:1])
+  steps, losses = {}, []
+  with jax.set_mesh(mesh):
+    state = create_state(config, mesh)
+    for number in range(1, 21):
+      now = at_step(config, number)
+      step = steps.setdefault(now, jit_train_step(now, mesh))
+      state, metrics = step(state, batch)
+      losses.append(float(metrics['nll'] / metrics['tokens']))
+  assert len(steps) == (2 if method.startswith('elas') else 1)
+  assert np.all(np.isfinite(losses))
+  assert losses[-1] < 0.8 * losses[0], losses
+
+
+def computed(workdir):
+  _, lines = read_metrics(workdir)
+  return [{k: v for k, v in line.items() if k not in TIMED} for line in lines]
+
+
+@pytest.mark.parametrize('rule', ['mvue', 'soft_activations'])
+def test_stochastic_rules_resume_bit_equal(make_config, corpus, tmp_path, rule):
+  """Stopped in the dense warm-up's last step and behind an evaluation, then continued."""
+  elas = {
+    'model.feed_forward': 'relu2_two_four',
+    'model.two_four_rule': rule,
+    'model.two_four_backward': 'straight_through',
+    'model.two_four_dense_steps': 2,
+    'model.two_four_refresh': 3,
+    'optimizer.warmup_steps': 2,
+    'checkpoint.every': 2,
+    'train.steps': 8,
+    'train.accumulation': 2,
+  }
+  config = make_config(**elas)
+  train(config, tmp_path / 'whole')
+  for stop in (2, 4, 8):
+    short = dataclasses.replace(
+      config, train=dataclasses.replace(config.train, steps=8), checkpoint=config.checkpoint
+    )
+    _train_until(short, tmp_path / 'parts', stop)
+  assert computed(tmp_path / 'parts') == computed(tmp_path / 'whole')
+  lines = [x for x in computed(tmp_path / 'whole') if 'activations/flip_rate' in x]
+  assert [x['step'] for x in lines] == [5]
+  assert {f'activations/flip_rate/{layer}' for layer in (0, 1)} <= lines[0].keys()
+
+
+def _train_until(config, workdir, stop):
+  """Trains and stops as a SIGTERM after step `stop` would."""
+  import contextlib
+  from unittest import mock
+
+  from elas_jax import train as module
+
+  @contextlib.contextmanager
+  def stop_signals():
+    yield lambda step: step == stop
+
+  with mock.patch.object(module, 'stop_signals', stop_signals):
+    train(config, workdir)
