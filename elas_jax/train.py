@@ -112,10 +112,14 @@ def train_step(
   return TrainState(state.step + 1, params, buffers, opt_state), metrics
 
 
-def jit_train_step(config: Config, mesh: Mesh) -> Callable:
-  """(state, batch) -> (state, metrics) on this mesh; the state is donated."""
+def jit_train_step(config: Config, mesh: Mesh, now: Config | None = None) -> Callable:
+  """(state, batch) -> (state, metrics) on this mesh; the state is donated.
+
+  `now` is the config of the phase, at_step(config, step); the last one unless given. The
+  state is that of `config` in all phases.
+  """
   shardings = jax.tree.map(lambda x: x.sharding, abstract_state(config, mesh))
-  step = functools.partial(train_step, config)
+  step = functools.partial(train_step, now or config)
   return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
 
 
@@ -179,7 +183,7 @@ def run_steps(
     ),
     peak_flops=peak_flops(),
   )
-  step_functions = functools.cache(lambda config: jit_train_step(config, mesh))
+  step_functions = functools.cache(lambda now: jit_train_step(config, mesh, now))
   trace = Trace(profile_window(config), workdir / 'profile')
   saved = (json.loads(to_json(config)), json.loads(data.tokenizer.to_json()))
 

@@ -74,6 +74,21 @@ def test_four_devices_equal_one(make_config, sizes, overrides):
     assert not jax.tree.leaves(moments)[0].is_fully_replicated
 
 
+def test_elas_on_four_devices_equals_one(make_config):
+  """Packing cuts the tokens into tiles, which must not depend on where they live."""
+  config = make_config(
+    **{
+      'model.feed_forward': 'relu2_two_four',
+      'optimizer.name': 'loro',
+      'optimizer.exact_every': 2,
+      'optimizer.weight_decay': 0.0,
+    }
+  )
+  one, _ = losses(config, jax.devices()[:1])
+  four, _ = losses(with_mesh(config, data=1, fsdp=2, tensor=2), jax.devices())
+  np.testing.assert_allclose(four, one, rtol=2e-5)
+
+
 def test_rules_place_every_array_of_every_method():
   for method in methods.METHODS:
     config = parse(c4.get_config(f'60m,{method}'))
