@@ -7,9 +7,9 @@ accelerator to keep waiting. Give the same values as in the training config.
 """
 
 import argparse
-import sys
 import time
 
+from elas_jax.cli import Parser, run_command
 from elas_jax.config import DataConfig
 from elas_jax.data import blocks
 from elas_jax.errors import UserError
@@ -44,9 +44,9 @@ def source_arguments(parser: argparse.ArgumentParser) -> None:
   add('--cache_dir', default='~/.cache/elas_jax', help='where the results go')
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> Parser:
   """The command line of this module."""
-  parser = argparse.ArgumentParser(
+  parser = Parser(
     prog='python -m elas_jax.data.prepare',
     description='Tokenises a corpus into blocks that training reads.',
     formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -65,27 +65,17 @@ def make_parser() -> argparse.ArgumentParser:
   return parser
 
 
-def main(arguments: list[str] | None = None) -> int:
-  """Runs the command; returns its exit code."""
+def main(arguments: list[str] | None = None) -> None:
   start = time.perf_counter()
   options = make_parser().parse_args(arguments)
   # The rest concerns reading, not preparing.
   config = DataConfig(**vars(options), batch_size=1, read_threads=1, prefetch=1)
-  try:
-    if options.sequence_length < 2:
-      raise UserError(f'data.sequence_length={options.sequence_length}: at least 2')
-    if options.processes < 0:
-      raise UserError(f'data.processes={options.processes}: 0 (all cores) or more')
-    blocks.write(config)
-    prepared = blocks.prepare(config)
-  except UserError as error:
-    print(f'error: {error}', file=sys.stderr)
-    return 2
-  except KeyboardInterrupt:
-    print('interrupted; nothing was left half done', file=sys.stderr)
-    return 130
-  _print_summary(prepared, time.perf_counter() - start)
-  return 0
+  if options.sequence_length < 2:
+    raise UserError(f'data.sequence_length={options.sequence_length}: at least 2')
+  if options.processes < 0:
+    raise UserError(f'data.processes={options.processes}: 0 (all cores) or more')
+  blocks.write(config)
+  _print_summary(blocks.prepare(config), time.perf_counter() - start)
 
 
 def _print_summary(prepared: blocks.Prepared, seconds: float) -> None:
@@ -103,4 +93,4 @@ def _print_summary(prepared: blocks.Prepared, seconds: float) -> None:
 
 
 if __name__ == '__main__':
-  sys.exit(main())
+  run_command(main)

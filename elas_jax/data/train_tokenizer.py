@@ -8,10 +8,10 @@ Give the file to training as --config.data.tokenizer=FILE.json.
 import argparse
 import os
 import pathlib
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 
+from elas_jax.cli import Parser, run_command
 from elas_jax.config import DataConfig
 from elas_jax.data.prepare import source_arguments
 from elas_jax.data.progress import Progress
@@ -55,9 +55,8 @@ def read_texts(source: Source) -> Iterator[list[str]]:
       yield [text.decode('utf-8', 'replace') for text in texts]
 
 
-def main(arguments: list[str] | None = None) -> int:
-  """Runs the command; returns its exit code."""
-  parser = argparse.ArgumentParser(
+def main(arguments: list[str] | None = None) -> None:
+  parser = Parser(
     prog='python -m elas_jax.data.train_tokenizer',
     description='Trains a byte-level BPE tokenizer on the train split of a corpus.',
     formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -67,19 +66,11 @@ def main(arguments: list[str] | None = None) -> int:
   parser.add_argument('--output', required=True, help='the tokenizer.json to write')
   options = vars(parser.parse_args(arguments))
   vocab_size, output = options.pop('vocab_size'), options.pop('output')
-  try:
-    if vocab_size < SMALLEST:
-      raise UserError(f'--vocab_size={vocab_size}: at least {SMALLEST}')
-    source = open_source(_config(options))
-    _write_atomically(pathlib.Path(output), train(read_texts(source), vocab_size))
-  except UserError as error:
-    print(f'error: {error}', file=sys.stderr)
-    return 2
-  except KeyboardInterrupt:
-    print('interrupted; nothing was written', file=sys.stderr)
-    return 130
+  if vocab_size < SMALLEST:
+    raise UserError(f'--vocab_size={vocab_size}: at least {SMALLEST}')
+  source = open_source(_config(options))
+  _write_atomically(pathlib.Path(output), train(read_texts(source), vocab_size))
   print(f'wrote {output}')
-  return 0
 
 
 def _config(source_options: dict) -> DataConfig:
@@ -113,4 +104,4 @@ def _write_atomically(path: pathlib.Path, text: str) -> None:
 
 
 if __name__ == '__main__':
-  sys.exit(main())
+  run_command(main)

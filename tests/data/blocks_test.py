@@ -9,6 +9,7 @@ import threading
 import numpy as np
 import pytest
 
+from elas_jax.cli import run_command
 from elas_jax.data import block_set, block_writer, blocks, cache, prepare
 from elas_jax.data.blocks import Prepared
 from elas_jax.data.sources import open_source
@@ -256,7 +257,7 @@ def test_command(make_data_config, corpus, capsys, tmp_path):
   config = make_data_config()
   arguments = ['--source=text_files', f'--path={config.path}', '--processes=1']
   arguments += [f'--cache_dir={config.cache_dir}', '--validation_share=0.2']
-  assert prepare.main([*arguments, '--sequence_length=16']) == 0
+  prepare.main([*arguments, '--sequence_length=16'])
   output = capsys.readouterr().out
   assert 'train: 34 documents' in output
   assert 'bytes/token' in output
@@ -268,7 +269,8 @@ def test_command(make_data_config, corpus, capsys, tmp_path):
     ('--sequence_length=1', 'data.sequence_length'),
     ('--processes=-1', 'data.processes'),
   ]:
-    assert prepare.main([*arguments, wrong]) == 2
+    with pytest.raises(SystemExit, match='2'):
+      run_command(lambda wrong=wrong: prepare.main([*arguments, wrong]))
     error = capsys.readouterr().err
     assert error.startswith(f'error: {field}')
     assert error.count('\n') == 1

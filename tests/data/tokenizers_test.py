@@ -6,6 +6,7 @@ import tokenizers as hf
 from hypothesis import given
 from hypothesis import strategies as st
 
+from elas_jax.cli import run_command
 from elas_jax.data import tokenizers as our_tokenizers
 from elas_jax.data import train_tokenizer
 from elas_jax.data.packing import append_eos
@@ -193,7 +194,7 @@ def test_train_command_is_deterministic(make_data_config, corpus, tmp_path, caps
     output = tmp_path / 'new' / name
     arguments = [f'--path={config.path}', f'--cache_dir={config.cache_dir}']
     arguments += ['--source=text_files', '--vocab_size=300', f'--output={output}']
-    assert train_tokenizer.main(arguments) == 0
+    train_tokenizer.main(arguments)
     contents.append(output.read_text())
   assert contents[0] == contents[1]
   assert len(json.loads(contents[0])['model']['vocab']) == 300
@@ -203,10 +204,12 @@ def test_train_command_is_deterministic(make_data_config, corpus, tmp_path, caps
 
 def test_train_command_errors_are_one_line(tmp_path, capsys):
   output = f'--output={tmp_path}/x.json'
-  assert train_tokenizer.main(['--vocab_size=10', output]) == 2
+  with pytest.raises(SystemExit, match='2'):
+    run_command(lambda: train_tokenizer.main(['--vocab_size=10', output]))
   assert capsys.readouterr().err == 'error: --vocab_size=10: at least 257\n'
   missing = ['--source=text_files', f'--path={tmp_path}/missing', output]
-  assert train_tokenizer.main(missing) == 2
+  with pytest.raises(SystemExit, match='2'):
+    run_command(lambda: train_tokenizer.main(missing))
   error = capsys.readouterr().err
   assert error.startswith('error: data.path=')
   assert error.count('\n') == 1
