@@ -37,7 +37,7 @@ def dry_run(config: Config, jit_train_step: Callable) -> dict[str, float]:
   result |= {
     'parameter_bytes': _bytes(state.params),
     'optimizer_bytes': _bytes(state.opt_state),
-    'step_bytes': _step_bytes(config, mesh, state, jit_train_step(config, mesh)),
+    'step_bytes': step_bytes(config, mesh, state, jit_train_step(config, mesh)),
   }
   kind = jax.devices()[0].device_kind
   print(f'memory of each of {len(jax.devices())} devices ({kind}):')
@@ -70,7 +70,7 @@ def _bytes(tree: Any) -> int:
   )
 
 
-def _step_bytes(config: Config, mesh: jax.sharding.Mesh, state: Any, step: Any) -> int:
+def step_bytes(config: Config, mesh: jax.sharding.Mesh, state: Any, step: Any) -> int:
   """What the compiled step needs on one device besides its arguments."""
   rows, sharding = config.data.batch_size, batch_sharding(mesh)
   array = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.int32, sharding=sharding)

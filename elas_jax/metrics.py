@@ -45,7 +45,9 @@ def _commit() -> str:
     head = git('rev-parse', 'HEAD')
     if head.returncode:
       return 'unknown'
-    modified = git('status', '--porcelain', '--untracked-files=no').stdout.strip()
+    # Results are written while experiments run, and nothing is computed from them.
+    where = ('--untracked-files=no', '--', ':/', ':(exclude,top)experiments/results')
+    modified = git('status', '--porcelain', *where).stdout.strip()
   except OSError:  # no git on this machine
     return 'unknown'
   return head.stdout.strip() + ('-modified' if modified else '')
