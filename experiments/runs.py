@@ -1,0 +1,236 @@
+"""The runs behind the tables: their configs, where they live, whether they are finished.
+
+A run is known by the fingerprint of its config alone, so that tables which need the same
+run share it. Training is elas_jax.train.train, which continues a run that was stopped.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import pathlib
+import re
+from typing import Any
+
+import jax
+
+from configs.methods import METHODS
+from elas_jax.cli import load_config
+from elas_jax.config import Config, parse, to_json
+from elas_jax.errors import UserError
+from elas_jax.metrics import read_metrics
+from elas_jax.state import init_variables, parameter_count, state_from
+from elas_jax.train import train
+from elas_jax.workdir import MACHINE_FIELDS, write_text
+from experiments.published import SIZES
+from experiments.rates import base_rate, chosen_rate
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+  sizes: tuple[str, ...]
+  seeds: int
+  config: str  # FILE.py:ARGUMENT, with {size} and {method} to be filled in
+  fields: dict[str, Any]  # of every run
+  label: str  # stands in every table, plot and file of this scale
+
+
+PROXY = {
+  'train.steps': 600,
+  'checkpoint.every': 300,
+  'checkpoint.keep_latest': 1,
+  'checkpoint.keep_best': 0,
+  'eval.every': 600,
+  'eval.tokens': 0,  # the whole validation split
+  'eval.sample_tokens': 0,
+  'optimizer.b2': 0.95,
+}
+SMOKE = PROXY | {
+  'model.width': 32,
+  'model.layers': 2,
+  'model.feed_forward_width': 64,
+  'model.rank': 8,
+  'model.unroll': 1,
+  'data.sequence_length': 32,
+  'data.batch_size': 8,
+  'optimizer.projection_rank': 8,
+  'optimizer.restart_warmup_steps': 1,
+  'train.steps': 10,
+  'train.log_every': 5,
+  'checkpoint.every': 10,
+  'eval.every': 10,
+  'eval.tokens': 2048,
+}
+SCALES = {
+  'smoke': Scale(
+    sizes=('smoke',),
+    seeds=1,
+    config='configs/default.py:{method}',
+    fields=SMOKE,
+    label='SMOKE TEST, not a result: a few steps of a tiny model, to see that all runs',
+  ),
+  'proxy': Scale(
+    sizes=('proxy',),
+    seeds=3,
+    config='configs/default.py:{method}',
+    fields=PROXY,
+    label="PROXY, not the paper's scale: bytes of Python source, D 192, N 4, R 48, 600 "
+    'steps of 16 x 128; compare rows with each other, not with published values',
+  ),
+  'paper': Scale(
+    sizes=SIZES,
+    seeds=3,
+    config='configs/c4.py:{size},{method}',
+    fields={'eval.sample_tokens': 0},
+    label="the paper's scale: C4, configs/c4.py",
+  ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """A row of a table: a method, and what is different about it here."""
+
+  label: str
+  method: str
+  fields: dict[str, Any] = dataclasses.field(default_factory=dict)
+  published: dict[str, tuple] = dataclasses.field(default_factory=dict)  # by size
+  problem: str = ''  # why it cannot be run
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  seed: int
+  spec: str
+  flags: tuple[str, ...]
+  config: Config
+  workdir: pathlib.Path
+
+  @property
+  def command(self) -> str:
+    flags = ' '.join(self.flags)
+    return f'python -m elas_jax.train --config={self.spec} {flags} --workdir={self.workdir}'
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+  """What all runs of one call have in common."""
+
+  scale: str
+  overrides: tuple[str, ...]  # '--config.FIELD=VALUE'
+  runs: pathlib.Path
+  rates: pathlib.Path  # the result file of learning_rates, for the proxy
+
+  def flags(self, method: str, fields: dict[str, Any]) -> tuple[str, ...]:
+    """Overrides of the config file: of the scale, the caller's, then the row's."""
+    given = {flag.partition('=')[0]: flag for flag in self.overrides}
+    for name in fields:
+      if flag := given.get(f'--config.{name}'):
+        raise UserError(f'{flag}: this table sets {name} itself, row by row')
+    common = dict(SCALES[self.scale].fields)
+    if self.scale != 'paper':
+      if METHODS[method].get('optimizer.name') != 'loro':
+        common['optimizer.weight_decay'] = 0.1
+      rate = 'optimizer.learning_rate'
+      if rate not in fields and f'--config.{rate}' not in given:
+        smoke = self.scale == 'smoke'
+        common[rate] = base_rate(method) if smoke else chosen_rate(method, self.rates)
+    return tuple((_as_flags(common) | given | _as_flags(fields)).values())
+
+  def config(self, method: str, size: str, fields: dict[str, Any]) -> Config:
+    spec = SCALES[self.scale].config.format(size=size, method=method)
+    return parse(load_config(spec, self.flags(method, fields)))
+
+  def run(self, row: Row, size: str, seed: int) -> Run:
+    fields = row.fields | {'seed': seed}
+    config = self.config(row.method, size, fields)
+    model, optimizer = config.model, config.optimizer
+    # Read off the config, not the row: two tables must find the same folder.
+    name = f'{model.linear}-{model.feed_forward}-{optimizer.name}-seed{config.seed}'
+    return Run(
+      seed=seed,
+      spec=SCALES[self.scale].config.format(size=size, method=row.method),
+      flags=self.flags(row.method, fields),
+      config=config,
+      workdir=self.runs / self.scale / f'{name}-{fingerprint(config)}',
+    )
+
+
+def _as_flags(fields: dict[str, Any]) -> dict[str, str]:
+  return {f'--config.{name}': f'--config.{name}={value}' for name, value in fields.items()}
+
+
+def fingerprint(config: Config) -> str:
+  """Of every field that can change what a run computes."""
+  tree = json.loads(to_json(config))
+  for field in (*MACHINE_FIELDS, 'train.compilation_cache', 'train.tensorboard'):
+    section, name = field.split('.')
+    del tree[section][name]
+  return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def outcome(run: Run) -> dict[str, Any]:
+  """Where a run stands: 'finished' with its values, 'diverged' with the step, 'not run'."""
+  result = {'seed': run.seed, 'status': 'not run', 'command': run.command}
+  mark, config = run.workdir / 'diverged.json', run.workdir / 'config.json'
+  if not config.exists() or not _same(config, run.config):
+    return result
+  if mark.exists():
+    return result | {'status': 'diverged'} | json.loads(mark.read_text())
+  if not (run.workdir / 'metrics.jsonl').exists():
+    return result
+  about, lines = read_metrics(run.workdir)
+  values = {}
+  for line in lines:
+    if line['step'] == run.config.train.steps:
+      values |= line
+  if values.get('eval/loss') is None:
+    return result
+  # Of activations/NAME/LAYER only the mean over layers, activations/NAME.
+  chosen = re.compile('(eval|activations)/[^/]+')
+  values = {name: x for name, x in values.items() if chosen.fullmatch(name)}
+  done = {'status': 'finished', 'commit': about['commit'], 'device': about['device']}
+  return result | done | {'values': values}
+
+
+def _same(path: pathlib.Path, config: Config) -> bool:
+  try:
+    return fingerprint(parse(json.loads(path.read_text()))) == fingerprint(config)
+  except (UserError, json.JSONDecodeError):  # written by another version, or cut short
+    return False
+
+
+def execute(run: Run) -> None:
+  """Trains, or continues to; a divergence is written down and not tried again.
+
+  Raises UserError if a signal stopped the run.
+  """
+  try:
+    train(run.config, run.workdir)
+  except UserError as error:
+    found = re.match(r'training diverged at step (\d+)', str(error))
+    if not found:
+      raise
+    mark = {'step': int(found[1]), 'message': str(error)}
+    write_text(run.workdir / 'diverged.json', json.dumps(mark, indent=2) + '\n')
+    print(f'{error}; recorded, not tried again')
+  finally:
+    jax.clear_caches()  # the next run has other shapes; programs would pile up
+  if outcome(run)['status'] == 'not run':
+    raise UserError(f'{run.workdir}: stopped before its end; the same command continues')
+
+
+def tree_bytes(tree: Any) -> int:
+  return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+@functools.cache
+def footprint(config: Config) -> dict[str, int]:
+  """Parameters, and the exact bytes of what a run keeps from step to step."""
+  state = jax.eval_shape(lambda: state_from(config, init_variables(config)))
+  return {
+    'parameters': parameter_count(state.params),
+    'parameter_bytes': tree_bytes(state.params),
+    'buffer_bytes': tree_bytes(state.buffers),
+    'optimizer_bytes': tree_bytes(state.opt_state),
+  }

@@ -1,0 +1,57 @@
+"""ELAS by the rule that makes its activations 2:4: table 5 of ELAS, and two more rules.
+
+  python -m experiments.table5_rules --scale=smoke
+  python -m experiments.table5_rules --scale=proxy
+  python -m experiments.table5_rules --scale=paper --config.data.path=... (see table 1)
+
+Reproduces: top2 (the paper's naive), soft_weights and soft_activations at 60m to 1b;
+mvue and transposable are not in the paper. Rules that change the kept values have no
+exact backward pass by what is saved, and go straight through.
+Hardware: proxy two CPU cores, 15 runs of 600 steps, not yet timed, 3 of them table 1's;
+paper GPUs, not yet run on any.
+Expected: none yet.
+"""
+
+from elas_jax.cli import run_command
+from experiments import published, report
+from experiments.harness import Experiment, main
+from experiments.runs import Row, Setting
+
+BACKWARD = {
+  'top2': 'exact',
+  'mvue': 'straight_through',
+  'soft_weights': 'straight_through',
+  'soft_activations': 'straight_through',
+  'transposable': 'exact',
+}
+
+
+def rows(setting: Setting, size: str) -> list[Row]:
+  return [
+    Row(
+      rule,
+      'elas',
+      {'model.two_four_rule': rule, 'model.two_four_backward': backward},
+      published.RULES.get(rule, {}),
+    )
+    for rule, backward in BACKWARD.items()
+  ]
+
+
+EXPERIMENT = Experiment(
+  name='table5_rules',
+  title='ELAS by pruning rule (ELAS, table 5)',
+  rows=rows,
+  metrics=report.METRICS + report.ACTIVATIONS,
+  notes=(
+    'Backward pass: '
+    + ', '.join(f'{rule} {backward}' for rule, backward in BACKWARD.items())
+    + '.',
+    'Zeros, dropped mass and crowded groups are of the activations before pruning, in one '
+    'validation batch after the last step, as means over layers; dropped mass is what top2 '
+    'would drop, whatever the rule.',
+  ),
+)
+
+if __name__ == '__main__':
+  run_command(lambda: main(EXPERIMENT))

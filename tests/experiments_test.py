@@ -1,0 +1,399 @@
+"""The experiment harness: which runs a table needs, resumption, rendering, choices."""
+
+import dataclasses
+import json
+import math
+import pathlib
+
+import pytest
+
+from elas_jax import train as train_module
+from elas_jax.cli import run_command
+from elas_jax.config import to_json
+from elas_jax.errors import UserError
+from experiments import (
+  ablation_controls,
+  backward_recipes,
+  harness,
+  learning_rates,
+  published,
+  rates,
+  report,
+  runs,
+  table1_perplexity,
+  table4_warmup,
+  table5_rules,
+)
+from experiments.runs import Row, Setting
+
+PAIR = harness.Experiment(
+  name='pair',
+  title='A pair',
+  rows=lambda setting, size: [
+    Row('one', 'elas'),
+    Row('two', 'low_rank_relu2'),
+    Row('three', 'elas', problem='cannot be run'),
+  ],
+  conclude=lambda entries: report.gaps(entries, (('one', 'two'),)),
+)
+
+
+def setting_of(folder, *overrides, scale='smoke'):
+  return Setting(scale, overrides, folder / 'runs', folder / f'{scale}.json')
+
+
+def flags_of(folder, *more):
+  own = [f'--runs={folder / "runs"}', f'--results={folder / "results"}']
+  data = ['source=text_files', f'path={folder / "corpus"}', f'cache_dir={folder / "cache"}']
+  return [
+    '--scale=smoke',
+    *own,
+    *(f'--config.data.{flag}' for flag in (*data, 'processes=1')),
+    '--config.train.compilation_cache=',
+    *more,
+  ]
+
+
+def result_in(folder):
+  return json.loads((folder / 'results/pair/smoke.json').read_text())
+
+
+def values(bits):
+  return {
+    'eval/loss': 1.0,
+    'eval/bits_per_byte': bits,
+    'eval/perplexity': 10 * bits,
+    'eval/published_perplexity': 5 * bits,
+  }
+
+
+@pytest.fixture
+def calls(monkeypatch):
+  """Replaces the training by the files it would leave; returns the workdirs in order."""
+  trained = []
+
+  def fake(config, workdir):
+    trained.append(workdir)
+    workdir.mkdir(parents=True, exist_ok=True)
+    (workdir / 'config.json').write_text(to_json(config))
+    bits = 2.0 + config.seed / 5 + (config.model.feed_forward == 'relu2') / 10
+    lines = [{'run': {'commit': 'c' * 40, 'device': 'cpu'}}, {'step': 5, 'train/loss': 1.0}]
+    lines.append({'step': config.train.steps} | values(bits))
+    text = ''.join(json.dumps(line) + '\n' for line in lines)
+    (workdir / 'metrics.jsonl').write_text(text)
+
+  monkeypatch.setattr(runs, 'train', fake)
+  return trained
+
+
+def workdir(experiment, label, folder, seed=0):
+  setting = setting_of(folder)
+  (row,) = [r for r in experiment.rows(setting, 'smoke') if r.label == label]
+  return setting.run(row, 'smoke', seed).workdir
+
+
+def test_tables_share_runs_and_seeds_do_not(tmp_path):
+  same = {
+    workdir(table1_perplexity.EXPERIMENT, 'elas', tmp_path),
+    workdir(table4_warmup.EXPERIMENT, 'dense_1/10', tmp_path),
+    workdir(table5_rules.EXPERIMENT, 'top2', tmp_path),
+    workdir(backward_recipes.EXPERIMENT, 'exact', tmp_path),
+    workdir(ablation_controls.EXPERIMENT, 'elas', tmp_path),
+  }
+  assert len(same) == 1
+  assert workdir(table1_perplexity.EXPERIMENT, 'elas', tmp_path, seed=1) not in same
+  assert workdir(table5_rules.EXPERIMENT, 'mvue', tmp_path) not in same
+
+
+def test_fingerprint_leaves_the_machine_out(make_config):
+  config = make_config()
+  base = runs.fingerprint(config)
+  other = dataclasses.replace(config.data, cache_dir='elsewhere', prefetch=3)
+  assert runs.fingerprint(dataclasses.replace(config, data=other)) == base
+  other = dataclasses.replace(config.data, batch_size=4)
+  assert runs.fingerprint(dataclasses.replace(config, data=other)) != base
+
+
+@pytest.mark.parametrize('scale', runs.SCALES)
+@pytest.mark.parametrize(
+  'module',
+  [table1_perplexity, table4_warmup, table5_rules, backward_recipes, ablation_controls],
+)
+def test_every_run_of_every_table_has_a_config_that_can_run(module, scale, tmp_path):
+  experiment, setting = module.EXPERIMENT, setting_of(tmp_path, scale=scale)
+  chosen = {method: {'learning_rate': 0.5} for method in rates.BASE}
+  setting.rates.write_text(json.dumps({'summary': chosen}))
+  for size in experiment.sizes(scale)[:1]:
+    rows = experiment.rows(setting, size)
+    assert len({row.label for row in rows}) == len(rows)
+    for row in rows:
+      if not row.problem:
+        run = setting.run(row, size, 2)
+        assert run.config.seed == 2
+        assert (run.config.optimizer.learning_rate == 0.5) == (scale == 'proxy')
+
+
+def test_finished_runs_are_skipped(calls, tmp_path, capsys):
+  harness.main(PAIR, flags_of(tmp_path, '--only=one'))
+  assert len(calls) == 1
+  assert not result_in(tmp_path)['complete']
+  harness.main(PAIR, flags_of(tmp_path, '--seeds=2'))
+  assert len(calls) == len(set(calls)) == 4
+  assert '4 runs, 1 of them done already' in capsys.readouterr().out
+  harness.main(PAIR, flags_of(tmp_path, '--seeds=2'))
+  assert len(calls) == 4
+  result = result_in(tmp_path)
+  assert result['complete']
+  (found,) = result['summary']
+  assert found['seeds'] == [0, 1]
+  assert found['mean']['eval/bits_per_byte'] == pytest.approx(-0.1)
+  assert result['rows'][2]['problem'] == 'cannot be run'
+  assert f'--workdir={calls[0]}' in result['rows'][0]['runs'][0]['command']
+  assert '--config.seed=0' in result['rows'][0]['runs'][0]['command']
+
+
+@pytest.mark.parametrize('damage', ['metrics', 'config', 'no evaluation'])
+def test_an_incomplete_run_is_trained_again(calls, tmp_path, damage):
+  harness.main(PAIR, flags_of(tmp_path, '--only=one'))
+  path = calls[0] / ('config.json' if damage == 'config' else 'metrics.jsonl')
+  if damage == 'metrics':
+    path.unlink()
+  elif damage == 'config':
+    path.write_text(path.read_text().replace('"rank": 8', '"rank": 4'))
+  else:
+    path.write_text('\n'.join(path.read_text().splitlines()[:2]) + '\n')
+  harness.main(PAIR, flags_of(tmp_path, '--only=one'))
+  assert calls[0] == calls[1]
+
+
+def test_a_diverged_run_is_recorded_and_not_tried_again(monkeypatch, tmp_path):
+  tries = []
+
+  def diverge(config, workdir):
+    tries.append(workdir)
+    workdir.mkdir(parents=True)
+    (workdir / 'config.json').write_text(to_json(config))
+    raise UserError('training diverged at step 7: loss=nan, grad_norm=1.0; no checkpoint')
+
+  monkeypatch.setattr(runs, 'train', diverge)
+  for _ in range(2):
+    harness.main(PAIR, flags_of(tmp_path))
+  assert len(tries) == 2  # one of each row
+  result = result_in(tmp_path)
+  assert result['complete']
+  assert result['rows'][0]['runs'][0]['step'] == 7
+  assert '| seed 0 at step 7 |' in report.markdown(result)
+
+
+def test_other_errors_are_not_divergences(monkeypatch, tmp_path):
+  def fail(config, workdir):
+    raise UserError('no space left')
+
+  monkeypatch.setattr(runs, 'train', fail)
+  with pytest.raises(UserError, match='no space left'):
+    harness.main(PAIR, flags_of(tmp_path))
+
+
+def test_a_stopped_run_is_continued(monkeypatch, corpus, tmp_path, capsys):
+  class Stop:
+    def __enter__(self):
+      return lambda step: step == 6
+
+    def __exit__(self, *error):
+      pass
+
+  with monkeypatch.context() as patch:
+    patch.setattr(train_module, 'stop_signals', Stop)
+    with pytest.raises(UserError, match='the same command continues'):
+      harness.main(PAIR, flags_of(tmp_path, '--only=two'))
+  assert [r['status'] for r in result_in(tmp_path)['rows'][1]['runs']] == ['not run']
+  capsys.readouterr()
+  harness.main(PAIR, flags_of(tmp_path, '--only=two'))
+  assert 'continuing after step 6' in capsys.readouterr().out
+  result = result_in(tmp_path)
+  (run,) = result['rows'][1]['runs']
+  assert run['status'] == 'finished'
+  assert run['values'].keys() >= {'activations/dropped_mass', 'eval/published_perplexity'}
+  assert 'activations/dropped_mass/0' not in run['values']
+  assert (tmp_path / 'results/pair/smoke.png').stat().st_size > 1000
+
+
+def test_mean_and_spread_by_hand():
+  entry = lambda label, numbers: {
+    'label': label,
+    'size': 's',
+    'runs': [
+      {'seed': seed, 'status': 'finished', 'values': values(bits)}
+      for seed, bits in enumerate(numbers)
+    ],
+  }
+  entries = [entry('a', (2.0, 2.2, 2.4)), entry('b', (1.9, 2.3, 2.1))]
+  mean, std = report.spread(entries[0]['runs'])
+  assert mean['eval/bits_per_byte'] == pytest.approx(2.2)
+  assert std['eval/bits_per_byte'] == pytest.approx(0.2)
+  assert report.spread(entries[0]['runs'][:1])[1] == {}
+  (found,), (line,) = report.gaps(entries, (('a', 'b'),))
+  assert found['mean']['eval/bits_per_byte'] == pytest.approx(0.1)
+  assert found['std']['eval/bits_per_byte'] == pytest.approx(0.2)
+  assert line == (
+    'a - b (s): bits per byte +0.1000 ± 0.2000; perplexity +1.000 ± 2.000; perplexity, '
+    'published convention +0.500 ± 1.000 (paired, seeds 0, 1, 2)'
+  )
+  entries[1]['runs'][0]['status'] = 'diverged'
+  (found,), _ = report.gaps(entries, (('a', 'b'),))
+  assert found['seeds'] == [1, 2]
+  assert found['mean']['eval/bits_per_byte'] == pytest.approx(0.1)
+
+
+def test_markdown_is_as_recorded():
+  finished = [
+    {'seed': seed, 'status': 'finished', 'commit': 'a' * 40, 'values': values(bits)}
+    for seed, bits in enumerate((2.0, 2.2, 2.4))
+  ]
+  mean, std = report.spread(finished)
+  row = {'label': 'elas', 'method': 'elas', 'size': 'proxy', 'problem': ''}
+  row['published'] = [{'size': '60m', 'value': '34.12', 'source': 'ELAS', 'mark': 'S'}]
+  row['runs'] = [*finished, {'seed': 3, 'status': 'diverged', 'step': 178}]
+  row |= {'mean': mean, 'std': std, 'parameters': 1234567, 'learning_rate': 0.008}
+  row |= {'parameter_bytes': 2_000_000, 'buffer_bytes': 500_000}
+  row['optimizer_bytes'] = 4_000_000
+  result = {'title': 'A table', 'scale': 'proxy', 'label': runs.SCALES['proxy'].label}
+  result |= {'complete': True, 'command': 'python -m experiments.a', 'overrides': []}
+  result |= {'run': {'time': 'now', 'versions': {'jax': '0.0'}}, 'machine': '2 cores'}
+  result |= {'metrics': report.METRICS[:1], 'text': ['a gap'], 'rows': [row]}
+  lines = report.markdown(result).splitlines()
+  assert lines[0] == '# A table'
+  assert lines[2].startswith("**Scale: PROXY, not the paper's scale")
+  assert lines[4:7] == [
+    '| row | published C4 perplexity | bits per byte | parameters | parameters + optimiser '
+    '| learning rate | non-finite loss |',
+    '|---|---|---|---|---|---|---|',
+    '| elas | 60m 34.12 [S] | 2.2000 ± 0.2000 (3 of 4 seeds) | 1,234,567 | 6.50 MB | 0.008 '
+    '| seed 3 at step 178, none in 3 runs |',
+  ]
+  assert lines[8] == '- a gap'
+  assert '- Published: ELAS [S] for elas.' in lines
+  assert 'Runs at commit aaaaaaaaaaaa.' in lines[-1]
+  assert 'Incomplete' not in '\n'.join(lines)
+  assert '**Incomplete' in report.markdown(result | {'complete': False})
+
+
+def test_published_numbers_are_well_formed():
+  from configs.methods import METHODS
+  from pallas_kernels.two_four import RULES
+
+  assert set(published.PERPLEXITY) <= set(METHODS)
+  assert set(published.RULES) <= set(RULES)
+  for table in (published.PERPLEXITY, published.WARMUP, published.RULES):
+    for sizes in table.values():
+      assert set(sizes) <= set(published.SIZES)
+      for cell in (cell for cells in sizes.values() for cell in cells):
+        assert cell.mark in published.MARKS
+        assert cell.source
+        assert math.isnan(cell.value) or 10 < cell.value < 150
+  # ELAS trained with 1000 dense steps and top2 is the same entry in its three tables.
+  elas = published.PERPLEXITY['elas']
+  assert published.RULES['top2'] == elas
+  assert published.WARMUP[1000]['130m'] == elas['130m']
+  assert 'sltrain' not in published.PERPLEXITY
+  assert set(published.PERPLEXITY['cola']) == {'1b'}
+  assert set(published.PERPLEXITY['loro']) == {'130m'}
+
+
+@pytest.mark.parametrize(
+  'flags, words',
+  [
+    (['--scale=huge'], '--scale=huge: must be one of smoke, proxy, paper'),
+    (['--only=one,four'], "no row 'four'; there are elas, low_rank_relu2, one"),
+    (['--seeds=0'], '--seeds=0: must be at least 1'),
+    (['--config.model.rnak=3'], 'did you mean model.rank'),
+    (['--config.seed=3'], '--config.seed=3: this table sets seed itself'),
+    (['--scale=proxy'], 'first run python -m experiments.learning_rates --scale=proxy'),
+  ],
+)
+def test_a_bad_command_line_is_one_line(flags, words, calls, tmp_path, capsys):
+  with pytest.raises(SystemExit) as end:
+    run_command(lambda: harness.main(PAIR, flags_of(tmp_path, *flags)))
+  assert end.value.code == 2
+  error = capsys.readouterr().err
+  assert words in error
+  assert error.count('\n') == 1
+  assert not calls
+
+
+def test_results_of_other_overrides_are_not_written_over(calls, tmp_path):
+  harness.main(PAIR, flags_of(tmp_path))
+  with pytest.raises(UserError, match='other overrides.*--results=DIR'):
+    harness.main(PAIR, flags_of(tmp_path, '--config.model.layers=1'))
+
+
+def test_smoke_results_are_not_among_the_results(calls, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / 'configs').symlink_to(pathlib.Path(runs.__file__).parents[1] / 'configs')
+  harness.main(PAIR, ['--scale=smoke'])
+  assert (tmp_path / 'runs/experiments/smoke/results/pair/smoke.md').exists()
+  assert not (tmp_path / 'experiments').exists()
+
+
+@pytest.mark.parametrize(
+  'length, exists', [(4, True), (16, True), (32, True), (512, False)]
+)
+def test_equal_footprint_rank_is_that_of_brute_force(length, exists, tmp_path):
+  setting = setting_of(
+    tmp_path, f'--config.data.sequence_length={length}', '--config.data.batch_size=2'
+  )
+  elas, control = (setting.config(m, 'smoke', {}) for m in ('elas', 'loro_relu2'))
+  count = ablation_controls.training_bytes
+  # By hand: float32 h and y, against half of that for z and a bit for each entry.
+  entries = 2 * 2 * length * 64
+  both = [runs.footprint(dataclasses.replace(c, seed=0)) for c in (elas, control)]
+  kept = [x['parameter_bytes'] + x['optimizer_bytes'] for x in both]
+  assert count(elas) == kept[0] + entries * 2 + entries // 8
+  assert count(control) == kept[1] + entries * 8
+  fits = [
+    rank
+    for rank in range(1, elas.model.rank + 1)
+    if count(ablation_controls.with_rank(control, rank)) <= count(elas)
+  ]
+  assert bool(fits) == exists
+  found = ablation_controls.equal_footprint_rank(elas, control)
+  assert found == max(fits, default=0)
+  row = ablation_controls.equal_footprint(setting, 'smoke')
+  if exists:
+    assert row.fields == {'model.rank': found, 'optimizer.lazy_scale': found / 32}
+  else:
+    assert 'no rank fits' in row.problem
+
+
+def test_rate_is_that_of_the_lowest_bits(tmp_path):
+  def entry(method, rate, bits, status='finished'):
+    runs = [{'status': status}]
+    mean = {'eval/bits_per_byte': bits} if status == 'finished' else {}
+    fields = {'optimizer.learning_rate': rate}
+    return {'method': method, 'fields': fields, 'runs': runs, 'mean': mean}
+
+  grid = [entry('cola', 1e-3, 2.5), entry('cola', 2e-3, 2.4), entry('cola', 4e-3, 2.6)]
+  edge = [entry('elas', 1e-3, 2.5), entry('elas', 2e-3, 0, 'diverged')]
+  unknown = [entry('loro', 1e-3, 2.5), entry('loro', 2e-3, 0, 'not run')]
+  chosen, lines = learning_rates.conclude(grid + edge + unknown)
+  assert chosen == {
+    'cola': {'learning_rate': 2e-3, 'at_the_edge_of_the_grid': False},
+    'elas': {'learning_rate': 1e-3, 'at_the_edge_of_the_grid': True},
+  }
+  assert lines == ['cola: 0.002', 'elas: 0.001, at the edge of the grid']
+  path = tmp_path / 'proxy.json'
+  path.write_text(json.dumps({'summary': chosen}))
+  assert rates.chosen_rate('cola_m', path) == 2e-3
+  with pytest.raises(UserError, match='no learning rate of loro; first run python -m'):
+    rates.chosen_rate('loro', path)
+
+
+def test_learning_rates_are_tried_on_a_quarter_of_the_steps(tmp_path):
+  setting = setting_of(tmp_path, scale='proxy')  # no file of rates is needed
+  rows = learning_rates.rows(setting, 'proxy')
+  assert len(rows) == 3 * len(rates.BASE)
+  tried = [row.fields['optimizer.learning_rate'] for row in rows if row.method == 'elas']
+  assert tried == [4e-3, 8e-3, 16e-3]
+  assert {row.fields['train.steps'] for row in rows} == {150}
+  with pytest.raises(UserError, match='must be proxy or smoke'):
+    learning_rates.rows(setting_of(tmp_path, scale='paper'), '60m')
