@@ -98,7 +98,7 @@ def base() -> ConfigDict:
   config.data.prefetch = 8
 
   config.train = ConfigDict()
-  config.train.steps = 800
+  config.train.steps = 700
   config.train.accumulation = 1
   config.train.z_loss = 0.0
   config.train.log_every = 50
@@ -138,12 +138,12 @@ def base() -> ConfigDict:
   config.mesh.tensor = 1
 
   config.checkpoint = ConfigDict()
-  config.checkpoint.every = 400
+  config.checkpoint.every = 350
   config.checkpoint.keep_latest = 2
   config.checkpoint.keep_best = 1
 
   config.eval = ConfigDict()
-  config.eval.every = 400
+  config.eval.every = 350
   config.eval.tokens = 0
   config.eval.batch_size = 32
   config.eval.prompt = 'def '

@@ -32,11 +32,22 @@ CURVES = (
     (('train/tokens_per_second', 'training'),),
     False,
   ),
+  (
+    'activations.png',
+    'Squared-ReLU activations, mean over layers',
+    (
+      ('activations/zero_fraction', 'zeros before pruning'),
+      ('activations/dropped_mass', 'mass that 2:4 drops'),
+      ('activations/crowded_groups', 'groups with more than two non-zeros'),
+      ('activations/flip_rate', 'flips in one step'),
+    ),
+    False,
+  ),
 )
 
 
 def plot_run(workdir: str | pathlib.Path) -> list[pathlib.Path]:
-  """Writes workdir/plots/*.png and returns their paths."""
+  """Writes workdir/plots/*.png, those that have data, and returns their paths."""
   matplotlib.use('Agg')  # no display needed
   import matplotlib.pyplot as plt
 
@@ -50,14 +61,17 @@ def plot_run(workdir: str | pathlib.Path) -> list[pathlib.Path]:
       points = [(x['step'], x[metric]) for x in lines if x.get(metric) is not None]
       if points:
         # A line through a single point would not show.
-        marker = 'o' if metric.startswith('eval/') or len(points) == 1 else None
+        few = not metric.startswith('train/') or len(points) == 1
+        marker = 'o' if few else None
         axes.plot(*zip(*points), marker=marker, markersize=4, label=label)
+    if not axes.lines:
+      plt.close(figure)
+      continue
     if logarithmic:
       axes.set_yscale('log')
     axes.set(title=title, xlabel='step')
     axes.grid(alpha=0.3)
-    if axes.lines:
-      axes.legend()
+    axes.legend()
     paths.append(folder / file)
     figure.savefig(paths[-1], dpi=130)
     plt.close(figure)

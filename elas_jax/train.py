@@ -278,7 +278,7 @@ def report(
   if jax.process_index():
     return {}
   _, lines = read_metrics(workdir)
-  plots = plot_run(workdir)
+  plot_run(workdir)
   evaluations = [line for line in lines if 'eval/loss' in line]
   whole = jax.process_count() == 1  # else the others would have to take part
   if whole and int(state.step) == config.train.steps and config.eval.sample_tokens:
@@ -297,7 +297,7 @@ def report(
     last = evaluations[-1]
     scores = f'perplexity {last["eval/perplexity"]:.4f}, bits per byte '
     print(f'validation at step {last["step"]}: {scores}{last["eval/bits_per_byte"]:.4f}')
-  print(f'plots        {plots[0].parent}/*.png\nmetrics      {workdir}/metrics.jsonl')
+  print(f'plots        {workdir}/plots/*.png\nmetrics      {workdir}/metrics.jsonl')
   print(f'checkpoint   {workdir}/checkpoints/{int(state.step)}')
   return evaluations[-1] if evaluations else {}
 

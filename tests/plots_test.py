@@ -14,20 +14,22 @@ TRAIN = {
   'train/learning_rate': 0.0,  # the first of a warm-up from zero, on a logarithmic axis
   'train/tokens_per_second': 1e4,
 }
+OF_TRAIN = {'loss.png', 'bits_per_byte.png', 'optimizer.png', 'speed.png'}
 EVAL = {'eval/loss': 3.1, 'eval/bits_per_byte': 4.1}
 
 
 @pytest.mark.parametrize(
-  'lines',
+  'lines, expected',
   [
-    [],
-    [TRAIN],
-    [TRAIN, TRAIN | EVAL | {'train/learning_rate': 1e-3}],
-    [TRAIN, TRAIN | {'train/loss': float('nan')}],
-    [EVAL],
+    ([], set()),
+    ([TRAIN], OF_TRAIN),
+    ([TRAIN, TRAIN | EVAL | {'train/learning_rate': 1e-3}], OF_TRAIN),
+    ([TRAIN, TRAIN | {'train/loss': float('nan')}], OF_TRAIN),
+    ([EVAL], {'loss.png', 'bits_per_byte.png'}),
+    ([TRAIN, EVAL | {'activations/flip_rate': 0.1}], OF_TRAIN | {'activations.png'}),
   ],
 )
-def test_plots_are_written(tmp_path, lines):
+def test_plots_are_written(tmp_path, lines, expected):
   writer = MetricsWriter(tmp_path, 0, False)
   for number, values in enumerate(lines):
     writer.write(number + 1, values)
@@ -35,7 +37,7 @@ def test_plots_are_written(tmp_path, lines):
   paths = plot_run(tmp_path)
   assert sorted(paths) == sorted((tmp_path / 'plots').iterdir())
   names = {path.name for path in paths}
-  assert names == {'loss.png', 'bits_per_byte.png', 'optimizer.png', 'speed.png'}
+  assert names == expected
   for path in paths:
     pixels = image.imread(path)
     assert pixels.shape[0] > 300
