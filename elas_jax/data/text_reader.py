@@ -97,7 +97,9 @@ def read_documents(name: str, path: pathlib.Path) -> Iterator[Document]:
   A file that breaks off (a truncated archive, say) gives its good lines and then one
   bad record.
   """
-  if path.name.endswith(JSON_LINES):
+  if path.exists() and not path.is_file():  # a pipe would be waited for
+    yield Document(name, None, 'not a regular file')
+  elif path.name.endswith(JSON_LINES):
     yield from _read_json_lines(name, path)
   else:
     yield _read_plain(name, path)

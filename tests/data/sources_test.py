@@ -1,5 +1,6 @@
 import gzip
 import json
+import os
 import pathlib
 import sysconfig
 
@@ -181,6 +182,7 @@ def test_broken_archive_among_good_files(make_data_config, tmp_path, kind, damag
 
 def test_unreadable_files_are_counted(make_data_config, corpus, tmp_path, monkeypatch):
   (tmp_path / 'corpus' / 'dangling.txt').symlink_to(tmp_path / 'nowhere')
+  os.mkfifo(tmp_path / 'corpus' / 'pipe.txt')
   write(tmp_path / 'corpus', 'latin.txt', b'\xe9')
   write(tmp_path / 'corpus', 'huge.txt', b'x' * 5000)
   monkeypatch.setattr(text_reader, 'MAX_DOCUMENT_BYTES', 4000)
@@ -188,6 +190,7 @@ def test_unreadable_files_are_counted(make_data_config, corpus, tmp_path, monkey
   assert sorted(both(source)) == sorted(corpus.values())
   messages = '\n'.join(source.report.messages)
   assert 'dangling.txt: No such file' in messages
+  assert 'pipe.txt: not a regular file' in messages
   assert 'latin.txt: not UTF-8 at byte 0' in messages
   assert 'huge.txt: 5000 bytes' in messages
   # The report is part of the cache.
