@@ -39,8 +39,9 @@ def get_config(arg: str = '') -> ConfigDict:
   config.model.two_four_dense_steps = steps // 10
   if arg in ('loro', 'loro_relu2', 'elas'):
     config.optimizer.learning_rate = 8e-3  # lazy steps take R / D of it
-  config.optimizer.exact_every = steps // 5
-  config.optimizer.projection_every = steps // 10
+    config.optimizer.exact_every = steps // 5
+  if arg == 'galore':
+    config.optimizer.projection_every = steps // 10
   if arg == 'relora':
     config.optimizer.merge_every = steps // 5
     config.optimizer.restart_every = steps // 5

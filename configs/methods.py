@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 LOW_RANK = {'model.linear': 'low_rank'}
 RELU2 = {'model.feed_forward': 'relu2'}
 # LORO, ICLR 2025: lazy steps of R / D, all moments reset and 5 steps of warm-up each time.
+# Its own cosine is displaced by the warm-up; this one is not.
 LORO = LOW_RANK | {
   'optimizer.name': 'loro',
   'optimizer.schedule': 'cosine_restarts',
@@ -30,7 +31,8 @@ METHODS = {
   'low_rank_relu2': LOW_RANK | RELU2,
   # frozen random weights plus trained factors (arXiv 2106.09685)
   'lora': LORA,
-  # lora whose factors are merged and started anew (arXiv 2307.05695)
+  # lora whose factors are merged and started anew (arXiv 2307.05695), from the first step:
+  # without the dense warm start of the paper
   'relora': LORA
   | {
     'optimizer.merge_every': 5_000,
@@ -67,7 +69,7 @@ def apply(config: ConfigDict, method: str) -> None:
     config[section][field] = value
   if method in ('loro', 'loro_relu2', 'elas'):
     config.optimizer.lazy_scale = config.model.rank / config.model.width
-    # Adam starts anew after each exact step, and the learning rate with it.
+    # Adam starts anew after each exact step, and behind the warm-up so does the rate.
     config.optimizer.restart_every = config.optimizer.get_ref('exact_every')
   config.optimizer.projection_rank = config.model.rank
 

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from elas_jax.config import Config
+from elas_jax.config import Config, at_step
 from elas_jax.flops import flops_per_token
 from elas_jax.optim.groups import path_name
 from elas_jax.sharding import batch_sharding, make_mesh
@@ -37,7 +37,10 @@ def dry_run(config: Config, jit_train_step: Callable) -> dict[str, float]:
   result |= {
     'parameter_bytes': _bytes(state.params),
     'optimizer_bytes': _bytes(state.opt_state),
-    'step_bytes': step_bytes(config, mesh, state, jit_train_step(config, mesh)),
+    'step_bytes': max(
+      step_bytes(config, mesh, state, jit_train_step(config, mesh, now))
+      for now in {at_step(config, 1), at_step(config, config.train.steps)}
+    ),
   }
   kind = jax.devices()[0].device_kind
   print(f'memory of each of {len(jax.devices())} devices ({kind}):')
@@ -46,7 +49,8 @@ def dry_run(config: Config, jit_train_step: Callable) -> dict[str, float]:
   print(f'  training step        {result["step_bytes"] / 1e9:>13.3f} GB')
   print(
     '  The last is for gradients and activations, as compiled for this kind of device; '
-    'train.accumulation and model.remat lower it.'
+    'train.accumulation and model.remat lower it. With a dense warm-up it is the larger '
+    'of both phases.'
   )
   return result
 

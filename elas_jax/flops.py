@@ -25,15 +25,24 @@ def flops_per_token(config: ModelConfig, params: Any, sequence_length: int) -> f
 
   6 per entry of every matrix that multiplies activations (low-rank factors count as
   they are, a tied embedding counts once, as the head) plus 12 N H K L for attention,
-  which ignores the causal half (arXiv 2204.02311, appendix B). Recomputation under
-  remat does not count: this is what the model needs, not what the hardware does.
+  which ignores the causal half (arXiv 2204.02311, appendix B). Lora's frozen kernels
+  count 4, having no gradient; sltrain multiplies by the whole W that it forms, so its I O
+  entries count and not the factors. Recomputation under remat and the forming of that W
+  do not count: this is what the model needs, not what the hardware does. Nor does 2:4
+  lower it.
   """
-  matrices = 0
-  for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-    name = path_name(path)
+  matrices, frozen = 0, config.linear == 'lora'
+  flat = jax.tree_util.tree_leaves_with_path(params)
+  leaves = {path_name(path): leaf for path, leaf in flat}
+  for name, leaf in leaves.items():
     if name.endswith('norm/scale') or (name == 'embedding' and not config.tied_head):
       continue
-    matrices += leaf.size
+    if config.linear == 'sltrain' and name.startswith('layers/'):
+      if name.endswith('/a'):  # (N, I, R), beside b (N, R, O)
+        matrices += leaf.size // leaf.shape[-1] * leaves[name[:-1] + 'b'].shape[-1]
+      continue
+    share = 2 / 3 if frozen and name.endswith('/kernel') else 1
+    matrices += share * leaf.size
   return 6 * matrices + 12 * config.layers * config.width * sequence_length
 
 

@@ -32,19 +32,23 @@ class ActivationProbe:
     self._kept = self._step = None
 
   def measure(self, config: Config, step: int, variables: Any) -> dict[str, float]:
-    if not config.model.feed_forward.startswith('relu2'):
+    model = config.model
+    if not model.feed_forward.startswith('relu2') or model.feed_forward_width % 4:
       return {}
-    values, self._kept = _statistics(config.model, variables, self._batch)
+    values, self._kept = _statistics(model, variables, self._batch)
     self._step = step
     return _by_layer(values)
 
-  def flips(self, config: Config, step: int, variables: Any) -> dict[str, float]:
-    """Nothing unless `measure` was called after the step before."""
-    if self._step is None or step != self._step + 1:
-      return {}
+  def due(self, step: int) -> bool:
+    """Whether `measure` has looked at the step before."""
+    return self._step is not None and step == self._step + 1
+
+  def flips(self, config: Config, variables: Any) -> dict[str, float]:
     _, kept = _statistics(config.model, variables, self._batch)
-    flipped, self._kept, self._step = (kept ^ self._kept).mean(axis=(1, 2)), None, None
-    return _by_layer({'flip_rate': flipped})
+    flipped = (kept ^ self._kept).sum(axis=(1, 2), dtype=jnp.float32)
+    entries = self._batch['valid'].sum() * kept.shape[-1]
+    self._kept = self._step = None
+    return _by_layer({'flip_rate': flipped / jnp.maximum(entries, 1)})
 
   @functools.cached_property
   def _batch(self) -> dict[str, jax.Array]:
@@ -52,7 +56,7 @@ class ActivationProbe:
     rows = -(-TOKENS // self._config.data.sequence_length // ways) * ways
     batches = eval_batches(
       self._validation,
-      batch_size=max(rows, ways),
+      batch_size=rows,
       process_index=jax.process_index(),
       process_count=jax.process_count(),
       max_tokens=TOKENS,
@@ -69,7 +73,9 @@ def _statistics(model: ModelConfig, variables: Any, batch: Any) -> tuple[dict, j
     mutable=[ACTIVATIONS],
   )
   (y_NxTxF,) = jax.tree.leaves(kept)
-  return activation_statistics(y_NxTxF)
+  L = batch['tokens'].shape[1] - 1
+  valid_T = (jnp.arange(L)[None, :] < batch['valid'][:, None]).reshape(-1)
+  return activation_statistics(y_NxTxF, valid_T)
 
 
 def _by_layer(values: dict[str, jax.Array]) -> dict[str, float]:

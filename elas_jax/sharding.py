@@ -10,7 +10,8 @@ from typing import Any
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from elas_jax.config import Config, check_devices
+from elas_jax.config import Config
+from elas_jax.config_checks import check_devices
 from elas_jax.errors import UserError
 from elas_jax.optim.groups import match, path_name
 

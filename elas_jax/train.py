@@ -170,8 +170,6 @@ def run_steps(
   state = starting_state(config, mesh, checkpoints, batches)
   start, steps = int(state.step), config.train.steps
   probe = ActivationProbe(config, data.validation, mesh)
-  if start and start % config.eval.every == 0:  # the flips of the next step need it
-    probe.measure(at_step(config, start), start, state.variables)
   log = Log(
     MetricsWriter(workdir, start, config.train.tensorboard),
     SCHEDULES[config.optimizer.schedule](config.optimizer, steps),
@@ -195,6 +193,8 @@ def run_steps(
       checkpoints.save(state, batches, *saved, loss)
 
   with contextlib.closing(log), contextlib.closing(trace), jax.set_mesh(mesh):
+    if start and start % config.eval.every == 0:  # the flips of the next step need it
+      probe.measure(at_step(config, start), start, state.variables)
     for step in range(start + 1, steps + 1):
       trace.before(step)
       with log.waiting():
@@ -203,7 +203,9 @@ def run_steps(
       state, metrics = step_functions(now)(state, put_batch(batch, mesh))
       log.push(step, metrics)
       trace.after(step, state)
-      if flips := probe.flips(now, step, state.variables):
+      if probe.due(step):
+        with log.pause():
+          flips = probe.flips(now, state.variables)
         log.write(step, flips)
       stopping, loss = stop(step), None
       if stopping:
@@ -211,9 +213,8 @@ def run_steps(
       if step == steps or step % config.eval.every == 0:
         with log.pause():
           values = evaluate(now, state.variables, data.validation, mesh)
+          values |= probe.measure(now, step, state.variables)
         log.write(step, values)
-        if measured := probe.measure(now, step, state.variables):
-          log.write(step, measured)
         loss = values['eval/loss']
         if not math.isfinite(loss):
           raise NonFinite(f'step {step}: eval/loss={loss}')

@@ -29,7 +29,18 @@ MAY_CHANGE = (
   'train.compilation_cache',
 )
 # These follow from train.steps by default.
-PHASES = ('optimizer.warmup_steps', 'optimizer.decay_steps', 'optimizer.constant_steps')
+PHASES = tuple(
+  f'optimizer.{name}'
+  for name in (
+    'warmup_steps',
+    'decay_steps',
+    'constant_steps',
+    'exact_every',
+    'projection_every',
+    'merge_every',
+    'restart_every',
+  )
+) + ('model.two_four_dense_steps',)
 MAY_CHANGE_SECTIONS = ('mesh', 'checkpoint', 'eval', 'profile_steps', 'restore')
 MACHINE_FIELDS = (
   'data.cache_dir',

@@ -7,7 +7,8 @@ import pathlib
 import pytest
 
 from configs import c4, default, methods, text
-from elas_jax.config import at_step, check_devices, parse, profile_window, to_json
+from elas_jax.config import at_step, parse, profile_window, to_json
+from elas_jax.config_checks import check_devices
 from elas_jax.errors import UserError
 
 CONFIGS = (
@@ -178,6 +179,13 @@ def test_profile_window():
       {'model.two_four_backward': 'split', 'data.sequence_length': 126},
       'data.sequence_length=126: must be a multiple of 4',
     ),
+    ('elas', {'model.two_four_rule': 'transposable'}, "model.two_four_rule='transposable'"),
+    (
+      'elas',
+      {'model.two_four_dense_steps': 700},
+      'model.two_four_dense_steps=700: must be below train.steps=700',
+    ),
+    ('low_rank', {'optimizer.name': 'galore'}, "optimizer.name='galore': needs"),
     ('full', {'optimizer.name': 'loro'}, "optimizer.name='loro': needs model.linear="),
     ('loro', {'optimizer.weight_decay': 0.1}, 'optimizer.weight_decay=0.1: must be 0'),
     ('loro', {'model.kv_heads': 1, 'model.rank': 49}, 'model.rank=49: must be at most 48'),

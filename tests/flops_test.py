@@ -29,6 +29,13 @@ HEAD = 32 * 257
     ),
     # W = B A^T: (inputs + outputs) x R.
     ({'model.linear': 'low_rank'}, 2 * 8 * (4 * (32 + 32) + 2 * (32 + 64))),
+    # The frozen kernels have no gradient: 4 of 6.
+    (
+      {'model.linear': 'lora'},
+      2 * 8 * (4 * (32 + 32) + 2 * (32 + 64)) + 2 * (4 * 32 * 32 + 2 * 32 * 64) * 4 / 6,
+    ),
+    # Multiplies by the whole W.
+    ({'model.linear': 'sltrain'}, 2 * (4 * 32 * 32 + 2 * 32 * 64)),
   ],
 )
 @pytest.mark.parametrize('tied', [False, True])
@@ -39,7 +46,8 @@ def test_flops_per_token(make_config, overrides, matrices, tied):
   params = abstract_variables(config)['params']
   # The embedding looks up a row; its matrix multiplies only where it is the head too.
   expected = 6 * (matrices + HEAD) + ATTENTION
-  assert flops_per_token(config.model, params, sequence_length=32) == expected
+  actual = flops_per_token(config.model, params, sequence_length=32)
+  assert actual == pytest.approx(expected, rel=1e-9)
 
 
 def test_peak_is_that_of_all_devices_or_unknown(monkeypatch):

@@ -7,8 +7,6 @@ import jax.numpy as jnp
 from elas_jax.config import ModelConfig
 from elas_jax.ops import linear as ops
 
-kaiming_uniform = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
-
 
 class CoLA(nn.Module):
   """y = silu(x A) B^T (arXiv 2502.10940); both ~ normal(0, R^(-1/4) (I + O)^(-1/4))."""
@@ -39,7 +37,7 @@ class LoRA(nn.Module):
     c, I = self.config, x.shape[-1]
     start = nn.initializers.normal(c.init_std)
     w_IxO = self.param('kernel', start, (I, self.features), c.param_dtype)
-    a_IxR = self.param('a', kaiming_uniform, (I, c.rank), c.param_dtype)
+    a_IxR = self.param('a', ops.kaiming_uniform, (I, c.rank), c.param_dtype)
     zeros = nn.initializers.zeros
     b_RxO = self.param('b', zeros, (c.rank, self.features), c.param_dtype)
     return ops.low_rank_plus_dense(x, w_IxO, a_IxR, b_RxO, c.alpha / c.rank)
@@ -64,7 +62,7 @@ class SLTrain(nn.Module):
       key, shape, dtype, -(I**-0.5), I**-0.5
     )
     values_P = self.param('values', uniform, (count,), c.param_dtype)
-    a_IxR = self.param('a', kaiming_uniform, (I, c.rank), c.param_dtype)
+    a_IxR = self.param('a', ops.kaiming_uniform, (I, c.rank), c.param_dtype)
     b_RxO = self.param('b', nn.initializers.zeros, (c.rank, O), c.param_dtype)
     return ops.low_rank_plus_sparse(x, a_IxR, b_RxO, values_P, support_P, c.alpha / c.rank)
 

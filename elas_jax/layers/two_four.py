@@ -52,7 +52,7 @@ class TwoFourSquaredReLU(nn.Module):
     """The factor of the soft rules, estimated in training and then only read.
 
     soft_weights estimates it once, in the first pruned step; soft_activations every
-    two_four_refresh steps.
+    two_four_refresh micro-batches.
     """
     c = self.config
     scale = self.variable('buffers', 'scale', jnp.ones, ())

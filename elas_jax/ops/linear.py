@@ -7,6 +7,9 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+# Uniform within sqrt(1 / I), as LoRA starts its A.
+kaiming_uniform = jax.nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
+
 
 def dense(x: jax.Array, kernel_IxO: jax.Array, out_dtype: Any = None) -> jax.Array:
   """Y = x W, shapes (..., I) and (I, O) -> (..., O); float32 accumulation.

@@ -8,13 +8,16 @@ backward passes differ in what they take for the gradients of h and of V's first
   exact             dh = 2 sqrt(z) t at the kept entries, else 0; V gets z. The gradient of
                     the pruned forward, since relu(h) = sqrt(z) wherever z is kept. Saved:
                     the packed z, nothing F-wide and dense.
-  straight_through  dh = 2 relu(h) t at all entries; V gets z. The recipe of ELAS (arXiv
-                    2605.03667). Saved: the packed z and h.
-  straight_through_dense  the same, but V gets the unpruned y, as in the authors' code.
-                    Saved: h.
+  straight_through  dh = 2 relu(h) t at all entries; V gets z: the recipe of the draft of
+                    ELAS's method section (arXiv 2605.03667). Saved: the packed z and h.
+  straight_through_dense  the same, but V gets the unpruned y, as in the authors'
+                    development code. Saved: h.
   split             as exact, but in the gradients of the weights, which contract tokens,
                     z and dh are also pruned along tokens for the 95 % sparsest features
                     (Haziza et al., arXiv 2503.16672). Saved: the packed z and F counts.
+  transposable      as exact with z pruned further, so that it is 2:4 along tokens as well:
+                    the one packed tensor then suits every product. Ours. Saved: the packed
+                    z. (In the forward pass such a mask would show a token those after it.)
 """
 
 import dataclasses
@@ -26,12 +29,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from elas_jax.ops.linear import chain
-from pallas_kernels.two_four import TwoFour, compress, expand, matmul
-from pallas_kernels.two_four.rules import largest_two
+from pallas_kernels.two_four import compress, expand, largest_two, matmul
 
-BACKWARDS = ('exact', 'straight_through', 'straight_through_dense', 'split')
-# The others change the kept values or draw them, so sqrt(z) is not relu(h).
-RULES_OF_EXACT = ('top2', 'transposable')
+BACKWARDS = ('exact', 'straight_through', 'straight_through_dense', 'split', 'transposable')
+# These have relu(h) = sqrt(z): the other rules change the kept values.
+NEED_TOP2 = ('exact', 'split', 'transposable')
 DENSE_SHARE = 0.05  # of the features, in the backward pass 'split'
 
 Kernels = tuple[jax.Array, ...]
@@ -80,7 +82,7 @@ def _forward(recipe, x_TxD, up, down, key, scale):
   saved['up_inputs'] = _inputs(x_TxD, up)[1:]
   if recipe.backward == 'split':
     saved['counts'] = (h_TxF > 0).sum(axis=0, dtype=jnp.int32)
-  elif recipe.backward != 'exact':
+  elif recipe.backward.startswith('straight_through'):
     saved['h'] = h_TxF
   if recipe.backward == 'straight_through_dense':
     del saved['z']
@@ -110,8 +112,6 @@ def _backward(recipe, saved, g_TxD):
   dt_TxR, d_rest = _chain_backward(saved['down_inputs'], down[1:], g_TxD)
   dz_TxF = jnp.matmul(dt_TxR, down[0].T.astype(g_TxD.dtype))
   dh_TxF, z_of_down, dh_of_up = _RECIPES[recipe.backward](recipe, saved, dz_TxF)
-  if isinstance(z_of_down, TwoFour):
-    z_of_down = expand(z_of_down, implementation=recipe.implementation)
   d_first = jnp.matmul(z_of_down.T, dt_TxR).astype(down[0].dtype)
 
   # The last kernel of U meets dh twice: with all of it for dx, and pruned for itself.
@@ -130,7 +130,7 @@ def _exact(recipe, saved, dz_TxF):
 
 def _straight_through(recipe, saved, dz_TxF):
   dh_TxF = _slope(jnp.maximum(saved['h'].astype(jnp.float32), 0), dz_TxF)
-  return dh_TxF, saved['z'], dh_TxF
+  return dh_TxF, expand(saved['z'], implementation=recipe.implementation), dh_TxF
 
 
 def _straight_through_dense(recipe, saved, dz_TxF):
@@ -150,11 +150,19 @@ def _split(recipe, saved, dz_TxF):
   return dh_TxF, prune(z_TxF), prune(dh_TxF)
 
 
+def _transposable(recipe, saved, dz_TxF):
+  z_TxF = expand(saved['z'], implementation=recipe.implementation)
+  z_TxF = expand(compress(z_TxF, rule='transposable'))
+  dh_TxF = _slope(jnp.sqrt(z_TxF.astype(jnp.float32)), dz_TxF)
+  return dh_TxF, z_TxF, dh_TxF
+
+
 _RECIPES = {
   'exact': _exact,
   'straight_through': _straight_through,
   'straight_through_dense': _straight_through_dense,
   'split': _split,
+  'transposable': _transposable,
 }
 
 

@@ -81,11 +81,11 @@ def exact_step(
 
   The new W^T is the best rank-R approximation of
 
-    W^T - lr (U U^T G + (1 - U U^T) G V V^T),
+    W^T - lr (U (U^T G) + (G V) V^T - U (U^T G) V V^T),
 
   which is G projected to the tangent space, G - (1 - U U^T) G (1 - V V^T). Adam's
-  directions come from no common G; then U^T G V, in which both have a say, is dN's, as
-  in the published code. A^T A = B B^T = diag(the R largest singular values).
+  directions come from no common G; the last term is then dN's, as in the published code.
+  A^T A = B B^T = diag(the R largest singular values).
 
   Shapes a (..., I, R), b (..., R, O), da and db like them, leading axes independent;
   R <= min(I, O), both factors of full rank, float32. From LORO (ICLR 2025).
@@ -107,7 +107,7 @@ def _exact_step(a_IxR, b_RxO, da_IxR, db_RxO, lr):
   q_OxS, left_SxS = jnp.linalg.qr(jnp.hstack([u_OxR, gv_OxR]))
   q_IxS, right_SxS = jnp.linalg.qr(jnp.hstack([v_IxR, gtu_IxR]))
   slope = -lr * jnp.eye(rank, dtype=a_IxR.dtype)
-  first = rm_RxR @ rn_RxR.T + lr * (u_OxR.T @ gv_OxR)
+  first = rm_RxR @ rn_RxR.T + lr * (gtu_IxR.T @ v_IxR)
   middle = jnp.block([[first, slope], [slope, jnp.zeros_like(slope)]])
   p, sigma, zt = jnp.linalg.svd(left_SxS @ middle @ right_SxS.T, full_matrices=False)
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from elas_jax.config import Config, OptimizerConfig
-from elas_jax.layers.low_rank_variants import kaiming_uniform
+from elas_jax.ops.linear import kaiming_uniform
 from elas_jax.optim.galore import scale_by_galore
 from elas_jax.optim.groups import match
 from elas_jax.optim.loro import loro

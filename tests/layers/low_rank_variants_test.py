@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from elas_jax.layers.linear import LINEARS
-from elas_jax.layers.low_rank_variants import kaiming_uniform
 from elas_jax.models.decoder import REMAT_POLICIES, Block, Decoder
 from elas_jax.ops.attention import rotary_angles
+from elas_jax.ops.linear import kaiming_uniform
 
 I, O, R = 24, 20, 4
 

@@ -212,3 +212,25 @@ def test_bf16_compute_gives_float32_logits_near_those_of_float32(make_config):
   rms = lambda x: float(jnp.sqrt(jnp.mean(x * x)))
   # A few roundings of 2^-9 each; wrong arithmetic would be off by the whole.
   assert 1e-4 < rms(logits - expected) / rms(expected) < 0.02
+
+
+@pytest.mark.parametrize('rule', ['top2', 'mvue', 'soft_activations'])
+def test_pruning_does_not_show_later_tokens(make_config, rule):
+  """By exchange, not by gradient: a mask has none."""
+  backward = 'exact' if rule == 'top2' else 'straight_through'
+  config = make_config(
+    **{
+      'model.feed_forward': 'relu2_two_four',
+      'model.two_four_rule': rule,
+      'model.two_four_backward': backward,
+    }
+  )
+  variables = init_variables(config)
+  tokens = np.random.default_rng(0).integers(0, 257, (1, 16)).astype(np.int32)
+  other = tokens.copy()
+  other[0, -1] = (tokens[0, -1] + 1) % 257
+  rngs = {'two_four': jax.random.key(1)}
+  apply = lambda x: Decoder(config.model).apply(variables, jnp.asarray(x), rngs=rngs)[0]
+  one, two = apply(tokens), apply(other)
+  np.testing.assert_array_equal(one[:, :-1], two[:, :-1])
+  assert np.abs(one[:, -1] - two[:, -1]).max() > 1e-3

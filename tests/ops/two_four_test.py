@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -47,6 +48,19 @@ def pruned_along_tokens(x_TxF, dense_F):
   return np.where(dense_F, x_TxF, kept)
 
 
+def best_of_tiles(z_TxF):
+  """The most magnitude with two in each row and column of a 4 x 4 tile, by trial."""
+  rows = [r for r in itertools.product((0, 1), repeat=4) if sum(r) == 2]
+  masks = np.array(
+    [m for m in itertools.product(rows, repeat=4) if (np.sum(m, axis=0) == 2).all()]
+  )
+  kept = np.zeros_like(z_TxF)
+  for i, j in itertools.product(range(0, T, 4), range(0, F, 4)):
+    tile = z_TxF[i : i + 4, j : j + 4]
+    kept[i : i + 4, j : j + 4] = tile * masks[(masks * tile).sum(axis=(1, 2)).argmax()]
+  return kept
+
+
 def reference(x, up, down, g, backward, z=None):
   """(output, dx, dU, dV) by the definitions in ops/two_four.py; z: as drawn, if random."""
   wide = lambda tree: jax.tree.map(lambda a: np.asarray(a, np.float64), tree)
@@ -61,9 +75,13 @@ def reference(x, up, down, g, backward, z=None):
   d_rest = () if len(down) == 1 else (t.T @ g,)
   dz = dt @ down[0].T
   dh = 2 * np.maximum(h, 0) * dz
+  if backward == 'transposable':
+    z_of_tiles = best_of_tiles(z)
   if backward in ('exact', 'split'):
     dh = dh * (z != 0)
   z_of_down = y if backward == 'straight_through_dense' else z
+  if backward == 'transposable':
+    z_of_down, dh = z_of_tiles, dh * (z_of_tiles != 0)
   dh_of_up = dh
   if backward == 'split':
     counts = (h > 0).sum(axis=0)
@@ -115,6 +133,7 @@ def test_the_definitions_differ():
   assert same['straight_through'] == [True, False, False, False, True, True]
   assert same['straight_through_dense'] == [True, False, False, False, False, True]
   assert same['split'] == [True, True, True, False, False, True]
+  assert same['transposable'] == [True, False, False, False, False, True]
 
 
 @pytest.mark.parametrize('kind', ['dense', 'low_rank'])
@@ -320,10 +339,15 @@ def test_activation_statistics():
   y[0, 0] = [1, 2, 3, 4, 0, 0, 0, 5]
   y[0, 1, 4:] = [1, 1, 1, 0]
   y[0, 2, :4] = [0, 1, 0, 1]
-  values, kept = activation_statistics(jnp.asarray(y))
-  np.testing.assert_allclose(values['zero_fraction'], [14 / 24, 1])
+  # A token that does not count, whatever it holds.
+  y = np.concatenate([y, np.full((2, 1, 8), 7, np.float32)], axis=1)
+  valid = jnp.array([True, True, True, False])
+  values, kept = activation_statistics(jnp.asarray(y), valid)
+  np.testing.assert_allclose(values['zero_fraction'], [14 / 24, 1], rtol=1e-6)
+  # Rows keep 3 4 | 5, 1 1 | 1 1; no column of a tile then has more than two.
+  np.testing.assert_allclose(values['dropped_mass_transposable'], [4 / 20, 0], rtol=1e-6)
   np.testing.assert_allclose(values['dropped_mass'], [4 / 20, 0], rtol=1e-6)
   np.testing.assert_allclose(values['crowded_groups'], [2 / 6, 0], rtol=1e-6)
-  expected = np.zeros((2, 3, 8), bool)
+  expected = np.zeros((2, 4, 8), bool)
   expected[0, [0, 0, 0, 1, 1, 2, 2], [2, 3, 7, 4, 5, 1, 3]] = True
   np.testing.assert_array_equal(kept, expected)

@@ -42,12 +42,12 @@ def directions(gradients):
 
 
 def target(a, b, da, db, lr):
-  """The map before it is cut to rank R: the published tangent step, with inverses."""
+  """The map before it is cut to rank R: the published step, U K0 V^T with dN's K0."""
   a, b, da, db = (np.asarray(x, np.float64) for x in (a, b, da, db))
   u, rm = np.linalg.qr(b.T)
   v, rn = np.linalg.qr(a)
   gv, utg = db.T @ np.linalg.inv(rn), np.linalg.inv(rm).T @ da.T
-  return (b.T @ a.T - lr * (u @ utg + (gv - u @ (u.T @ gv)) @ v.T)).T
+  return (b.T @ a.T - lr * (u @ utg + gv @ v.T - u @ (utg @ v) @ v.T)).T
 
 
 def cut(w, rank):
