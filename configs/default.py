@@ -6,8 +6,9 @@
 With a METHOD of configs/methods.py behind the colon it is that method at this size.
 
 Data: the standard library of the running interpreter, about 12 MB of text, as bytes.
-Hardware: two CPU cores, two to four minutes, below 3 GB of memory.
-Expected: validation about 2.42 bits per byte.
+Hardware: two CPU cores, below 3 GB of memory; two to three minutes if they are free, up
+to five where others use them too.
+Expected: validation about 2.29 bits per byte.
 
 All fields of every config are here, with their defaults; other files change some. The
 comments and checks are in elas_jax/config.py.

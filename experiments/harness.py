@@ -2,31 +2,46 @@
 
 A script describes its table as an `Experiment` and calls `main`. The runs of a call are
 trained one after the other in this process; finished ones are skipped, a stopped one is
-continued, and the result files are written anew after each.
+continued, and the result files are written anew after each. What is finished is read from
+the folder of the runs and from the result file, at every writing: a clone has only the
+file, and several calls may fill one table at the same time.
 """
 
+import contextlib
 import dataclasses
+import fcntl
 import json
 import os
 import pathlib
 import platform
 import re
 import shlex
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 
 from elas_jax.cli import Parser
+from elas_jax.config import Config
 from elas_jax.errors import UserError
 from elas_jax.host_memory import keep_freed_memory
 from elas_jax.metrics import describe_run
 from elas_jax.workdir import write_text
-from experiments import report
+from experiments import notes, report
 from experiments.published import SIZES
-from experiments.runs import SCALES, Row, Run, Setting, execute, footprint, outcome
+from experiments.rates import all_chosen
+from experiments.runs import (
+  RUNS,
+  SCALES,
+  Row,
+  Run,
+  Setting,
+  execute,
+  footprint,
+  outcome,
+  recorded,
+)
 
 
 def nothing(entries: list[dict[str, Any]]) -> tuple[Any, list[str]]:
@@ -39,11 +54,12 @@ class Experiment:
 
   name: str
   title: str
-  rows: Callable[[Setting, str], list[Row]]  # of a size
+  rows: Callable[[Setting, str], list[Row]]  # of a size; may follow from what is done
   paper_sizes: tuple[str, ...] = SIZES
   metrics: tuple[tuple[str, str, int], ...] = report.METRICS
   conclude: Callable[[list[dict[str, Any]]], tuple[Any, list[str]]] = nothing
   notes: tuple[str, ...] = ()
+  notes_of: Callable[[Setting, str], list[str]] = lambda setting, size: []  # of a size
   first_seed: int = 0
   seeds: int | None = None  # None: those of the scale
 
@@ -53,12 +69,55 @@ class Experiment:
 
 @dataclasses.dataclass
 class Line:
-  """A row of the table at one size: what is to be run, and how that went."""
+  """A row of the table at one size: its runs, and how they went."""
 
   row: Row
   size: str
   runs: list[Run]
   outcomes: list[dict[str, Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+  """What one call works on; `lines` looks anew at what is done."""
+
+  experiment: Experiment
+  setting: Setting
+  path: pathlib.Path  # of the result file, .json
+  seeds: range  # that this call asks for; the file may have others
+  only: str | None
+
+  def lines(self) -> list[Line]:
+    known, seeds, lines = recorded(self.path), self._seeds_of_file(), []
+    for size in self.experiment.sizes(self.setting.scale):
+      for row in self.experiment.rows(self.setting, size):
+        of_row = sorted({*self.seeds, *seeds.get((row.label, size), ())})
+        runs = [] if row.problem else [self.setting.run(row, size, s) for s in of_row]
+        lines.append(Line(row, size, runs, [outcome(run, known) for run in runs]))
+    return lines
+
+  def _seeds_of_file(self) -> dict[tuple[str, str], set[int]]:
+    rows = json.loads(self.path.read_text())['rows'] if self.path.exists() else []
+    return {(row['label'], row['size']): {r['seed'] for r in row['runs']} for row in rows}
+
+  def todo(self) -> list[tuple[Line, Run]]:
+    return [
+      (line, run)
+      for line in _chosen(self.lines(), self.only)
+      for run, found in zip(line.runs, line.outcomes)
+      if found['status'] == 'not run' and run.seed in self.seeds
+    ]
+
+  def command(self, lines: list[Line]) -> str:
+    """What makes the whole table, wherever this call keeps its files."""
+    first, scale = self.experiment.first_seed, self.setting.scale
+    count = (
+      max((run.seed for line in lines for run in line.runs), default=first) + 1 - first
+    )
+    usual = self.experiment.seeds or SCALES[scale].seeds
+    words = [f'--scale={scale}', *self.setting.overrides]
+    words += [f'--seeds={count}'] if count != usual else []
+    return f'python -m experiments.{self.experiment.name} {shlex.join(words)}'
 
 
 def main(experiment: Experiment, arguments: list[str] | None = None) -> None:
@@ -77,17 +136,22 @@ def main(experiment: Experiment, arguments: list[str] | None = None) -> None:
   if jax.default_backend() == 'cpu':
     keep_freed_memory()
   all_seeds = range(experiment.first_seed, experiment.first_seed + seeds)
-  lines = _plan(experiment, setting, all_seeds)
-  chosen = _chosen(lines, options.only)
-  folder = results / experiment.name
-  words = sys.argv[1:] if arguments is None else arguments
-  command = f'python -m experiments.{experiment.name} {shlex.join(words)}'
-  write = lambda: _write(experiment, setting, lines, folder, command)
-  _check_overrides(folder / f'{options.scale}.json', overrides)
-  write()
-  _run_all(chosen, write)
-  print(f'\n{(folder / options.scale).with_suffix(".md").read_text()}')
-  print(f'written to {folder}/{options.scale}.json, .md and .png')
+  path = results / experiment.name / f'{options.scale}.json'
+  _check_overrides(path, overrides)
+  table = Table(experiment, setting, path, all_seeds, options.only)
+  lines = table.lines()
+  _chosen(lines, options.only)  # refuses a bad --only before anything is written
+  found = {x['fingerprint'] for x in _done(lines)}
+  # A file is not touched before there is something that it lacks.
+  if not path.exists() or not found <= set(recorded(path)):
+    _write(table)
+  _run_all(table)
+  print(f'\n{path.with_suffix(".md").read_text()}')
+  print(f'results: {path}, .md and .png')
+
+
+def _done(lines: list[Line]) -> list[dict[str, Any]]:
+  return [x for line in lines for x in line.outcomes if x['status'] != 'not run']
 
 
 def _parser(experiment: Experiment) -> Parser:
@@ -95,24 +159,16 @@ def _parser(experiment: Experiment) -> Parser:
     prog=f'python -m experiments.{experiment.name}',
     description=experiment.title,
     epilog='Any field of the config can be overridden for all runs: '
-    '--config.train.steps=100. Finished runs are skipped; the same command continues.',
+    '--config.train.steps=100. Runs that are finished, in the folder of the runs or in '
+    'the result file, are skipped; the same command continues.',
   )
   add = parser.add_argument
   add('--scale', required=True, help=f'one of {", ".join(SCALES)}')
   add('--seeds', type=int, help="runs of a row; default: the scale's")
   add('--only', help='run only these rows: labels, methods or sizes, with commas')
-  add('--runs', default='runs/experiments', help='folder of the runs')
+  add('--runs', default=str(RUNS), help='folder of the runs')
   add('--results', help='folder of the results; default: experiments/results')
   return parser
-
-
-def _plan(experiment: Experiment, setting: Setting, seeds: range) -> list[Line]:
-  lines = []
-  for size in experiment.sizes(setting.scale):
-    for row in experiment.rows(setting, size):
-      runs = [] if row.problem else [setting.run(row, size, seed) for seed in seeds]
-      lines.append(Line(row, size, runs, [outcome(run) for run in runs]))
-  return lines
 
 
 def _chosen(lines: list[Line], only: str | None) -> list[Line]:
@@ -130,31 +186,27 @@ def _chosen(lines: list[Line], only: str | None) -> list[Line]:
   return [x for x in lines if x.size in wanted_sizes and (not rows or named(x.row))]
 
 
-def _run_all(lines: list[Line], write: Callable[[], None]) -> None:
-  """Every run that is not done yet, with progress and a new result file after each."""
-  todo = [
-    (line, i)
-    for line in lines
-    for i, found in enumerate(line.outcomes)
-    if found['status'] == 'not run'
-  ]
-  total = sum(len(line.runs) for line in lines)
-  print(f'{total} runs, {total - len(todo)} of them done already')
-  start = time.monotonic()
-  for number, (line, i) in enumerate(todo):
-    run, elapsed = line.runs[i], time.monotonic() - start
+def _run_all(table: Table) -> None:
+  """Every run that is not done yet, with progress and a new result file after each.
+
+  What is left to do is looked up before each: rows may be added by what is done, two of
+  them may be one run, and another process may have done some.
+  """
+  start, number, todo = time.monotonic(), 0, table.todo()
+  print(f'{len(todo)} runs to do' if todo else 'all runs are done already')
+  while todo:
+    (line, run), elapsed = todo[0], time.monotonic() - start
     left = ''
     if number:
-      left = f', about {elapsed / number * (len(todo) - number) / 60:.0f} min left'
+      left = f', about {elapsed / number * len(todo) / 60:.0f} min left'
     print(
-      f'--- run {number + 1} of {len(todo)}: {line.row.label}, {line.size}, seed '
+      f'--- run {number + 1} of {number + len(todo)}: {line.row.label}, {line.size}, seed '
       f'{run.seed}; {elapsed / 60:.1f} min elapsed{left}',
       flush=True,
     )
-    if outcome(run)['status'] == 'not run':  # two rows of a table may be one run
-      execute(run)
-    line.outcomes[i] = outcome(run)
-    write()
+    execute(run)
+    _write(table)
+    number, todo = number + 1, table.todo()
 
 
 def _entry(line: Line) -> dict[str, Any]:
@@ -187,35 +239,62 @@ def _entry(line: Line) -> dict[str, Any]:
   return entry
 
 
-def _write(
-  experiment: Experiment,
-  setting: Setting,
-  lines: list[Line],
-  folder: pathlib.Path,
-  command: str,
-) -> None:
+@contextlib.contextmanager
+def _alone(folder: pathlib.Path) -> Iterator[None]:
+  """Between its reading and its writing of a table no other process writes it."""
+  folder.mkdir(parents=True, exist_ok=True)
+  handle = os.open(folder, os.O_RDONLY)
+  try:
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    yield
+  finally:
+    os.close(handle)
+
+
+def _write(table: Table) -> None:
+  with _alone(table.path.parent):
+    lines = table.lines()
+    result = _result(table, lines)
+    write_text(table.path, json.dumps(result, indent=2, allow_nan=False) + '\n')
+    write_text(table.path.with_suffix('.md'), report.markdown(result))
+    report.plot(result, table.path.with_suffix('.png'))
+
+
+def _result(table: Table, lines: list[Line]) -> dict[str, Any]:
+  experiment, setting = table.experiment, table.setting
   entries = [_entry(line) for line in lines]
   summary, text = experiment.conclude(entries)
+  configs = [run.config for line in lines for run in line.runs[:1]]
   done = all(r['status'] != 'not run' for entry in entries for r in entry['runs'])
-  result = {
+  return {
     'title': experiment.title,
     'scale': setting.scale,
-    'label': SCALES[setting.scale].label,
+    'label': SCALES[setting.scale].label.format(shape=notes.shape(configs)),
     'complete': done,
-    'command': command,
+    'command': table.command(lines),
     'overrides': list(setting.overrides),
     'run': describe_run(),
     'machine': machine(),
-    'metrics': experiment.metrics,
+    'metrics': report.shown(experiment.metrics, entries),
     'summary': summary,
-    'text': text + list(experiment.notes),
+    'text': [*text, *experiment.notes, *_notes(table, lines, configs)],
     'rows': entries,
   }
-  folder.mkdir(parents=True, exist_ok=True)
-  path = folder / f'{setting.scale}.json'
-  write_text(path, json.dumps(result, indent=2, allow_nan=False) + '\n')
-  write_text(path.with_suffix('.md'), report.markdown(result))
-  report.plot(result, path.with_suffix('.png'))
+
+
+def _notes(table: Table, lines: list[Line], configs: list[Config]) -> list[str]:
+  """Those that follow from the sizes and the scale."""
+  setting = table.setting
+  sizes = table.experiment.sizes(setting.scale)
+  found = [note for size in sizes for note in table.experiment.notes_of(setting, size)]
+  if setting.scale == 'proxy':
+    found.append(notes.proxy_recipe(configs))
+    rate = 'optimizer.learning_rate'
+    if not any(x.startswith(f'--config.{rate}=') for x in setting.overrides):
+      methods = dict.fromkeys(x.row.method for x in lines if rate not in x.row.fields)
+      if methods:
+        found.append(notes.chosen_rates(methods, all_chosen(setting.rates)))
+  return found
 
 
 def _check_overrides(path: pathlib.Path, overrides: list[str]) -> None:

@@ -2,22 +2,26 @@
 
   python -m experiments.learning_rates --scale=proxy
 
-Half, once and twice a base rate per method (experiments/rates.py), for a quarter of the
-steps and with a seed that no table uses, by validation bits per byte. The other scripts
-read experiments/results/learning_rates/proxy.json. A rate at the edge of its grid says
-that the best may lie beyond. cola_m computes what cola does and takes its rate. The
-paper's scale has published rates instead, those of configs/c4.py.
-Hardware: two CPU cores, 39 runs of 150 steps, not yet timed.
+Half, once and twice a base rate per method (experiments/rates.py), for half of the steps
+and with a seed that no table uses, by validation bits per byte. While the best rate of a
+method is at the edge of its grid, the grid grows by a factor of 2 there, up to twice in
+each direction; what is at the edge after that is said to be. The other scripts read
+experiments/results/learning_rates/proxy.json. cola_m computes what cola does and takes its
+rate. The paper's scale has published rates instead, those of configs/c4.py.
+Hardware: two CPU cores, 39 runs of 300 steps and those of extended grids, not yet timed.
 Expected: none yet.
 """
 
+import math
 from typing import Any
 
 from elas_jax.cli import run_command
 from elas_jax.errors import UserError
 from experiments.harness import Experiment, main
-from experiments.rates import BASE, GRID, choose
-from experiments.runs import Row, Setting
+from experiments.rates import BASE, GRID, choose, next_factor
+from experiments.runs import Row, Run, Setting, outcome, recorded
+
+SEED = 1000
 
 
 def rows(setting: Setting, size: str) -> list[Row]:
@@ -25,17 +29,32 @@ def rows(setting: Setting, size: str) -> list[Row]:
     raise UserError(
       '--scale=paper: takes the published rates of configs/c4.py; must be proxy or smoke'
     )
-  result = []
+  known, result = recorded(setting.rates), []
   for method, base in BASE.items():
-    for factor in GRID:
-      fields = {'optimizer.learning_rate': base * factor}
-      steps = setting.config(method, size, fields).train.steps
-      fields['train.steps'] = max(
-        steps // 4, 10
-      )  # periods are shares of it, 1/10 the least
-      fields['eval.every'] = fields['checkpoint.every'] = fields['train.steps']
-      result.append(Row(f'{method}_x{factor:g}', method, fields))
+    steps = setting.config(method, size, {'optimizer.learning_rate': base}).train.steps
+    steps = max(steps // 2, 10)  # periods are shares of it, 1/10 the least
+    grid = {factor: _row(method, base, factor, steps) for factor in GRID}
+    scores = {
+      factor: _score(setting.run(row, size, SEED), known) for factor, row in grid.items()
+    }
+    while factor := next_factor(scores):
+      grid[factor] = _row(method, base, factor, steps)
+      scores[factor] = _score(setting.run(grid[factor], size, SEED), known)
+    result += [grid[factor] for factor in sorted(grid)]
   return result
+
+
+def _row(method: str, base: float, factor: float, steps: int) -> Row:
+  fields = {'optimizer.learning_rate': base * factor}
+  fields |= dict.fromkeys(('train.steps', 'eval.every', 'checkpoint.every'), steps)
+  return Row(f'{method}_x{factor:g}', method, fields)
+
+
+def _score(run: Run, known: dict[str, dict[str, Any]]) -> float | None:
+  found = outcome(run, known)
+  if found['status'] == 'finished':
+    return found['values']['eval/bits_per_byte']
+  return math.inf if found['status'] == 'diverged' else None
 
 
 def conclude(entries: list[dict[str, Any]]) -> tuple[Any, list[str]]:
@@ -49,10 +68,10 @@ def conclude(entries: list[dict[str, Any]]) -> tuple[Any, list[str]]:
 
 EXPERIMENT = Experiment(
   name='learning_rates',
-  title='Learning rates: a grid of three per method',
+  title='Learning rates: a grid per method',
   rows=rows,
   conclude=conclude,
-  first_seed=1000,
+  first_seed=SEED,
   seeds=1,
 )
 

@@ -8,6 +8,7 @@ from typing import Any
 from elas_jax.errors import UserError
 
 GRID = (0.5, 1.0, 2.0)  # times the base
+EXTENSIONS = 2  # in each direction, by a factor of 2, while the best is at the edge
 BASE = {
   'full': 1e-3,
   'low_rank': 2e-3,
@@ -28,6 +29,22 @@ SAME_AS = {'cola_m': 'cola'}  # the same numbers by another route
 
 def base_rate(method: str) -> float:
   return BASE[SAME_AS.get(method, method)]
+
+
+def next_factor(scores: dict[float, float | None]) -> float | None:
+  """What a grid {factor: score} lacks: one beyond its edge, if the lowest score is there.
+
+  None if the best is inside, the grid has all its extensions, or a score is not known.
+  """
+  if None in scores.values():
+    return None
+  best = min(scores, key=lambda factor: (scores[factor], factor))
+  low, high = min(scores), max(scores)
+  if best == low and low > min(GRID) / 2**EXTENSIONS:
+    return low / 2
+  if best == high and high < max(GRID) * 2**EXTENSIONS:
+    return high * 2
+  return None
 
 
 def choose(entries: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -55,10 +72,20 @@ def choose(entries: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
   return chosen
 
 
+def all_chosen(path: pathlib.Path) -> dict[str, dict[str, Any]]:
+  return json.loads(path.read_text())['summary'] if path.exists() else {}
+
+
+def at_the_edge(method: str, chosen: dict[str, dict[str, Any]]) -> float | None:
+  """The chosen rate of a method, if it is at the edge of its grid."""
+  found = chosen.get(SAME_AS.get(method, method), {})
+  return found['learning_rate'] if found.get('at_the_edge_of_the_grid') else None
+
+
 def chosen_rate(method: str, path: pathlib.Path) -> float:
   """What experiments.learning_rates wrote to `path` for this method."""
   method = SAME_AS.get(method, method)
-  chosen = json.loads(path.read_text())['summary'] if path.exists() else {}
+  chosen = all_chosen(path)
   if method not in chosen:
     command = f'python -m experiments.learning_rates --scale={path.stem}'
     raise UserError(f'{path}: has no learning rate of {method}; first run {command}')

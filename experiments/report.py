@@ -17,6 +17,7 @@ METRICS = (
 ACTIVATIONS = (
   ('activations/zero_fraction', 'zeros before pruning', 4),
   ('activations/dropped_mass', 'dropped mass', 4),
+  ('activations/dropped_mass_transposable', 'dropped mass, transposable', 4),
   ('activations/crowded_groups', 'groups with more than 2', 4),
 )
 
@@ -35,6 +36,17 @@ def spread(runs: list[dict[str, Any]]) -> tuple[dict[str, float], dict[str, floa
       if len(numbers) > 1:
         std[name] = statistics.stdev(numbers)
   return mean, std
+
+
+def shown(
+  metrics: tuple[tuple[str, str, int], ...], entries: list[dict[str, Any]]
+) -> list[tuple[str, str, int]]:
+  """The columns of a table: not those of activations that no row has a value of."""
+  return [
+    metric
+    for metric in metrics
+    if metric in METRICS or any(metric[0] in entry['mean'] for entry in entries)
+  ]
 
 
 def gap(
@@ -151,9 +163,10 @@ def markdown(result: dict[str, Any]) -> str:
   lines += ['', *(f'- {line}' for line in result['text'] + _footnotes(result))]
   lines += [
     '',
-    f'Made by `{result["command"]}`; {run["time"]}, jax {run["versions"]["jax"]}, '
-    f'{result["machine"]}. Runs at commit {", ".join(_commits(entries)) or "-"}. The JSON '
-    'beside this file has every seed and the command that repeats it.',
+    f'Made by `{result["command"]}`; last written {run["time"]}, jax '
+    f'{run["versions"]["jax"]}, {result["machine"]}. Runs at commit '
+    f'{", ".join(_commits(entries)) or "-"}. The JSON beside this file has every '
+    'seed and the command that repeats it.',
   ]
   return '\n'.join(lines) + '\n'
 

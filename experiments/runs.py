@@ -10,6 +10,7 @@ import hashlib
 import json
 import pathlib
 import re
+import shlex
 from typing import Any
 
 import jax
@@ -32,9 +33,10 @@ class Scale:
   seeds: int
   config: str  # FILE.py:ARGUMENT, with {size} and {method} to be filled in
   fields: dict[str, Any]  # of every run
-  label: str  # stands in every table, plot and file of this scale
+  label: str  # stands in every table, plot and file; {shape} is that of its rows
 
 
+RUNS = pathlib.Path('runs/experiments')
 PROXY = {
   'train.steps': 600,
   'checkpoint.every': 300,
@@ -74,8 +76,8 @@ SCALES = {
     seeds=3,
     config='configs/default.py:{method}',
     fields=PROXY,
-    label="PROXY, not the paper's scale: bytes of Python source, D 192, N 4, R 48, 600 "
-    'steps of 16 x 128; compare rows with each other, not with published values',
+    label="PROXY, not the paper's scale: {shape}; compare rows with each other, not with "
+    'published values',
   ),
   'paper': Scale(
     sizes=SIZES,
@@ -108,8 +110,10 @@ class Run:
 
   @property
   def command(self) -> str:
-    flags = ' '.join(self.flags)
-    return f'python -m elas_jax.train --config={self.spec} {flags} --workdir={self.workdir}'
+    """What repeats it, in the default folder of the runs: it stands in result files."""
+    flags, (*_, scale, name) = shlex.join(self.flags), self.workdir.parts
+    workdir = (RUNS / scale / name).as_posix()
+    return f'python -m elas_jax.train --config={self.spec} {flags} --workdir={workdir}'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,14 +173,36 @@ def fingerprint(config: Config) -> str:
   return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def outcome(run: Run) -> dict[str, Any]:
-  """Where a run stands: 'finished' with its values, 'diverged' with the step, 'not run'."""
-  result = {'seed': run.seed, 'status': 'not run', 'command': run.command}
+def recorded(path: pathlib.Path) -> dict[str, dict[str, Any]]:
+  """Fingerprint -> outcome of what the result file at `path` has; {} without a file.
+
+  The folder of the runs is in no commit. So a result file is also where a clone finds
+  what has been run, and where calls with other folders of runs find each other's.
+  """
+  rows = json.loads(path.read_text())['rows'] if path.exists() else []
+  found = [run for row in rows for run in row['runs'] if run['status'] != 'not run']
+  return {run['fingerprint']: run for run in found if 'fingerprint' in run}
+
+
+def outcome(run: Run, known: dict[str, dict[str, Any]] | None = None) -> dict[str, Any]:
+  """Where a run stands: 'finished' with its values, 'diverged' with the step, 'not run'.
+
+  By its folder or else, if that has no end, by the `recorded` outcomes.
+  """
+  own = {'seed': run.seed, 'command': run.command, 'fingerprint': fingerprint(run.config)}
+  found = _on_disk(run)
+  if found['status'] == 'not run':
+    found = (known or {}).get(own['fingerprint'], found)
+  return found | own
+
+
+def _on_disk(run: Run) -> dict[str, Any]:
+  result = {'status': 'not run'}
   mark, config = run.workdir / 'diverged.json', run.workdir / 'config.json'
   if not config.exists() or not _same(config, run.config):
     return result
-  if mark.exists():
-    return result | {'status': 'diverged'} | json.loads(mark.read_text())
+  if mark.exists():  # its message names a folder of this machine
+    return {'status': 'diverged', 'step': json.loads(mark.read_text())['step']}
   if not (run.workdir / 'metrics.jsonl').exists():
     return result
   about, lines = read_metrics(run.workdir)
@@ -189,8 +215,8 @@ def outcome(run: Run) -> dict[str, Any]:
   # Of activations/NAME/LAYER only the mean over layers, activations/NAME.
   chosen = re.compile('(eval|activations)/[^/]+')
   values = {name: x for name, x in values.items() if chosen.fullmatch(name)}
-  done = {'status': 'finished', 'commit': about['commit'], 'device': about['device']}
-  return result | done | {'values': values}
+  where = {'commit': about['commit'], 'device': about['device']}
+  return {'status': 'finished'} | where | {'values': values}
 
 
 def _same(path: pathlib.Path, config: Config) -> bool:

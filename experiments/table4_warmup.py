@@ -13,6 +13,8 @@ paper GPUs, not yet run on any.
 Expected: none yet.
 """
 
+from typing import Any
+
 from elas_jax.cli import run_command
 from experiments import published, report
 from experiments.harness import Experiment, main
@@ -39,15 +41,40 @@ def _row(label: str, dense_steps: int, published_steps: int) -> Row:
   )
 
 
+def conclude(entries: list[dict[str, Any]]) -> tuple[Any, list[str]]:
+  """Whether the paper's NaN without warm-up is seen here, size by size."""
+  found, lines = [], []
+  for entry in entries:
+    if entry['label'] != 'dense_0':
+      continue
+    done = [run for run in entry['runs'] if run['status'] != 'not run']
+    diverged = [run for run in done if run['status'] == 'diverged']
+    found.append({'size': entry['size'], 'done': len(done), 'diverged': len(diverged)})
+    where = ', '.join(f'seed {run["seed"]} at step {run["step"]}' for run in diverged)
+    if not done:
+      answer = 'not known, no run is done yet'
+    elif diverged:
+      answer = f'{len(diverged)} of {len(done)} runs had a non-finite loss ({where})'
+    else:
+      answer = f'no run had a non-finite loss, of {len(done)} done'
+    lines.append(f'Without warm-up ({entry["size"]}): {answer}.')
+  return {'without_warmup': found}, lines
+
+
 EXPERIMENT = Experiment(
   name='table4_warmup',
   title='ELAS by the length of its dense warm-up (ELAS, table 4)',
   rows=rows,
   paper_sizes=('60m', '130m'),
   metrics=report.METRICS + report.ACTIVATIONS,
+  conclude=conclude,
   notes=(
     'Loss and gradient norm are checked at every step of every run; a run stops at the '
     'first that is not finite.',
+    'Differences from the published code: bf16 or float32 throughout, where it casts '
+    'relu(h)^2 to fp16, which overflows for h above 256; exactly two of four entries kept '
+    'on ties; the exact gradient of what is pruned. Inference, not tested here: each is a '
+    'plausible cause of a NaN there that is not seen here.',
   ),
 )
 

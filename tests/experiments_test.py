@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import pathlib
+import shlex
 
 import pytest
 
@@ -16,7 +17,7 @@ from experiments import (
   backward_recipes,
   harness,
   learning_rates,
-  published,
+  notes,
   rates,
   report,
   runs,
@@ -54,8 +55,8 @@ def flags_of(folder, *more):
   ]
 
 
-def result_in(folder):
-  return json.loads((folder / 'results/pair/smoke.json').read_text())
+def result_in(folder, name='pair'):
+  return json.loads((folder / f'results/{name}/smoke.json').read_text())
 
 
 def values(bits):
@@ -65,6 +66,11 @@ def values(bits):
     'eval/perplexity': 10 * bits,
     'eval/published_perplexity': 5 * bits,
   }
+
+
+def finished_runs(numbers):
+  run = {'status': 'finished', 'commit': 'a' * 40}
+  return [run | {'seed': i, 'values': values(bits)} for i, bits in enumerate(numbers)]
 
 
 @pytest.fixture
@@ -139,7 +145,7 @@ def test_finished_runs_are_skipped(calls, tmp_path, capsys):
   assert not result_in(tmp_path)['complete']
   harness.main(PAIR, flags_of(tmp_path, '--seeds=2'))
   assert len(calls) == len(set(calls)) == 4
-  assert '4 runs, 1 of them done already' in capsys.readouterr().out
+  assert 'run 1 of 3: one, smoke, seed 1' in capsys.readouterr().out
   harness.main(PAIR, flags_of(tmp_path, '--seeds=2'))
   assert len(calls) == 4
   result = result_in(tmp_path)
@@ -148,13 +154,57 @@ def test_finished_runs_are_skipped(calls, tmp_path, capsys):
   assert found['seeds'] == [0, 1]
   assert found['mean']['eval/bits_per_byte'] == pytest.approx(-0.1)
   assert result['rows'][2]['problem'] == 'cannot be run'
-  assert f'--workdir={calls[0]}' in result['rows'][0]['runs'][0]['command']
-  assert '--config.seed=0' in result['rows'][0]['runs'][0]['command']
+  command = result['rows'][0]['runs'][0]['command']
+  assert f'--workdir=runs/experiments/smoke/{calls[0].name}' in command
+  assert '--config.seed=0' in command
+  others = [flag for flag in flags_of(tmp_path)[1:] if flag.startswith('--config')]
+  whole = shlex.join(['--scale=smoke', *others, '--seeds=2'])
+  assert result['command'] == f'python -m experiments.pair {whole}'
+  assert str(tmp_path / 'runs') not in json.dumps(result)
+
+
+def test_a_clone_without_runs_keeps_the_results(calls, tmp_path, capsys):
+  harness.main(PAIR, flags_of(tmp_path, '--seeds=2', '--only=one'))
+  path = tmp_path / 'results/pair/smoke.json'
+  before = path.stat().st_mtime_ns
+  clone = f'--runs={tmp_path / "clone"}'
+  harness.main(PAIR, flags_of(tmp_path, clone, '--only=one'))
+  assert path.stat().st_mtime_ns == before and len(calls) == 2
+  assert 'all runs are done already' in capsys.readouterr().out
+  with pytest.raises(UserError, match='no row'):
+    harness.main(PAIR, flags_of(tmp_path, clone, '--only=four'))
+  assert path.stat().st_mtime_ns == before
+  harness.main(PAIR, flags_of(tmp_path, clone))  # of one seed: the other is not dropped
+  status = lambda i: [r['status'] for r in result_in(tmp_path)['rows'][i]['runs']]
+  assert len(calls) == 3 and status(0) == ['finished'] * 2
+  assert status(1) == ['finished', 'not run']
+  # What was recorded of another config is not taken for this one.
+  path.write_text(path.read_text().replace('"fingerprint": "', '"fingerprint": "0'))
+  harness.main(PAIR, flags_of(tmp_path, f'--runs={tmp_path / "other"}'))
+  assert len(calls) == 5
+
+
+def test_calls_at_the_same_time_do_not_undo_each_other(calls, tmp_path, monkeypatch):
+  first = runs.train
+
+  def train(config, workdir):  # while a run of row one is trained, all of two finishes
+    monkeypatch.setattr(runs, 'train', first)
+    harness.main(
+      PAIR, flags_of(tmp_path, f'--runs={tmp_path}/b', '--only=two', '--seeds=2')
+    )
+    first(config, workdir)
+
+  monkeypatch.setattr(runs, 'train', train)
+  harness.main(PAIR, flags_of(tmp_path, '--only=one'))
+  rows = result_in(tmp_path)['rows'][:2]
+  statuses = [[run['status'] for run in row['runs']] for row in rows]
+  assert statuses == [['finished', 'not run'], ['finished', 'finished']]
 
 
 @pytest.mark.parametrize('damage', ['metrics', 'config', 'no evaluation'])
 def test_an_incomplete_run_is_trained_again(calls, tmp_path, damage):
   harness.main(PAIR, flags_of(tmp_path, '--only=one'))
+  (tmp_path / 'results/pair/smoke.json').unlink()  # else it is done, by this file
   path = calls[0] / ('config.json' if damage == 'config' else 'metrics.jsonl')
   if damage == 'metrics':
     path.unlink()
@@ -167,13 +217,13 @@ def test_an_incomplete_run_is_trained_again(calls, tmp_path, damage):
 
 
 def test_a_diverged_run_is_recorded_and_not_tried_again(monkeypatch, tmp_path):
-  tries = []
+  tries, words = [], 'training diverged at step 7: loss=nan, grad_norm=1.0; no checkpoint'
 
   def diverge(config, workdir):
     tries.append(workdir)
     workdir.mkdir(parents=True)
     (workdir / 'config.json').write_text(to_json(config))
-    raise UserError('training diverged at step 7: loss=nan, grad_norm=1.0; no checkpoint')
+    raise UserError(words)
 
   monkeypatch.setattr(runs, 'train', diverge)
   for _ in range(2):
@@ -183,15 +233,9 @@ def test_a_diverged_run_is_recorded_and_not_tried_again(monkeypatch, tmp_path):
   assert result['complete']
   assert result['rows'][0]['runs'][0]['step'] == 7
   assert '| seed 0 at step 7 |' in report.markdown(result)
-
-
-def test_other_errors_are_not_divergences(monkeypatch, tmp_path):
-  def fail(config, workdir):
-    raise UserError('no space left')
-
-  monkeypatch.setattr(runs, 'train', fail)
-  with pytest.raises(UserError, match='no space left'):
-    harness.main(PAIR, flags_of(tmp_path))
+  words = 'no space left'  # other errors are not divergences
+  with pytest.raises(UserError, match=words):
+    harness.main(PAIR, flags_of(tmp_path, '--seeds=2'))
 
 
 def test_a_stopped_run_is_continued(monkeypatch, corpus, tmp_path, capsys):
@@ -219,14 +263,7 @@ def test_a_stopped_run_is_continued(monkeypatch, corpus, tmp_path, capsys):
 
 
 def test_mean_and_spread_by_hand():
-  entry = lambda label, numbers: {
-    'label': label,
-    'size': 's',
-    'runs': [
-      {'seed': seed, 'status': 'finished', 'values': values(bits)}
-      for seed, bits in enumerate(numbers)
-    ],
-  }
+  entry = lambda label, bits: {'label': label, 'size': 's', 'runs': finished_runs(bits)}
   entries = [entry('a', (2.0, 2.2, 2.4)), entry('b', (1.9, 2.3, 2.1))]
   mean, std = report.spread(entries[0]['runs'])
   assert mean['eval/bits_per_byte'] == pytest.approx(2.2)
@@ -246,17 +283,13 @@ def test_mean_and_spread_by_hand():
 
 
 def test_markdown_is_as_recorded():
-  finished = [
-    {'seed': seed, 'status': 'finished', 'commit': 'a' * 40, 'values': values(bits)}
-    for seed, bits in enumerate((2.0, 2.2, 2.4))
-  ]
+  finished = finished_runs((2.0, 2.2, 2.4))
   mean, std = report.spread(finished)
   row = {'label': 'elas', 'method': 'elas', 'size': 'proxy', 'problem': ''}
   row['published'] = [{'size': '60m', 'value': '34.12', 'source': 'ELAS', 'mark': 'S'}]
   row['runs'] = [*finished, {'seed': 3, 'status': 'diverged', 'step': 178}]
   row |= {'mean': mean, 'std': std, 'parameters': 1234567, 'learning_rate': 0.008}
-  row |= {'parameter_bytes': 2_000_000, 'buffer_bytes': 500_000}
-  row['optimizer_bytes'] = 4_000_000
+  row |= {'parameter_bytes': 2e6, 'buffer_bytes': 5e5, 'optimizer_bytes': 4e6}
   result = {'title': 'A table', 'scale': 'proxy', 'label': runs.SCALES['proxy'].label}
   result |= {'complete': True, 'command': 'python -m experiments.a', 'overrides': []}
   result |= {'run': {'time': 'now', 'versions': {'jax': '0.0'}}, 'machine': '2 cores'}
@@ -276,28 +309,6 @@ def test_markdown_is_as_recorded():
   assert 'Runs at commit aaaaaaaaaaaa.' in lines[-1]
   assert 'Incomplete' not in '\n'.join(lines)
   assert '**Incomplete' in report.markdown(result | {'complete': False})
-
-
-def test_published_numbers_are_well_formed():
-  from configs.methods import METHODS
-  from pallas_kernels.two_four import RULES
-
-  assert set(published.PERPLEXITY) <= set(METHODS)
-  assert set(published.RULES) <= set(RULES)
-  for table in (published.PERPLEXITY, published.WARMUP, published.RULES):
-    for sizes in table.values():
-      assert set(sizes) <= set(published.SIZES)
-      for cell in (cell for cells in sizes.values() for cell in cells):
-        assert cell.mark in published.MARKS
-        assert cell.source
-        assert math.isnan(cell.value) or 10 < cell.value < 150
-  # ELAS trained with 1000 dense steps and top2 is the same entry in its three tables.
-  elas = published.PERPLEXITY['elas']
-  assert published.RULES['top2'] == elas
-  assert published.WARMUP[1000]['130m'] == elas['130m']
-  assert 'sltrain' not in published.PERPLEXITY
-  assert set(published.PERPLEXITY['cola']) == {'1b'}
-  assert set(published.PERPLEXITY['loro']) == {'130m'}
 
 
 @pytest.mark.parametrize(
@@ -335,36 +346,6 @@ def test_smoke_results_are_not_among_the_results(calls, tmp_path, monkeypatch):
   assert not (tmp_path / 'experiments').exists()
 
 
-@pytest.mark.parametrize(
-  'length, exists', [(4, True), (16, True), (32, True), (512, False)]
-)
-def test_equal_footprint_rank_is_that_of_brute_force(length, exists, tmp_path):
-  setting = setting_of(
-    tmp_path, f'--config.data.sequence_length={length}', '--config.data.batch_size=2'
-  )
-  elas, control = (setting.config(m, 'smoke', {}) for m in ('elas', 'loro_relu2'))
-  count = ablation_controls.training_bytes
-  # By hand: float32 h and y, against half of that for z and a bit for each entry.
-  entries = 2 * 2 * length * 64
-  both = [runs.footprint(dataclasses.replace(c, seed=0)) for c in (elas, control)]
-  kept = [x['parameter_bytes'] + x['optimizer_bytes'] for x in both]
-  assert count(elas) == kept[0] + entries * 2 + entries // 8
-  assert count(control) == kept[1] + entries * 8
-  fits = [
-    rank
-    for rank in range(1, elas.model.rank + 1)
-    if count(ablation_controls.with_rank(control, rank)) <= count(elas)
-  ]
-  assert bool(fits) == exists
-  found = ablation_controls.equal_footprint_rank(elas, control)
-  assert found == max(fits, default=0)
-  row = ablation_controls.equal_footprint(setting, 'smoke')
-  if exists:
-    assert row.fields == {'model.rank': found, 'optimizer.lazy_scale': found / 32}
-  else:
-    assert 'no rank fits' in row.problem
-
-
 def test_rate_is_that_of_the_lowest_bits(tmp_path):
   def entry(method, rate, bits, status='finished'):
     runs = [{'status': status}]
@@ -388,12 +369,30 @@ def test_rate_is_that_of_the_lowest_bits(tmp_path):
     rates.chosen_rate('loro', path)
 
 
-def test_learning_rates_are_tried_on_a_quarter_of_the_steps(tmp_path):
+def test_learning_rates_are_tried_on_half_of_the_steps(tmp_path):
   setting = setting_of(tmp_path, scale='proxy')  # no file of rates is needed
   rows = learning_rates.rows(setting, 'proxy')
   assert len(rows) == 3 * len(rates.BASE)
   tried = [row.fields['optimizer.learning_rate'] for row in rows if row.method == 'elas']
   assert tried == [4e-3, 8e-3, 16e-3]
-  assert {row.fields['train.steps'] for row in rows} == {150}
+  configs = [setting.run(row, 'proxy', 0).config for row in rows]
+  assert 'R 48, 300 steps of 16 x 128' in notes.shape(configs)
   with pytest.raises(UserError, match='must be proxy or smoke'):
     learning_rates.rows(setting_of(tmp_path, scale='paper'), '60m')
+
+
+def test_a_grid_grows_while_the_best_is_at_its_edge(calls, tmp_path, monkeypatch):
+  assert rates.next_factor({0.5: 2.0, 1: 1.0, 2: 3.0}) is None
+  assert rates.next_factor({0.5: 1.0, 1: 2.0, 2: None}) is None
+  assert rates.next_factor({0.5: 1.0, 1: 1.0, 2: math.inf}) == 0.25
+  assert rates.next_factor({0.5: 3.0, 1: 2.0, 2: 2.0, 4: 1.0}) == 8
+  assert rates.next_factor({0.125: 1.0, 1: 2.0}) is None
+  monkeypatch.setattr(rates, 'BASE', {'elas': 8e-3})
+  monkeypatch.setattr(learning_rates, 'BASE', {'elas': 8e-3})
+  harness.main(learning_rates.EXPERIMENT, flags_of(tmp_path))  # all rates are equal
+  result = result_in(tmp_path, 'learning_rates')
+  factors = ('0.125', '0.25', '0.5', '1', '2')
+  assert [row['label'] for row in result['rows']] == [f'elas_x{x}' for x in factors]
+  assert result['complete'] and len(calls) == 5
+  assert result['summary']['elas']['learning_rate'] == 1e-3
+  assert 'beyond: elas (0.001).' in notes.chosen_rates(['elas', 'full'], result['summary'])

@@ -1,0 +1,50 @@
+"""What a table says of the configs of its rows: their shape, and how they are trained."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from elas_jax.config import Config
+from experiments.rates import at_the_edge
+
+
+def either(values: Iterable[Any]) -> str:
+  """'150 or 600': the different values in order."""
+  return ' or '.join(f'{x:g}' for x in sorted(set(values)))
+
+
+def shape(configs: list[Config]) -> str:
+  """Data, sizes and steps, for the label of a scale."""
+  sources = sorted({(c.data.source, c.data.tokenizer) for c in configs})
+  data = ' or '.join(f'{source} ({tokenizer})' for source, tokenizer in sources)
+  batches = sorted({(c.data.batch_size, c.data.sequence_length) for c in configs})
+  return (
+    f'{data}, D {either(c.model.width for c in configs)}, '
+    f'N {either(c.model.layers for c in configs)}, '
+    f'R {either(c.model.rank for c in configs)}, '
+    f'{either(c.train.steps for c in configs)} steps of '
+    + ' or '.join(f'{batch} x {length}' for batch, length in batches)
+  )
+
+
+def proxy_recipe(configs: list[Config]) -> str:
+  """What all proxy tables train by instead of the published recipes of configs/c4.py."""
+  decays = {}
+  for config in configs:
+    decays.setdefault(config.optimizer.name, set()).add(config.optimizer.weight_decay)
+  decay = ', '.join(f'{either(values)} by {name}' for name, values in decays.items())
+  return (
+    f'Not the published recipes (configs/c4.py): weight decay {decay}; b2 '
+    f'{either(c.optimizer.b2 for c in configs)} and gradients clipped at norm '
+    f'{either(c.optimizer.clip_norm for c in configs)} for all.'
+  )
+
+
+def chosen_rates(methods: Iterable[str], chosen: dict[str, dict[str, Any]]) -> str:
+  """Where the learning rates are from, and which of them may not be the best."""
+  edges = [
+    f'{method} ({rate:g})' for method in methods if (rate := at_the_edge(method, chosen))
+  ]
+  return (
+    'Learning rates: chosen by experiments.learning_rates, not the published ones; at the '
+    f'edge of the grid, so that a better one may lie beyond: {", ".join(edges) or "none"}.'
+  )
