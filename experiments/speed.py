@@ -17,7 +17,6 @@ import dataclasses
 import json
 import os
 import pathlib
-import platform
 import re
 import statistics
 import subprocess
@@ -42,6 +41,7 @@ from elas_jax.optim.schedules import SCHEDULES
 from elas_jax.sharding import make_mesh
 from elas_jax.state import create_state, parameter_count
 from elas_jax.train import jit_train_step
+from experiments.harness import machine
 
 STEP_CASES = {
   'D128 F512 N4 H4 L128 B16': (128, 512, 4, 4, 128, 16),
@@ -350,11 +350,7 @@ def main(arguments: list[str] | None = None) -> None:
   if not set(chosen) <= set(names):
     raise UserError(f'--only={options.only}: must be of {", ".join(names)}')
   keep_freed_memory()
-  device = jax.devices()[0].device_kind
-  if device == 'cpu':
-    found = re.search(r'model name\s*:\s*(.+)', pathlib.Path('/proc/cpuinfo').read_text())
-    model = found[1] if found else platform.machine()
-    device = f'{len(os.sched_getaffinity(0))} cores of {model}'
+  device = machine()
   result = {'run': describe_run(), 'machine': device}
   for name in chosen:
     print(f'measuring {name}', flush=True)

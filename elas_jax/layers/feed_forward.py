@@ -2,6 +2,7 @@
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from elas_jax.config import ModelConfig
 from elas_jax.layers.linear import LINEARS
@@ -13,27 +14,21 @@ class SwiGLU(nn.Module):
   """down(silu(gate(x)) * up(x)) (arXiv 2002.05202), the feed-forward of LLaMA."""
 
   config: ModelConfig
+  combine = staticmethod(swiglu)
 
   @nn.compact
   def __call__(self, x_BxLxD: jax.Array) -> jax.Array:
     c, linear = self.config, LINEARS[self.config.linear]
     gate_BxLxF = linear(c.feed_forward_width, c, name='gate')(x_BxLxD)
     up_BxLxF = linear(c.feed_forward_width, c, name='up')(x_BxLxD)
-    y_BxLxF = swiglu(gate_BxLxF, up_BxLxF)
+    y_BxLxF = self.combine(gate_BxLxF, up_BxLxF)
     return linear(c.width, c, name='down')(y_BxLxF)
 
 
-class Bilinear(nn.Module):
+class Bilinear(SwiGLU):
   """down(gate(x) * up(x)) (arXiv 2002.05202): SwiGLU without its SiLU, for CoLA."""
 
-  config: ModelConfig
-
-  @nn.compact
-  def __call__(self, x_BxLxD: jax.Array) -> jax.Array:
-    c, linear = self.config, LINEARS[self.config.linear]
-    gate_BxLxF = linear(c.feed_forward_width, c, name='gate')(x_BxLxD)
-    up_BxLxF = linear(c.feed_forward_width, c, name='up')(x_BxLxD)
-    return linear(c.width, c, name='down')(gate_BxLxF * up_BxLxF)
+  combine = staticmethod(jnp.multiply)
 
 
 class SquaredReLU(nn.Module):

@@ -46,7 +46,6 @@ class Recipe:
   rule: str
   backward: str
   length: int
-  implementation: str | None = None
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -73,11 +72,10 @@ def _forward(recipe, x_TxD, up, down, key, scale):
     activation='relu2',
     key=key,
     scale=scale,
-    implementation=recipe.implementation,
   )
   # Only z leads on from here: what is saved is what the product read.
   first = down[0].astype(x_TxD.dtype)
-  t_TxR = matmul(z, first, implementation=recipe.implementation)
+  t_TxR = matmul(z, first)
   saved = {'x': x_TxD, 'z': z, 'down_inputs': _inputs(t_TxR, down[1:])}
   saved['up_inputs'] = _inputs(x_TxD, up)[1:]
   if recipe.backward == 'split':
@@ -123,14 +121,14 @@ def _backward(recipe, saved, g_TxD):
 
 
 def _exact(recipe, saved, dz_TxF):
-  z_TxF = expand(saved['z'], implementation=recipe.implementation)
+  z_TxF = expand(saved['z'])
   dh_TxF = _slope(jnp.sqrt(z_TxF.astype(jnp.float32)), dz_TxF)
   return dh_TxF, z_TxF, dh_TxF
 
 
 def _straight_through(recipe, saved, dz_TxF):
   dh_TxF = _slope(jnp.maximum(saved['h'].astype(jnp.float32), 0), dz_TxF)
-  return dh_TxF, expand(saved['z'], implementation=recipe.implementation), dh_TxF
+  return dh_TxF, expand(saved['z']), dh_TxF
 
 
 def _straight_through_dense(recipe, saved, dz_TxF):
@@ -151,7 +149,7 @@ def _split(recipe, saved, dz_TxF):
 
 
 def _transposable(recipe, saved, dz_TxF):
-  z_TxF = expand(saved['z'], implementation=recipe.implementation)
+  z_TxF = expand(saved['z'])
   z_TxF = expand(compress(z_TxF, rule='transposable'))
   dh_TxF = _slope(jnp.sqrt(z_TxF.astype(jnp.float32)), dz_TxF)
   return dh_TxF, z_TxF, dh_TxF
