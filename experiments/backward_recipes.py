@@ -6,7 +6,7 @@
 
 Reproduces: no table. The draft of ELAS goes straight through the pruning, its code has
 three recipes, and no published number tells them apart; see elas_jax/ops/two_four.py.
-Hardware: proxy two CPU cores, 15 runs of 600 steps, not yet timed, 3 of them table 1's;
+Hardware: proxy two CPU cores, 15 runs of 500 steps, not yet timed, 3 of them table 1's;
 paper GPUs, not yet run on any.
 Expected: none yet.
 """

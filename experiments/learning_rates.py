@@ -8,7 +8,7 @@ method is at the edge of its grid, the grid grows by a factor of 2 there, up to 
 each direction; what is at the edge after that is said to be. The other scripts read
 experiments/results/learning_rates/proxy.json. cola_m computes what cola does and takes its
 rate. The paper's scale has published rates instead, those of configs/c4.py.
-Hardware: two CPU cores, 39 runs of 300 steps and those of extended grids, not yet timed.
+Hardware: two CPU cores, 39 runs of 250 steps and those of extended grids, not yet timed.
 Expected: none yet.
 """
 

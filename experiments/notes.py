@@ -35,7 +35,8 @@ def proxy_recipe(configs: list[Config]) -> str:
   return (
     f'Not the published recipes (configs/c4.py): weight decay {decay}; b2 '
     f'{either(c.optimizer.b2 for c in configs)} and gradients clipped at norm '
-    f'{either(c.optimizer.clip_norm for c in configs)} for all.'
+    f'{either(c.optimizer.clip_norm for c in configs)} for all. Evaluated on the same '
+    f'{either(c.eval.tokens for c in configs)} validation tokens.'
   )
 
 

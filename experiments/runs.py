@@ -38,12 +38,12 @@ class Scale:
 
 RUNS = pathlib.Path('runs/experiments')
 PROXY = {
-  'train.steps': 600,
-  'checkpoint.every': 300,
+  'train.steps': 500,
+  'checkpoint.every': 250,
   'checkpoint.keep_latest': 1,
   'checkpoint.keep_best': 0,
-  'eval.every': 600,
-  'eval.tokens': 0,  # the whole validation split
+  'eval.every': 500,
+  'eval.tokens': 131_072,  # the same ones for every run
   'eval.sample_tokens': 0,
   'optimizer.b2': 0.95,
 }

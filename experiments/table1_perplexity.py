@@ -10,7 +10,7 @@
 Reproduces: the table of arXiv 2605.03667 (v1) at 60m to 1b, with two controls that it
 lacks, squared ReLU without pruning by LORO (loro_relu2) and by AdamW (low_rank_relu2).
 Hardware: smoke two CPU cores, 3 minutes from empty caches; proxy two CPU cores, 42 runs of
-600 steps after experiments.learning_rates, not yet timed; paper GPUs, not yet run on any.
+500 steps after experiments.learning_rates, not yet timed; paper GPUs, not yet run on any.
 Expected: none yet.
 """
 

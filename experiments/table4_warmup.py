@@ -8,7 +8,7 @@ Reproduces: dense steps 0, 500, 1000 and 2000 at 60m and 130m; at the proxy the 
 run that those are at 60m. The paper prints NaN for 0 steps at 60m, so the column
 'non-finite loss' says for every run whether and where that happened; every step is
 checked.
-Hardware: proxy two CPU cores, 12 runs of 600 steps, not yet timed, 3 of them table 1's;
+Hardware: proxy two CPU cores, 12 runs of 500 steps, not yet timed, 3 of them table 1's;
 paper GPUs, not yet run on any.
 Expected: none yet.
 """

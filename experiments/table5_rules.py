@@ -7,7 +7,7 @@
 Reproduces: top2 (the paper's naive), soft_weights and soft_activations at 60m to 1b;
 mvue is not in the paper. Rules that change the kept values have no exact backward pass by
 what is saved, and go straight through.
-Hardware: proxy two CPU cores, 12 runs of 600 steps, not yet timed, 3 of them table 1's;
+Hardware: proxy two CPU cores, 12 runs of 500 steps, not yet timed, 3 of them table 1's;
 paper GPUs, not yet run on any.
 Expected: none yet.
 """

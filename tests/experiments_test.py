@@ -376,7 +376,7 @@ def test_learning_rates_are_tried_on_half_of_the_steps(tmp_path):
   tried = [row.fields['optimizer.learning_rate'] for row in rows if row.method == 'elas']
   assert tried == [4e-3, 8e-3, 16e-3]
   configs = [setting.run(row, 'proxy', 0).config for row in rows]
-  assert 'R 48, 300 steps of 16 x 128' in notes.shape(configs)
+  assert 'R 48, 250 steps of 16 x 128' in notes.shape(configs)
   with pytest.raises(UserError, match='must be proxy or smoke'):
     learning_rates.rows(setting_of(tmp_path, scale='paper'), '60m')
 
