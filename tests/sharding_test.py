@@ -74,11 +74,16 @@ def test_four_devices_equal_one(make_config, sizes, overrides):
     assert not jax.tree.leaves(moments)[0].is_fully_replicated
 
 
-def test_elas_on_four_devices_equals_one(make_config):
-  """Packing cuts the tokens into tiles, which must not depend on where they live."""
+@pytest.mark.parametrize(
+  'rule, backward', [('top2', 'exact'), ('mvue', 'straight_through')]
+)
+def test_elas_on_four_devices_equals_one(make_config, rule, backward):
+  """Neither tiles of tokens nor random numbers may depend on where the tokens live."""
   config = make_config(
     **{
       'model.feed_forward': 'relu2_two_four',
+      'model.two_four_rule': rule,
+      'model.two_four_backward': backward,
       'optimizer.name': 'loro',
       'optimizer.exact_every': 2,
       'optimizer.weight_decay': 0.0,

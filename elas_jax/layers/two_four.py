@@ -10,7 +10,7 @@ from elas_jax.config import ModelConfig
 from elas_jax.layers.linear import LINEARS
 from elas_jax.ops.activation import squared_relu
 from elas_jax.ops.linear import chain
-from elas_jax.ops.two_four import Recipe, estimated_scale, sparse_feed_forward
+from elas_jax.ops.two_four import Recipe, estimated_scale, two_four_feed_forward
 
 ACTIVATIONS = 'activations'  # a collection that is kept only where somebody asks for it
 
@@ -44,7 +44,7 @@ class TwoFourSquaredReLU(nn.Module):
       key = self.make_rng('two_four')
     if c.two_four_rule.startswith('soft'):
       scale = self._scale(x_TxD, up, down)
-    y_TxD = sparse_feed_forward(recipe, x_TxD, up, down, key, scale)
+    y_TxD = two_four_feed_forward(recipe, x_TxD, up, down, key, scale)
     sow_activation(self, lambda: squared_relu(chain(x_TxD, up)))
     return y_TxD.reshape(x_BxLxD.shape)
 

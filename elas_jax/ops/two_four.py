@@ -29,7 +29,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from elas_jax.ops.linear import chain
-from pallas_kernels.two_four import compress, expand, largest_two, matmul
+from pallas_kernels.two_four import (
+  compress,
+  expand,
+  feed_forward,
+  largest_two,
+  matmul,
+  sharded_feed_forward,
+  takes_kernels,
+)
 
 BACKWARDS = ('exact', 'straight_through', 'straight_through_dense', 'split', 'transposable')
 # These have relu(h) = sqrt(z): the other rules change the kept values.
@@ -46,6 +54,34 @@ class Recipe:
   rule: str
   backward: str
   length: int
+
+
+def two_four_feed_forward(
+  recipe: Recipe,
+  x_TxD: jax.Array,
+  up: Kernels,
+  down: Kernels,
+  key: jax.Array | None = None,
+  scale: jax.Array | None = None,
+) -> jax.Array:
+  """`sparse_feed_forward`, by the kernels for sparse tensor cores where they take it.
+
+  They do top2 with the backward passes exact and transposable, in bf16 and on devices that
+  they were checked on. Under a mesh each device takes its tokens and its features.
+  """
+  inner = up[-1].astype(x_TxD.dtype), down[0].astype(x_TxD.dtype)
+  has_kernels = recipe.rule == 'top2' and recipe.backward in ('exact', 'transposable')
+  mesh = jax.sharding.get_abstract_mesh()
+  parts = math.prod(mesh.shape[axis] for axis in ('data', 'fsdp')) if mesh.size > 1 else 1
+  if not has_kernels or x_TxD.shape[0] % parts or not takes_kernels(x_TxD, *inner):
+    return sparse_feed_forward(recipe, x_TxD, up, down, key, scale)
+  s_TxR = chain(x_TxD, up[:-1])
+  if mesh.size > 1:
+    split = {'rows': ('data', 'fsdp'), 'features': 'tensor', 'backward': recipe.backward}
+    t_TxR = sharded_feed_forward(s_TxR, *inner, **split)
+  else:
+    t_TxR = feed_forward(s_TxR, *inner, recipe.backward)
+  return chain(t_TxR, down[1:])
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

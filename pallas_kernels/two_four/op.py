@@ -9,10 +9,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from pallas_kernels.two_four import reference
+from pallas_kernels.two_four.dispatch import pick
 from pallas_kernels.two_four.packed import TwoFour
 
-IMPLEMENTATIONS = (None, 'xla', 'mosaic')
+KERNEL_RULES = ('top2', 'transposable')
 
 
 def compress(
@@ -39,23 +39,40 @@ def compress(
   Raises:
     ValueError: for shapes, names and arguments that do not fit.
   """
-  _check_matrix('y', y)
   if not -2 <= axis < 2:
     raise ValueError(f'axis={axis}: must be -2 to 1')
-  if y.shape[axis] % 4:
-    raise ValueError(
-      f'y of shape {y.shape}: its length along axis={axis} must be a multiple of 4'
-    )
-  if activation not in (None, 'relu2'):
-    raise ValueError(f"activation={activation!r}: must be None or 'relu2'")
-  _check_implementation(implementation)
-  return reference.compress(y, axis % 2, rule, activation, key, scale)
+  _check_compress(y, axis, activation)
+  lacks = '' if rule in KERNEL_RULES else f'has no kernel for rule={rule!r}'
+  chosen = pick(implementation, y, lacks=lacks)
+  return chosen.compress(y, axis % 2, rule, activation, key, scale)
+
+
+def compress_both(
+  y: jax.Array,
+  *,
+  rule: str = 'top2',
+  activation: str | None = None,
+  implementation: str | None = None,
+) -> tuple[TwoFour, TwoFour]:
+  """What `compress` packs along axis 1 and along axis 0, from one reading of y.
+
+  With the rule 'transposable' both have the same entries.
+
+  Args:
+    y: as of `compress`, both its lengths multiples of 4.
+    rule: 'top2' or 'transposable'.
+  """
+  for axis in (0, 1):
+    _check_compress(y, axis, activation)
+  if rule not in KERNEL_RULES:
+    raise ValueError(f'rule={rule!r}: must be one of {", ".join(map(repr, KERNEL_RULES))}')
+  return pick(implementation, y).compress_both(y, rule, activation)
 
 
 def expand(packed: TwoFour, *, implementation: str | None = None) -> jax.Array:
   """The matrix with zeros where nothing was kept."""
-  _check_implementation(implementation)
-  return reference.expand(packed)
+  chosen = pick(implementation, packed.values, lacks='has no kernel for expand')
+  return chosen.expand(packed)
 
 
 def matmul(
@@ -79,8 +96,18 @@ def matmul(
       f'b of shape {b.shape} with transpose_b={transpose_b}: must have {K} entries along '
       f'the contracted axis, as the packed matrix of shape {packed.shape} does'
     )
-  _check_implementation(implementation)
-  return reference.matmul(packed, b, transpose_b, jnp.dtype(out_dtype or packed.dtype))
+  out_dtype = jnp.dtype(out_dtype or packed.dtype)
+  return pick(implementation, packed.values, b).matmul(packed, b, transpose_b, out_dtype)
+
+
+def _check_compress(y: jax.Array, axis: int, activation: str | None) -> None:
+  _check_matrix('y', y)
+  if y.shape[axis] % 4:
+    raise ValueError(
+      f'y of shape {y.shape}: its length along axis={axis} must be a multiple of 4'
+    )
+  if activation not in (None, 'relu2'):
+    raise ValueError(f"activation={activation!r}: must be None or 'relu2'")
 
 
 def _check_matrix(name: str, x: jax.Array) -> None:
@@ -88,10 +115,3 @@ def _check_matrix(name: str, x: jax.Array) -> None:
     raise ValueError(
       f'{name} of shape {x.shape} and {x.dtype}: must be a matrix, float32 or bfloat16'
     )
-
-
-def _check_implementation(name: str | None) -> None:
-  if name not in IMPLEMENTATIONS:
-    raise ValueError(f'implementation={name!r}: must be one of {IMPLEMENTATIONS}')
-  if name == 'mosaic':
-    raise NotImplementedError("implementation='mosaic': there is no such kernel yet")

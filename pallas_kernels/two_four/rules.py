@@ -10,9 +10,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 Kept = tuple[jax.Array, jax.Array]  # mask and values, both of the shape of the groups
+
+
+def _in_order(x: jax.Array) -> jax.Array:
+  """Float32 as integers in the same order, NaN above infinity, as in the kernels."""
+  bits = jax.lax.bitcast_convert_type(jnp.where(x == 0, 0, x), jnp.int32)
+  return jnp.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
 
 
 def largest_two(scores: jax.Array) -> jax.Array:
@@ -20,7 +25,7 @@ def largest_two(scores: jax.Array) -> jax.Array:
 
   Exactly two, whatever the input: a NaN counts as the largest of all.
   """
-  s = [jnp.where(jnp.isnan(x), jnp.inf, x) for x in jnp.moveaxis(scores, -1, 0)]
+  s = [_in_order(x) for x in jnp.moveaxis(scores.astype(jnp.float32), -1, 0)]
   # An entry is kept if fewer than two beat it.
   beaten = [jnp.zeros(scores.shape[:-1], jnp.int32) for _ in s]
   for i, j in itertools.combinations(range(4), 2):
@@ -74,9 +79,10 @@ TILES = [
   for rows in itertools.product(range(len(PAIRS)), repeat=4)
   if all(sum(column in PAIRS[pair] for pair in rows) == 2 for column in range(4))
 ]
-TILE_MASKS = np.array(
-  [[[column in PAIRS[pair] for column in range(4)] for pair in rows] for rows in TILES]
-)
+
+
+def _bits(rows: tuple[int, ...]) -> int:
+  return sum(1 << 4 * row + column for row in range(4) for column in PAIRS[rows[row]])
 
 
 def transposable_mask(y_TxF: jax.Array) -> jax.Array:
@@ -88,23 +94,21 @@ def transposable_mask(y_TxF: jax.Array) -> jax.Array:
   T, F = y_TxF.shape
   tiles = jnp.abs(y_TxF).reshape(T // 4, 4, F // 4, 4)
   sums = [[tiles[:, r, :, i] + tiles[:, r, :, j] for i, j in PAIRS] for r in range(4)]
-  best = jnp.full(sums[0][0].shape, -1.0)
-  choice = jnp.zeros(best.shape, jnp.int32)
-  for number, rows in enumerate(TILES):
+  best, bits = jnp.float32(-1), _bits(TILES[0])
+  for rows in TILES:
     # Halves first: 36 distinct sums each, which the compiler shares between patterns.
     total = (sums[0][rows[0]] + sums[1][rows[1]]) + (sums[2][rows[2]] + sums[3][rows[3]])
     better = total > best
-    best, choice = jnp.where(better, total, best), jnp.where(better, number, choice)
-  weights = 1 << np.arange(16).reshape(4, 4)
-  bits = jnp.asarray((TILE_MASKS * weights).sum(axis=(1, 2)), jnp.int32)[choice]
-  mask = (bits[:, None, :, None] & weights[None, :, None, :].astype(np.int32)) != 0
-  return mask.reshape(T, F)
+    best, bits = jnp.where(better, total, best), jnp.where(better, _bits(rows), bits)
+  # No arrays of constants: a kernel could not close over them.
+  number = jax.lax.broadcasted_iota(jnp.int32, (1, 4, 1, 4), 1) * 4
+  number += jax.lax.broadcasted_iota(jnp.int32, (1, 4, 1, 4), 3)
+  return ((bits[:, None, :, None] >> number) & 1 != 0).reshape(T, F)
 
 
-def _transposable(groups: jax.Array) -> Kept:
-  T, G, _ = groups.shape
-  y_TxF = jnp.pad(groups.reshape(T, 4 * G), ((0, -T % 4), (0, 0)))
-  return transposable_mask(y_TxF)[:T].reshape(groups.shape), groups
+def transposable(groups: jax.Array, mask: jax.Array) -> Kept:
+  """Those of the mask of the whole matrix, which a rule of groups does not see."""
+  return mask, groups
 
 
 # name -> (function, the keyword it needs besides the groups)
@@ -113,7 +117,7 @@ RULES: dict[str, tuple[Callable[..., Kept], str | None]] = {
   'mvue': (mvue, 'key'),
   'soft_weights': (soft, 'scale'),
   'soft_activations': (soft, 'scale'),
-  'transposable': (_transposable, None),
+  'transposable': (transposable, 'mask'),
 }
 
 

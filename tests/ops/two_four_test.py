@@ -8,11 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax._src.ad_checkpoint import saved_residuals
 from jax.test_util import check_grads
 
 from elas_jax.config import at_step
 from elas_jax.layers.feed_forward import FEED_FORWARDS
-from elas_jax.models.decoder import Decoder
+from elas_jax.models.decoder import REMAT_POLICIES, Decoder
 from elas_jax.ops.activation_statistics import activation_statistics
 from elas_jax.ops.two_four import BACKWARDS, Recipe, estimated_scale, sparse_feed_forward
 from pallas_kernels.two_four import compress, expand
@@ -351,3 +352,12 @@ def test_activation_statistics():
   expected = np.zeros((2, 4, 8), bool)
   expected[0, [0, 0, 0, 1, 1, 2, 2], [2, 3, 7, 4, 5, 1, 3]] = True
   np.testing.assert_array_equal(kept, expected)
+
+
+@pytest.mark.parametrize('policy', ['dots', 'full', 'bottleneck'])
+def test_remat_saves_nothing_F_wide(policy):
+  x, up, down, _ = problem('low_rank')
+  f = lambda *args: sparse_feed_forward(Recipe('top2', 'exact', L), *args)
+  saved = saved_residuals(jax.checkpoint(f, policy=REMAT_POLICIES[policy]), x, up, down)
+  weights = {kernel.shape for kernel in (*up, *down)}
+  assert all(F not in x.shape for x, _ in saved if x.shape not in weights)

@@ -81,9 +81,9 @@ def laid_out(packed):
 
 
 def largest_two(group):
-  """A stable sort: of equals the lower index; NaN beats everything."""
-  size = lambda i: np.inf if np.isnan(group[i]) else abs(group[i])
-  return sorted(sorted(range(4), key=lambda i: (-size(i), i))[:2])
+  """A stable sort: of equals the lower index; NaN beats infinity."""
+  size = lambda i: (True, 0) if np.isnan(group[i]) else (False, abs(group[i]))
+  return sorted(sorted(range(4), key=size, reverse=True)[:2])
 
 
 def top2_of(x_MxK):
@@ -147,9 +147,11 @@ def test_the_kept_positions_of_ties():
     (-3, 1, 3, 2): 0b1000,
     (np.nan, np.nan, np.nan, 1): 0b0100,
     (4, 5, 6, np.nan): 0b1110,
+    (np.inf, np.inf, np.nan, 1): 0b1000,
+    (-0.0, 0.0, -0.0, -1e-9): 0b1100,
   }
   packed = compress(jnp.array([sum(groups, ())], jnp.float32))
-  assert decoded(packed.metadata, 1, 28)[0].tolist() == list(groups.values())
+  assert decoded(packed.metadata, 1, 36)[0].tolist() == list(groups.values())
 
 
 def test_metadata_word_layout():

@@ -1,0 +1,294 @@
+"""What the kernels do to a whole tile and Pallas has no name for, and how to emulate it.
+
+`Instructions(emulate=False)` inlines MLIR, which only a GPU runs; with emulate=True the
+same contracts are plain jnp, for Mosaic GPU's interpret mode on a CPU. Everything else of a
+kernel (copies, barriers, dense products, loops) is the same code in both.
+"""
+
+import dataclasses
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental.mosaic import gpu as mgpu
+from jax.experimental.mosaic.gpu import fragmented_array as fa
+from jax.experimental.mosaic.gpu import mma_utils
+from jax.experimental.pallas import mosaic_gpu as plgpu
+from jaxlib.mlir import ir
+from jaxlib.mlir.dialects import arith, llvm, nvvm, vector
+
+from pallas_kernels.two_four.mosaic_gpu import emulation, packing, packing_tiles
+from pallas_kernels.two_four.mosaic_gpu.lanes import (
+  Threads,
+  Word,
+  fragments,
+  opaque,
+  opaque_reference,
+)
+from pallas_kernels.two_four.packed import (
+  TILE_K,
+)
+
+# A 2:4 operand, B, accumulator and step: 128 entries of K are 64 kept ones, a row of 128 B.
+K32 = TILE_K // 32  # instructions in a step
+SWIZZLED = (plgpu.TilingTransform((8, 64)), plgpu.SwizzleTransform(128))
+TILE, PLAIN = plgpu.RefType(SWIZZLED), plgpu.RefType()
+
+
+@dataclasses.dataclass(frozen=True)
+class Instructions:
+  emulate: bool = False
+
+  def zeros(self, shape: tuple[int, int]) -> jax.Array:
+    """An accumulator."""
+    zeros = jnp.zeros(shape, jnp.float32)
+    return zeros if self.emulate else plgpu.layout_cast(zeros, plgpu.Layout.WGMMA)
+
+  def load(self, ref) -> jax.Array:
+    """A tile of bf16 in the registers of a product's result."""
+    if self.emulate:
+      return ref[...]
+    return plgpu.load(ref, layout=plgpu.Layout.WGMMA)
+
+  def meet(self) -> None:
+    """Waits for the other warps of the warpgroup.
+
+    Each warp waits only for its own share of a product; before shared memory that the
+    product read is written again, all must have done so. (Where all threads arrive at a
+    barrier of a block, that does it.)
+    """
+    if not self.emulate:
+      plgpu.inline_mgpu()(lambda ctx: mgpu.utils.warpgroup_barrier())()
+
+  def multiply(self, a_ref, b_ref) -> jax.Array:
+    """The product of a (64, K) and the transpose of b (n, K), float32.
+
+    What plgpu.wgmma computes, with the addresses of the operands out of the registers
+    during the rest of the loop around it.
+    """
+    if self.emulate:
+      return jnp.dot(a_ref[...], b_ref[...].T, preferred_element_type=jnp.float32)
+    shape = (a_ref.shape[0], b_ref.shape[0])
+    inline = plgpu.inline_mgpu(
+      arg_types=(TILE, TILE),
+      return_type=plgpu.ShapeDtypeStruct(shape, jnp.float32, plgpu.Layout.WGMMA),
+    )
+    return inline(functools.partial(_multiply, n=shape[1]))(a_ref, b_ref)
+
+  def sparse_multiply(self, acc, a_ref, b_ref, metadata_ref, *, a_t: bool, b_t: bool):
+    """Adds A B to acc (m, n), with A (m, 128) 2:4 along its second axis.
+
+    Args:
+      acc: float32; m a multiple of 64.
+      a_ref: kept entries (m, 64), or (64, m) with `a_t`.
+      b_ref: (128, n), or (n, 128) with `b_t`.
+      metadata_ref: uint32[..., m/64, 256].
+    """
+    if self.emulate:
+      return emulation.sparse_multiply(acc, a_ref, b_ref, metadata_ref, a_t, b_t)
+    step = functools.partial(_sparse_multiply, a_t=a_t, b_t=b_t)
+    inline = plgpu.inline_mgpu(
+      arg_types=(plgpu.Layout.WGMMA, TILE, TILE, PLAIN),
+      return_type=plgpu.ShapeDtypeStruct(acc.shape, jnp.float32, plgpu.Layout.WGMMA),
+    )
+    return inline(step)(acc, a_ref, b_ref, metadata_ref)
+
+  def prune(self, h, values_ref, metadata_ref, activation, *, column: int = 0) -> None:
+    """Packs h (64, n), bf16, along its columns: (64, n/2) and uint32[n/128, 256].
+
+    With the activation 'relu2' it is relu(h)^2 that is packed. The references may hold more
+    columns; `column` is where those of h start, a multiple of 64 as n is.
+    """
+    if self.emulate:
+      emulation.prune(h, values_ref, metadata_ref, activation, column)
+      return
+    width = 2 * values_ref.shape[-1]
+
+    @plgpu.inline_mgpu(arg_types=(plgpu.Layout.WGMMA, TILE, PLAIN))
+    def inline(ctx, h, values, metadata):
+      packing.prune(Threads(), fragments(h), values, metadata, activation, column, width)
+
+    inline(h, values_ref, metadata_ref)
+
+  def gate(self, d, values_ref, metadata_ref) -> None:
+    """Packed z becomes 2 sqrt(z) d at its kept entries; d (64, n), bf16."""
+    if self.emulate:
+      emulation.gate(d, values_ref, metadata_ref)
+      return
+
+    @plgpu.inline_mgpu(arg_types=(plgpu.Layout.WGMMA, TILE, PLAIN))
+    def inline(ctx, d, values, metadata):
+      packing.gate(Threads(), fragments(d), values, metadata)
+
+    inline(d, values_ref, metadata_ref)
+
+  def spread(self, values_ref, metadata_ref, dense_ref, warpgroup) -> None:
+    """Unpacks (64, 128): warpgroup 0 its first 64 columns into dense_ref, 1 the others."""
+    if self.emulate:
+      emulation.spread(values_ref, metadata_ref, dense_ref, warpgroup)
+      return
+
+    @plgpu.inline_mgpu(arg_types=(TILE, PLAIN, TILE))
+    def inline(ctx, values, metadata, dense):
+      packing.spread(Threads(), values, metadata, dense)
+
+    inline(values_ref, metadata_ref, dense_ref)
+
+  def pack_tile(self, y_ref, half, features, tokens, *, rule, activation) -> None:
+    """Packs y (64, 128), one half of 128 tokens, along features, tokens or both.
+
+    Args:
+      y_ref: bf16.
+      half: 0 or 1.
+      features: None or references to values (64, 64) and metadata uint32[256].
+      tokens: None or references to values (32, 128) and metadata uint32[2, 256], of which
+        the words of this half are written.
+      rule: 'top2' or 'transposable', whose mask serves both axes.
+      activation: 'relu2' packs relu(y)^2.
+    """
+    if self.emulate:
+      emulation.pack_tile(y_ref[...], half, features, tokens, rule, activation)
+      return
+
+    refs = lambda pair: pair and (TILE, PLAIN)
+    scalar = plgpu.Layout.WG_SPLAT(())
+    types = (TILE, scalar, refs(features), refs(tokens))
+
+    @plgpu.inline_mgpu(arg_types=types)
+    def inline(ctx, y, half, features, tokens):
+      half = Word(half.registers.item())
+      packing_tiles.pack_tile(Threads(), y, half, features, tokens, rule, activation)
+
+    inline(y_ref, half, features, tokens)
+
+
+def _multiply(ctx, a, b, *, n: int):
+  del ctx
+  acc = mgpu.WGMMAAccumulator.zero(64, n)
+  b = mgpu.utils.memref_transpose(opaque_reference(b), (1, 0, 3, 2))
+  acc = mgpu.wgmma(acc, opaque_reference(a), b, swizzle=128)
+  nvvm.wgmma_commit_group_sync_aligned()
+  nvvm.wgmma_wait_group_sync_aligned(0)
+  return fa.optimization_barrier(acc.value)
+
+
+def _sparse_multiply(ctx, acc, a, b, metadata, *, a_t: bool, b_t: bool):
+  """Issues the instructions of one step, commits them as a group and waits for it."""
+  del ctx
+  m, n = acc.shape
+  layout = acc.layout
+  words = _metadata_of_thread(metadata, m)
+  a_descriptor = _Descriptor.of(
+    a, (TILE_K // 2, 64) if a_t else (64, TILE_K // 2), a_t, bytes_of_k=32
+  )
+  b_descriptor = _Descriptor.of(
+    b, (n, TILE_K) if b_t else (TILE_K, n), not b_t, bytes_of_k=64
+  )
+  acc = fa.optimization_barrier(acc.to_layout(fa.WGMMA_LAYOUT_ACC_32BIT))
+  nvvm.wgmma_fence_aligned()
+  registers = acc.registers.copy()
+  for k, block in itertools.product(range(K32), range(m // 64)):
+    part = registers[block : block + 1]
+    out = _wgmma_sp(
+      list(part.flat),
+      a_descriptor.at(k, block),
+      b_descriptor.at(k),
+      words[block][k],
+      n,
+      a_descriptor.transposed,
+      b_descriptor.transposed,
+    )
+    registers[block : block + 1] = np.array(out, dtype=object).reshape(part.shape)
+  nvvm.wgmma_commit_group_sync_aligned()
+  nvvm.wgmma_wait_group_sync_aligned(0)
+  acc = fa.FragmentedArray(_registers=registers, _layout=acc.layout, _is_signed=None)
+  return fa.optimization_barrier(acc).to_layout(layout)
+
+
+def _metadata_of_thread(metadata: ir.Value, rows: int) -> list[list[ir.Value]]:
+  """For every 64 rows the four words that this thread gives to the instructions.
+
+  Lanes 0 and 1 of a quad supply them (selector 0), one half of 16 entries each; the others
+  load the same words.
+  """
+  index = lambda x: arith.constant(ir.IndexType.get(), x)
+  i32 = ir.IntegerType.get_signless(32)
+  lane = Threads().lane()
+  word = ((lane.w * 2 + (lane.q & 1)) * 8 + lane.r) * K32
+  word = arith.index_cast(ir.IndexType.get(), word.value)
+  leading = [index(0)] * (ir.MemRefType(metadata.type).rank - 2)
+  result = []
+  for block in range(rows // 64):
+    v = vector.load(
+      ir.VectorType.get((K32,), i32), metadata, [*leading, index(block), word]
+    )
+    position = lambda k: arith.constant(i32, k)
+    # Opaque, so that they are in registers before the fence that follows.
+    result.append([opaque(llvm.extractelement(v, position(k))) for k in range(K32)])
+  return result
+
+
+@dataclasses.dataclass(frozen=True)
+class _Descriptor:
+  """A shared-memory operand, as the instruction is told of it."""
+
+  base: ir.Value
+  tiling: tuple
+  strides: tuple
+  block_stride: int
+  transposed: bool
+
+  @classmethod
+  def of(cls, ref, group: tuple[int, int], k_first: bool, bytes_of_k: int):
+    (base, (tiling, strides)), (stride, _), fast = mma_utils.create_descriptor(
+      ref,
+      swizzle=128,
+      group_size=group,
+      logical_k_major=k_first,
+      mma_bytewidth_k=bytes_of_k,
+    )
+    return cls(base, tuple(tiling), tuple(strides), stride, fast != mma_utils.Dim.K)
+
+  def at(self, k: int, block: int = 0) -> ir.Value:
+    """Of instruction k of a step, and of the 64 rows number `block`."""
+    offset, rest = block * self.block_stride, k
+    for size, stride in zip(reversed(self.tiling), reversed(self.strides[1:])):
+      offset += rest % size * stride
+      rest //= size
+    offset = mma_utils.encode_addr(offset + rest * self.strides[0])
+    i64 = ir.IntegerType.get_signless(64)
+    flags = llvm.IntegerOverflowFlags.none
+    return llvm.add(self.base, arith.constant(i64, offset), overflow_flags=flags)
+
+
+def _wgmma_sp(acc, a, b, metadata, n: int, a_transposed: bool, b_transposed: bool):
+  """One wgmma.mma_async.sp m64nNk32, bf16 x bf16 -> float32, A and B in shared memory."""
+  count = n // 2
+  operand = (f'${i}' for i in itertools.count())
+  take = lambda k: list(itertools.islice(operand, k))
+  outputs = take(count)
+  take(count)  # the accumulator as input, in the same registers
+  (a_name,), (b_name,), (word,), (use_acc,) = take(1), take(1), take(1), take(1)
+  immediates = take(4)  # scale of A and B, transposition of A and B
+  asm = (
+    f'{{ .reg .pred p; setp.ne.b32 p, {use_acc}, 0; '
+    f'wgmma.mma_async.sp.sync.aligned.m64n{n}k32.f32.bf16.bf16 '
+    f'{{{",".join(outputs)}}}, {a_name}, {b_name}, {word}, 0, p, '
+    f'{", ".join(immediates)}; }}\n'
+  )
+  constraints = ['=f'] * count + [str(i) for i in range(count)]
+  constraints += ['l', 'l', 'r', 'n'] + ['n'] * 4
+  i32 = ir.IntegerType.get_signless(32)
+  constant = lambda x: llvm.ConstantOp(i32, ir.IntegerAttr.get(i32, int(x))).result
+  one, element = constant(1), acc[0].type
+  result = llvm.inline_asm(
+    llvm.StructType.get_literal([element] * count),
+    [*acc, a, b, metadata, one, one, one, constant(a_transposed), constant(b_transposed)],
+    asm,
+    ','.join(constraints),
+    has_side_effects=True,
+    asm_dialect=0,
+  )
+  return [llvm.extractvalue(element, result, [i]) for i in range(count)]

@@ -1,0 +1,8 @@
+"""Set-up that these tests need, also where the conftest.py above them is left out."""
+
+import os
+
+# Mosaic GPU's interpreter has a thread of JAX's CPU client for each warpgroup, and one that
+# waits holds it: with as many as there are cores, two of them can wait for a third forever.
+# The client reads this when it starts.
+os.environ.setdefault('NPROC', '16')
