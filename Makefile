@@ -1,13 +1,21 @@
 # make train   set up, train, evaluate and plot the embedded default (configs/default.py)
 # make test    set up and run the tests
 # make lint    formatting and lint
-# Both set up once: .venv, from setup.cfg and constraints.txt, with a Python >= 3.12.
+# make aot     compile the kernels for an H200, which takes no GPU, and check the result
+# make gpu-check OUT=DIR [PYTHON=python3]   check and time the kernels on a Hopper GPU
+# All set up once: .venv, from setup.cfg and constraints.txt, with a Python >= 3.12.
 
 VENV := .venv
+GIVEN_PYTHON := $(PYTHON)
 PYTHON := $(VENV)/bin/python
 WORKDIR ?= runs/default
+OUT ?= runs/gpu_check
+AOT := build/aot
+# ptxas 13.0.88 is that of CUDA 13.0. 0.7 GB, without the libraries that only a GPU needs.
+AOT_WHEELS := jax-cuda13-plugin==0.11.2 jax-cuda13-pjrt==0.11.2 \
+  nvidia-cuda-nvcc==13.0.88 nvidia-nvvm==13.0.88
 
-.PHONY: train test lint
+.PHONY: train test lint aot gpu-check
 
 train: $(VENV)/installed
 	$(PYTHON) -m elas_jax.train --config=configs/default.py --workdir=$(WORKDIR)
@@ -20,6 +28,20 @@ test: $(VENV)/installed
 lint: $(VENV)/installed
 	$(PYTHON) -m ruff check --fix .
 	$(PYTHON) -m ruff format .
+
+aot: $(VENV)/installed $(AOT)/installed
+	PYTHONPATH=$(AOT) AOT_RESULTS=experiments/results/aot \
+	  $(PYTHON) -m pytest -m aot --capture=no tests/pallas_kernels/aot_test.py
+
+$(AOT)/installed: Makefile $(VENV)/installed
+	rm -rf $(AOT)
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps \
+	  --target $(AOT) $(AOT_WHEELS)
+	@touch $@
+
+# A Python that is given is taken as it is: nothing is set up.
+gpu-check: $(if $(GIVEN_PYTHON),,$(VENV)/installed)
+	$(or $(GIVEN_PYTHON),$(PYTHON)) -m pallas_kernels.gpu_check --out=$(OUT)
 
 # The first of these that starts and is new enough; pyenv's shims may exist and not start.
 $(VENV)/installed: setup.cfg constraints.txt

@@ -1,0 +1,1 @@
+"""Checks and times the kernels and their peers on a GPU."""

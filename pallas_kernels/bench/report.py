@@ -1,0 +1,191 @@
+"""The record of a benchmark: rates, shares of the floor, and the Markdown tables."""
+
+import hashlib
+import json
+import os
+import pathlib
+import subprocess
+from typing import Any
+
+from pallas_kernels.bench.peers import DENSE_XLA, PRUNED_XLA
+from pallas_kernels.bench.timing import TIMERS
+from pallas_kernels.bench.workers import ROOT
+from pallas_kernels.roofline import Machine, Op, markdown
+
+Record = dict[str, Any]
+
+
+def commit() -> str:
+  """Of the source tree, with '-modified' if it differs; 'unknown' without Git."""
+  git = lambda *words: subprocess.run(
+    ['git', '-C', str(ROOT), *words], capture_output=True, text=True
+  )
+  try:
+    head = git('rev-parse', 'HEAD')
+    changed = git('status', '--porcelain', '--untracked-files=no', '--', 'pallas_kernels')
+  except OSError:
+    return 'unknown'
+  if head.returncode:
+    return 'unknown'
+  return head.stdout.strip()[:12] + ('-modified' if changed.stdout.strip() else '')
+
+
+def source() -> str:
+  """A hash of the kernels' code, which says what was measured where Git cannot."""
+  digest = hashlib.sha256()
+  for path in sorted((ROOT / 'pallas_kernels/two_four').rglob('*.py')):
+    digest.update(path.name.encode() + b'\0' + path.read_bytes())
+  return digest.hexdigest()[:12]
+
+
+def driver() -> str:
+  query = ['nvidia-smi', '--query-gpu=driver_version', '--format=csv,noheader']
+  try:
+    found = subprocess.run(query, capture_output=True, text=True, timeout=30)
+  except (OSError, subprocess.TimeoutExpired):
+    return 'unknown'
+  return found.stdout.split('\n')[0].strip() or 'unknown'
+
+
+def write(path: pathlib.Path, text: str) -> None:
+  """All of it or nothing, should the process be stopped."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  part = path.with_name(f'.{path.name}.part')
+  part.write_text(text)
+  os.replace(part, path)
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+  write(path, json.dumps(value, indent=1) + '\n')
+
+
+def machine(record: Record) -> Machine | None:
+  """The peaks that this run measured."""
+  peaks = record.get('peaks', {})
+  if 'matmul_tflops' not in peaks:
+    return None
+  return Machine(peaks['matmul_tflops'], peaks['bandwidth_tb'])
+
+
+def rates(entry: Record, floor: list[Op], flops: float, peaks: Machine | None) -> Record:
+  """What follows from a time; nothing if there is none."""
+  if 'us' not in entry:
+    return {}
+  us = entry['us']['median']
+  found = {'gb_per_s': round(sum(op.bytes for op in floor) / us / 1e3, 1)}
+  if flops:
+    found['tflops'] = round(flops / us / 1e6, 1)
+  if peaks:
+    found['floor_us'] = round(peaks.floor(floor), 2)
+    found['share'] = round(peaks.floor(floor) / us, 4)
+  return found
+
+
+def line(item: Record) -> str:
+  """One line about a case or a layer."""
+  if 'failed' in item:
+    return f'{item["name"]}: failed: {item["failed"]}'
+  parts = []
+  for name, entry in item['peers'].items():
+    gain = against(item, entry)
+    gain = f' ({gain}x)' if gain not in ('', '1.00') else ''
+    text = f'{entry["us"]["median"]:.1f} us{gain}' if 'us' in entry else 'failed'
+    parts.append(f'{name} {text}')
+  return f'{item["name"]}: {", ".join(parts)}'
+
+
+def against(item: Record, entry: Record) -> str:
+  """How many times as fast as XLA's dense peer, or its 2:4 where there is no dense one."""
+  peers = item['peers']
+  base = peers.get(DENSE_XLA) or peers.get(PRUNED_XLA) or {}
+  if 'us' not in base or 'us' not in entry:
+    return ''
+  return f'{base["us"]["median"] / entry["us"]["median"]:.2f}'
+
+
+def render(record: Record) -> str:
+  """The whole record as Markdown."""
+  parts = ['# Benchmark of the kernels', _about(record)]
+  items = record['items']
+  for op in dict.fromkeys(item['op'] for item in items):
+    of_op = [item for item in items if item['op'] == op]
+    parts += [f'## {op}', _table(of_op)]
+  failures = [x for item in items for x in _failures(item)]
+  if failures:
+    parts += ['## Failed, and so not timed', '\n'.join(f'- {x}' for x in failures)]
+  if record.get('not_run'):
+    missing = ', '.join(record['not_run'])
+    parts.append(f'Not run, no time was left: {missing}')
+  return '\n\n'.join(parts) + '\n'
+
+
+def _about(record: Record) -> str:
+  versions = ', '.join(f'{k} {v}' for k, v in record['versions'].items() if v)
+  peaks = record.get('peaks', {})
+  lines = [
+    f'Device: {record["device"]}, driver {record["driver"]}. {versions}. Commit '
+    f'{record["commit"]}, kernels {record["source"]}.',
+    f'{record["repetitions"]} repetitions, the peers in turns; median, least and most. '
+    f'Timer: {TIMERS[record["timer"]]}. PyTorch has a process of its own, and CUDA events.',
+  ]
+  if 'matmul_tflops' in peaks:
+    lines.append(
+      f'Peaks measured in this run: {peaks["matmul_tflops"]:g} TFLOP/s on a dense bf16 '
+      f'product, {peaks["bandwidth_tb"]:g} TB/s on a copy. The floor of each row is made '
+      'of these, and of twice the dense rate for 2:4 products.'
+    )
+  else:
+    lines.append('The peaks were not measured: no floors.')
+  lines.append('TFLOP/s count the FLOPs of the dense operation, GB/s the least bytes.')
+  return '\n'.join(lines)
+
+
+def _table(items: list[Record]) -> str:
+  layers = items[0]['op'] == 'layer'
+  header = ['case', 'peer', 'us', 'least', 'most', 'wall us', 'TFLOP/s', 'GB/s', 'floor us']
+  header += ['share of floor', 'against XLA', 'error']
+  header += ['temporary MB', 'output MB', 'peak MB'] if layers else []
+  rows = []
+  for item in items:
+    for name, entry in item.get('peers', {}).items():
+      rows.append([item['name'], name, *_cells(item, entry)])
+      rows[-1] += [_megabytes(entry, kind) for kind in MEMORY] if layers else []
+  return markdown(header, rows)
+
+
+MEMORY = ('temp_bytes', 'output_bytes', 'device_peak_bytes')
+
+
+def _cells(item: Record, entry: Record) -> list[str]:
+  number = lambda x, form: '-' if x is None else format(x, form)
+  error = number(entry.get('error'), '.1e')
+  if 'us' not in entry:
+    return ['failed', *['-'] * 8, error]
+  us, wall = entry['us'], entry.get('wall_us', {}).get('median')
+  by_wall = ' (wall)' if 'timer_failed' in entry else ''
+  return [
+    f'{us["median"]:.1f}{by_wall}',
+    *(f'{us[kind]:.1f}' for kind in ('min', 'max')),
+    number(wall, '.1f'),
+    number(entry.get('tflops'), '.0f'),
+    number(entry.get('gb_per_s'), '.0f'),
+    number(entry.get('floor_us'), '.1f'),
+    number(entry.get('share'), '.0%'),
+    against(item, entry) or '-',
+    error,
+  ]
+
+
+def _megabytes(entry: Record, kind: str) -> str:
+  size = entry.get(kind)
+  return '-' if size is None else f'{size / 1e6:.0f}'
+
+
+def _failures(item: Record) -> list[str]:
+  if 'failed' in item:
+    return [f'{item["name"]}: {item["failed"]}']
+  return [
+    f'{item["name"]}, {name}: {entry["failed"]}'
+    for name, entry in item['peers'].items()
+    if 'failed' in entry
+  ]
