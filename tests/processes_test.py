@@ -54,7 +54,11 @@ def test_two_processes_equal_one_and_go_on_as_one(make_config, corpus, tmp_path)
     free.bind(('localhost', 0))
     address = f'localhost:{free.getsockname()[1]}'
   both = [start(number, address, tmp_path / 'two', split) for number in (0, 1)]
-  printed = [process.communicate(timeout=120) for process in both]
+  try:
+    printed = [process.communicate(timeout=300) for process in both]
+  finally:
+    for process in both:
+      process.kill()
   assert [process.returncode for process in both] == [0, 0], printed
   assert 'step 3/3' in printed[0][0]
   assert 'step' not in printed[1][0]  # one of them talks
