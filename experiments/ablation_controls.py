@@ -8,9 +8,9 @@ Rows: ELAS; the same without pruning (loro_relu2); that at a rank at which its f
 trains with as many FLOPs as ELAS's (equal_flops); the same pair by AdamW instead of LORO
 (elas_adamw, low_rank_relu2); and AdamW from the factors of a dense start (spectral).
 Reproduces: no table; asked for in the public reviews of the paper.
-Hardware: proxy two CPU cores, 15 runs of 500 steps, not yet timed, 12 of them table 1's;
-paper GPUs, not yet run on any.
-Expected: none yet.
+Hardware: proxy two CPU cores, 18 runs of 500 steps, 12 of them table 1's, three to
+five minutes each on a core of its own; paper GPUs, not yet run on any.
+Expected: experiments/results/ablation_controls/proxy.md.
 """
 
 import dataclasses

@@ -41,6 +41,7 @@ from experiments.runs import (
   footprint,
   outcome,
   recorded,
+  recorded_by_tables,
 )
 
 
@@ -88,7 +89,7 @@ class Table:
   only: str | None
 
   def lines(self) -> list[Line]:
-    known, seeds, lines = recorded(self.path), self._seeds_of_file(), []
+    known, seeds, lines = recorded_by_tables(self.path), self._seeds_of_file(), []
     for size in self.experiment.sizes(self.setting.scale):
       for row in self.experiment.rows(self.setting, size):
         of_row = sorted({*self.seeds, *seeds.get((row.label, size), ())})

@@ -184,6 +184,14 @@ def recorded(path: pathlib.Path) -> dict[str, dict[str, Any]]:
   return {run['fingerprint']: run for run in found if 'fingerprint' in run}
 
 
+def recorded_by_tables(path: pathlib.Path) -> dict[str, dict[str, Any]]:
+  """`recorded` of all tables beside the one at `path`, at its scale: they share runs."""
+  found = {}
+  for other in sorted(path.parent.parent.glob(f'*/{path.name}')):
+    found |= recorded(other)
+  return found | recorded(path)
+
+
 def outcome(run: Run, known: dict[str, dict[str, Any]] | None = None) -> dict[str, Any]:
   """Where a run stands: 'finished' with its values, 'diverged' with the step, 'not run'.
 

@@ -10,8 +10,9 @@
 Reproduces: the table of arXiv 2605.03667 (v1) at 60m to 1b, with two controls that it
 lacks, squared ReLU without pruning by LORO (loro_relu2) and by AdamW (low_rank_relu2).
 Hardware: smoke two CPU cores, 3 minutes from empty caches; proxy two CPU cores, 42 runs of
-500 steps after experiments.learning_rates, not yet timed; paper GPUs, not yet run on any.
-Expected: none yet.
+500 steps after experiments.learning_rates, three to five minutes each on a core of its own;
+paper GPUs, not yet run on any.
+Expected: experiments/results/table1_perplexity/proxy.md.
 """
 
 from typing import Any

@@ -8,9 +8,9 @@ Reproduces: dense steps 0, 500, 1000 and 2000 at 60m and 130m; at the proxy the 
 run that those are at 60m. The paper prints NaN for 0 steps at 60m, so the column
 'non-finite loss' says for every run whether and where that happened; every step is
 checked.
-Hardware: proxy two CPU cores, 12 runs of 500 steps, not yet timed, 3 of them table 1's;
-paper GPUs, not yet run on any.
-Expected: none yet.
+Hardware: proxy two CPU cores, 12 runs of 500 steps, 3 of them table 1's, three to
+five minutes each on a core of its own; paper GPUs, not yet run on any.
+Expected: experiments/results/table4_warmup/proxy.md: no NaN, 0.01 bits between all.
 """
 
 from typing import Any

@@ -184,6 +184,16 @@ def test_a_clone_without_runs_keeps_the_results(calls, tmp_path, capsys):
   assert len(calls) == 5
 
 
+def test_a_table_takes_the_runs_that_another_has_recorded(calls, tmp_path):
+  harness.main(PAIR, flags_of(tmp_path, '--only=one'))
+  rows = lambda setting, size: [Row('same', 'elas'), Row('more', 'loro_relu2')]
+  other = dataclasses.replace(PAIR, name='other', rows=rows, conclude=harness.nothing)
+  harness.main(other, flags_of(tmp_path, f'--runs={tmp_path / "clone"}'))
+  assert len(calls) == 2  # one of each table
+  same, more = (row['runs'][0] for row in result_in(tmp_path, 'other')['rows'])
+  assert same['status'] == more['status'] == 'finished'
+
+
 def test_calls_at_the_same_time_do_not_undo_each_other(calls, tmp_path, monkeypatch):
   first = runs.train
 
