@@ -100,6 +100,8 @@ def transposable_mask(y_TxF: jax.Array) -> jax.Array:
     total = (sums[0][rows[0]] + sums[1][rows[1]]) + (sums[2][rows[2]] + sums[3][rows[3]])
     better = total > best
     best, bits = jnp.where(better, total, best), jnp.where(better, _bits(rows), bits)
+  # Else XLA fuses all of the above into each of 16 entries, and compiles for minutes.
+  bits = jax.lax.optimization_barrier(bits)
   # No arrays of constants: a kernel could not close over them.
   number = jax.lax.broadcasted_iota(jnp.int32, (1, 4, 1, 4), 1) * 4
   number += jax.lax.broadcasted_iota(jnp.int32, (1, 4, 1, 4), 3)
