@@ -18,6 +18,35 @@ Rules = tuple[tuple[str, float], ...]
 
 
 @dataclasses.dataclass(frozen=True)
+class KanConfig:
+  """Kolmogorov-Arnold layers (layers/kan.py). Letters: I, O, S bases of each input.
+
+  S is grid + order in bspline, bsrbf, relu and af, grid in fast, faster and wavelet,
+  2 grid in fourier, order + 1 in chebyshev and polynomial.
+  """
+
+  grid: int  # intervals of the range, or how many centres, wavelets or frequencies
+  order: int  # of splines, relu and af (at most grid); degree of polynomials
+  grid_min: float  # published: bspline -1, bsrbf -1.5, fast -2, faster -1.2, relu, af 0
+  grid_max: float  # published: bspline 1, bsrbf 1.5, fast 2, faster 0.2, relu, af 1
+  activation: str  # of af and of base branches; a name of ops/kan/base.py:ACTIVATIONS
+  function: str  # af: a name of ops/kan/af.py:FUNCTIONS
+  reduction: str  # af: names of ops/kan/af.py:REDUCTIONS, joined by commas
+  combine: str  # af, several reductions: a name of ops/kan/af.py:COMBINATIONS
+  function_norm: Literal['none', 'example', 'batch']  # af: what its min and max are over
+  data_norm: Literal['layer', 'none']  # LayerNorm of the inputs (af: after its reduction)
+  polynomial: str  # a name of ops/kan/polynomial.py:RECURRENCES
+  wavelet: str  # a name of ops/kan/wavelet.py:WAVELETS
+  edge: str  # skan: a name of ops/kan/skan.py:EDGES
+  pool: str  # selectable: names of ops/kan/check.py:POOL, joined by commas
+  selection: Literal['layer', 'node']  # selectable: one choice for all outputs, or each
+  phase: Literal['full', 'top_k', 'pruned']  # selectable: all families, some, the best
+  top_k: int  # selectable: families of the phase 'top_k'
+  init_scale: float  # factor of the coefficients' published start; 0: the base branch alone
+  param_dtype: Literal['float32', 'bfloat16']
+
+
+@dataclasses.dataclass(frozen=True)
 class ModelConfig:
   """The decoder. Letters as in the README: V, D, N, H, K, F, R."""
 

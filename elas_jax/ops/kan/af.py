@@ -1,0 +1,96 @@
+"""AF-KAN (arXiv 2503.06112): pairs of activations, reduced to one value per input."""
+
+import functools
+import operator
+
+import jax
+import jax.numpy as jnp
+
+from elas_jax.ops.kan.base import ACTIVATIONS, lead
+
+FUNCTIONS = {
+  'quad1': lambda a, b: (a * b) ** 2,
+  'quad2': lambda a, b: a * b + a**2 + b**2,
+  'sum': lambda a, b: a + b,
+  'prod': lambda a, b: a * b,
+  'sum_prod': lambda a, b: a + b + a * b,
+  'cubic1': lambda a, b: (a + b) * (a**2 + b**2),
+  'cubic2': lambda a, b: (a * b) ** 3,
+}
+
+
+def pair_functions(
+  x: jax.Array, low_S: jax.Array, high_S: jax.Array, activation: str, function: str
+) -> jax.Array:
+  """f(act(x - low), act(high - x)): (..., I) -> (..., I, S), in float32.
+
+  The bounds are shared by all inputs.
+  """
+  x, act = x.astype(jnp.float32)[..., None], ACTIVATIONS[activation]
+  return FUNCTIONS[function](act(x - lead(low_S, x.ndim)), act(lead(high_S, x.ndim) - x))
+
+
+def min_max(y: jax.Array, over: str) -> jax.Array:
+  """(y - min) / (max - min) over 'batch' (everything) or each 'example' (I, S); or 'none'.
+
+  The paper's L2MM over the whole batch first divides by the L2 norm, which the min and
+  max undo. A constant gives zeros. With 'batch' one example's output depends on others.
+  """
+  if over == 'none':
+    return y
+  axes = (-2, -1) if over == 'example' else None
+  low = jnp.min(y, axis=axes, keepdims=True)
+  spread = jnp.max(y, axis=axes, keepdims=True) - low
+  return (y - low) / jnp.maximum(spread, 1e-12)
+
+
+def global_attention(
+  y: jax.Array, kernel_S: jax.Array, bias: jax.Array, temperature: jax.Array
+) -> jax.Array:
+  """Sum over s of y a with a = softmax over *inputs* of (y w + b) / max(T, 1)."""
+  logits = multistep(y, kernel_S, bias) / jnp.maximum(temperature, 1)
+  return y.sum(-1) * jax.nn.softmax(logits, axis=-1)
+
+
+def spatial_attention(
+  y: jax.Array, kernel_3xS: jax.Array, bias_S: jax.Array, temperature: jax.Array
+) -> jax.Array:
+  """Sum over s of y a, a = softmax over *s* of (conv(y) + b) / max(T, 1).
+
+  conv(y)_is = sum over j of y_(i+j-1)s w_js, zero beyond the inputs.
+  """
+  padded = jnp.pad(y, [(0, 0)] * (y.ndim - 2) + [(1, 1), (0, 0)])
+  near = (padded[..., j : j + y.shape[-2], :] for j in range(3))
+  taps = (part * lead(kernel_S, y.ndim) for part, kernel_S in zip(near, kernel_3xS))
+  logits = functools.reduce(operator.add, taps) + lead(bias_S, y.ndim)
+  return jnp.sum(y * jax.nn.softmax(logits / jnp.maximum(temperature, 1), axis=-1), -1)
+
+
+def multistep(y: jax.Array, kernel_S: jax.Array, bias: jax.Array) -> jax.Array:
+  """Y w + b, the plain linear reduction."""
+  return jnp.sum(y * lead(kernel_S, y.ndim), axis=-1) + bias.astype(jnp.float32)
+
+
+# From (..., I, S) to (..., I).
+REDUCTIONS = {
+  'global_attn': global_attention,
+  'spatial_attn': spatial_attention,
+  'multistep': multistep,
+}
+
+
+def _sum(ys: list[jax.Array]) -> jax.Array:
+  return functools.reduce(operator.add, ys)
+
+
+def _product(ys: list[jax.Array]) -> jax.Array:
+  return functools.reduce(operator.mul, ys)
+
+
+# How the outputs of several reductions join.
+COMBINATIONS = {
+  'sum': _sum,
+  'product': _product,
+  'sum_product': lambda ys: _sum(ys) + _product(ys),
+  'quadratic': lambda ys: _sum(ys) + _product(ys) + _sum([y * y for y in ys]),
+}

@@ -1,0 +1,68 @@
+"""What the Kolmogorov-Arnold families share: activations, grids and the one product.
+
+Every family maps (..., I) to a basis (..., I, S) in float32 and then to (..., O) by one
+matrix product with I * S rows, so nothing has the size of a basis times the outputs.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from elas_jax.ops.linear import dense
+
+ACTIVATIONS = {
+  'silu': jax.nn.silu,
+  'softplus': jax.nn.softplus,
+  'sigmoid': jax.nn.sigmoid,
+  'relu': jax.nn.relu,
+  'leaky_relu': jax.nn.leaky_relu,
+  'elu': jax.nn.elu,
+  'gelu': functools.partial(jax.nn.gelu, approximate=False),
+  'selu': jax.nn.selu,
+  'tanh': jnp.tanh,
+}
+
+
+def mix(basis: jax.Array, coefficients_IxSxO: jax.Array, dtype: Any) -> jax.Array:
+  """Y_o = sum over i, s of basis_is c_iso: (..., I, S) and (I, S, O) -> (..., O).
+
+  One product with (I * S, O), multiplied in `dtype`, accumulated and returned in float32.
+  """
+  flat = basis.reshape(*basis.shape[:-2], -1).astype(dtype)
+  kernel_ISxO = coefficients_IxSxO.reshape(flat.shape[-1], -1).astype(dtype)
+  return dense(flat, kernel_ISxO, jnp.float32)
+
+
+def base_branch(
+  x: jax.Array, kernel_IxO: jax.Array, activation: str, dtype: Any
+) -> jax.Array:
+  """Y = activation(x) W in float32, the part of a KAN that is an ordinary layer."""
+  wide = ACTIVATIONS[activation](x.astype(jnp.float32))
+  return dense(wide.astype(dtype), kernel_IxO.astype(dtype), jnp.float32)
+
+
+def lead(array: jax.Array, ndim: int) -> jax.Array:
+  """The array in float32, with axes of size 1 in front up to `ndim` of them."""
+  return array.astype(jnp.float32).reshape((1,) * (ndim - array.ndim) + array.shape)
+
+
+def centres(count: int, low: float, high: float) -> np.ndarray:
+  """`count` evenly spaced points from low to high; one alone is in the middle. (S,)."""
+  points_S = np.linspace(low, high, count) if count > 1 else np.array([(low + high) / 2])
+  return points_S.astype(np.float32)
+
+
+def overlapping_intervals(
+  grid: int, order: int, low: float, high: float
+) -> tuple[np.ndarray, np.ndarray]:
+  """Starts s and ends e of S = grid + order intervals, each order + 1 steps wide.
+
+  s = low + h (-order ... grid - 1) and e = s + (order + 1) h with h = (high - low) / grid:
+  where the B-splines of that order live. ReLU-KAN and AF-KAN start from these.
+  """
+  step = (high - low) / grid
+  starts_S = low + step * np.arange(-order, grid)
+  return starts_S.astype(np.float32), (starts_S + (order + 1) * step).astype(np.float32)

@@ -1,0 +1,81 @@
+"""Which Kolmogorov-Arnold configs can be: the others are refused by name."""
+
+import math
+from typing import Any
+
+from elas_jax.config import KanConfig, quoted
+from elas_jax.errors import UserError
+from elas_jax.ops.kan.af import COMBINATIONS, FUNCTIONS, REDUCTIONS
+from elas_jax.ops.kan.base import ACTIVATIONS
+from elas_jax.ops.kan.polynomial import RECURRENCES
+from elas_jax.ops.kan.selection import PHASES
+from elas_jax.ops.kan.skan import EDGES
+from elas_jax.ops.kan.wavelet import WAVELETS
+
+# Families whose bases are spread over a grid of intervals, `order` of which they overlap.
+SPLINES = ('bspline', 'bsrbf', 'relu', 'af')
+# What a selectable layer can choose from.
+POOL = (*SPLINES, 'chebyshev', 'fourier', 'wavelet', 'fast', 'faster', 'polynomial', 'skan')
+KINDS = (*POOL, 'selectable')
+
+CHOICES = {
+  'activation': ACTIVATIONS,
+  'function': FUNCTIONS,
+  'combine': COMBINATIONS,
+  'function_norm': ('none', 'example', 'batch'),
+  'data_norm': ('layer', 'none'),
+  'polynomial': RECURRENCES,
+  'wavelet': WAVELETS,
+  'edge': EDGES,
+  'selection': ('layer', 'node'),
+  'phase': PHASES,
+  'param_dtype': ('float32', 'bfloat16'),
+}
+
+
+def check_kan(config: KanConfig, kind: str | None = None) -> None:
+  """Refuses values that cannot be, naming field, value and what is accepted.
+
+  `kind` is the family that the config is for, None for any: then the order must fit the
+  grid although the degree of a polynomial, the same field, need not.
+  """
+  if kind is not None and kind not in KINDS:
+    raise UserError(f'kind={kind!r}: must be one of {quoted(sorted(KINDS))}')
+  for name, choices in CHOICES.items():
+    value = getattr(config, name)
+    if value not in choices:
+      raise _refusal(config, name, f'one of {quoted(sorted(choices))}')
+  _check_sizes(config, kind)
+  _check_names(config, 'reduction', REDUCTIONS)
+  pool = _check_names(config, 'pool', POOL)
+  if not 1 <= config.top_k <= len(pool):
+    raise _refusal(config, 'top_k', f'from 1 to {len(pool)}, the members of kan.pool')
+
+
+def _check_sizes(config: KanConfig, kind: str | None) -> None:
+  for name in ('grid', 'order'):
+    if getattr(config, name) < 1:
+      raise _refusal(config, name, 'at least 1')
+  pool = config.pool.split(',') if kind == 'selectable' else [kind]
+  if config.order > config.grid and (kind is None or set(pool) & set(SPLINES)):
+    raise _refusal(config, 'order', f'at most kan.grid={config.grid}')
+  for name in ('grid_min', 'grid_max', 'init_scale'):
+    if not math.isfinite(getattr(config, name)):
+      raise _refusal(config, name, 'finite')
+  if config.grid_max <= config.grid_min:
+    raise _refusal(config, 'grid_max', f'larger than kan.grid_min={config.grid_min}')
+  if config.init_scale < 0:
+    raise _refusal(config, 'init_scale', 'at least 0')
+
+
+def _check_names(config: KanConfig, field: str, choices: Any) -> list[str]:
+  """The comma-separated names of a field: known ones, each once."""
+  names = getattr(config, field).split(',')
+  if len(set(names)) < len(names) or not set(names) <= set(choices):
+    accepted = quoted(sorted(choices))
+    raise _refusal(config, field, f'different names of {accepted}, joined by commas')
+  return names
+
+
+def _refusal(config: KanConfig, field: str, accepted: str) -> UserError:
+  return UserError(f'kan.{field}={getattr(config, field)!r}: must be {accepted}')
