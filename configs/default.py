@@ -20,6 +20,27 @@ from configs import methods
 
 # F of SwiGLU with the parameters of the squared ReLU's: 2/3 of that.
 SWIGLU_WIDTH = 512
+KAN = {
+  'grid': 3,
+  'order': 3,
+  'grid_min': -1.0,
+  'grid_max': 1.0,
+  'activation': 'silu',
+  'function': 'quad1',
+  'reduction': 'global_attn',
+  'combine': 'sum',
+  'function_norm': 'example',
+  'data_norm': 'layer',
+  'polynomial': 'legendre',
+  'wavelet': 'mexican_hat',
+  'edge': 'arctan',
+  'pool': 'bspline,chebyshev,wavelet,fast',
+  'selection': 'layer',
+  'phase': 'full',
+  'top_k': 2,
+  'init_scale': 1.0,
+  'param_dtype': 'float32',
+}
 
 
 def get_config(arg: str = '') -> ConfigDict:
@@ -52,6 +73,7 @@ def get_config(arg: str = '') -> ConfigDict:
 
 def base() -> ConfigDict:
   config = ConfigDict()
+  config.task = 'language'
   config.seed = 0
   config.restore = ''
   config.profile_steps = ''
@@ -66,10 +88,14 @@ def base() -> ConfigDict:
   config.model.linear = 'low_rank'
   config.model.rank = 48
   config.model.factor_init = 'xavier'
+  config.model.quadratic_form = 'full'
+  config.model.quadratic_start = 'relinear'
+  config.model.kan = ConfigDict(KAN)
   config.model.alpha = 32.0
   config.model.gamma = 0.5
   config.model.sparse_share = 0.03
   config.model.feed_forward = 'relu2'
+  config.model.rational_groups = 8
   config.model.two_four_rule = 'top2'
   config.model.two_four_backward = 'exact'
   config.model.two_four_dense_steps = 0
@@ -127,6 +153,9 @@ def base() -> ConfigDict:
   config.optimizer.final_fraction = 0.05
   config.optimizer.restart_every = 500
   config.optimizer.restart_warmup_steps = 5
+  config.optimizer.relinear = 'none'
+  config.optimizer.relinear_g = 1e-4
+  config.optimizer.relinear_b = 1e-4
   config.optimizer.b1 = 0.9
   config.optimizer.b2 = 0.95
   config.optimizer.epsilon = 1e-8

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from elas_jax.errors import UserError
 
 Rules = tuple[tuple[str, float], ...]
+Shape = tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +48,31 @@ class KanConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class NetworkConfig:
+  """A network on rows (models/classifier.py). Letters: D, C."""
+
+  architecture: str  # a name of models/classifier.py:ARCHITECTURES
+  input_shape: Shape  # of a row: (I,), or (H, W, C) of images
+  outputs: int  # classes C, or values
+  layer: str  # a name of models/classifier.py:LAYERS
+  width: int  # D
+  depth: int  # hidden layers; blocks of a vit; blocks in each of a resnet's three stages
+  activation: str  # between layers; a name of models/classifier.py:ACTIVATIONS
+  norm: Literal['none', 'layer', 'batch']  # of a vit always 'layer'
+  use_bias: bool
+  init: Literal[
+    'lecun', 'he'
+  ]  # dense: uniform within 1 / sqrt(I), normal of variance 2 / I
+  quadratic_form: str  # a name of ops/quadratic.py:FORMS
+  quadratic_start: Literal['relinear', 'random']  # see layers/quadratic.py
+  rational_groups: int  # a divisor of the widths
+  patch: int  # vit: side of a patch, a divisor of H and W
+  heads: int  # vit: a divisor of D
+  label_smoothing: float
+  kan: KanConfig
+
+
+@dataclasses.dataclass(frozen=True)
 class ModelConfig:
   """The decoder. Letters as in the README: V, D, N, H, K, F, R."""
 
@@ -59,10 +85,14 @@ class ModelConfig:
   linear: str  # a name of layers/linear.py:LINEARS
   rank: int  # R, of the low-rank kinds of linear
   factor_init: Literal['xavier', 'spectral']  # of low_rank; see layers/linear.py
+  quadratic_form: str  # quadratic: a name of ops/quadratic.py:FORMS
+  quadratic_start: Literal['relinear', 'random']  # see layers/quadratic.py
+  kan: KanConfig  # kan_...
   alpha: float  # lora, sltrain: the low-rank part counts alpha / R
   gamma: float  # lost: the low-rank part counts gamma, the sparse one 1 - gamma
   sparse_share: float  # sltrain: of the entries, lost: of the input columns
   feed_forward: str  # a name of layers/feed_forward.py:FEED_FORWARDS
+  rational_groups: int  # kat: a divisor of D and F
   two_four_rule: str  # relu2_two_four: a name of pallas_kernels/two_four/rules.py:RULES
   two_four_backward: str  # a name of ops/two_four.py:BACKWARDS
   two_four_dense_steps: int  # the first steps of a run, without pruning
@@ -102,10 +132,27 @@ class DataConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class RowsConfig:
+  """Labelled rows (data/rows.py)."""
+
+  source: str  # digits, a name of data/functions.py, or a prepared TFDS set ('mnist')
+  path: str  # TFDS set: its data_dir ('' = TFDS's)
+  validation_share: float  # digits, functions: of the rows
+  examples: int  # functions: points of both splits together
+  noise: float  # functions: standard deviation, of the train split
+  draw_seed: int  # functions: of the points
+  augment: str  # a name of ops/augment.py:AUGMENTATIONS
+  batch_size: int  # B, of one optimiser step over all devices
+  cache_dir: str  # decoded images
+  read_threads: int
+  prefetch: int  # batches
+
+
+@dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
   """The optimiser and its schedule. Fractions are of learning_rate."""
 
-  name: Literal['adamw', 'loro', 'galore']
+  name: Literal['adamw', 'sgd', 'loro', 'galore']
   exact_every: int  # loro: steps between exact steps
   lazy_scale: float  # loro: factor of learning_rate in the other steps; R / D as published
   projection_rank: int  # galore: rank of the projected gradients
@@ -122,7 +169,10 @@ class OptimizerConfig:
   final_fraction: float  # the floor
   restart_every: int  # cosine_restarts: steps between restarts
   restart_warmup_steps: int  # cosine_restarts: linear re-warm-up after each restart
-  b1: float
+  relinear: Literal['none', 'gradients', 'weights']  # quadratic layers: optim/relinear.py
+  relinear_g: float  # gradients: factor of learning_rate for (W_g, b_g); weights: decay
+  relinear_b: float  # the same for (W_b, c)
+  b1: float  # sgd: momentum
   b2: float
   epsilon: float
   weight_decay: float  # decoupled: p -= lr * weight_decay * factor * p
@@ -169,8 +219,9 @@ class EvalConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  model: ModelConfig
-  data: DataConfig
+  task: str  # a name of SECTIONS
+  model: ModelConfig | NetworkConfig  # by task, see SECTIONS
+  data: DataConfig | RowsConfig
   optimizer: OptimizerConfig
   train: TrainConfig
   mesh: MeshConfig
@@ -181,12 +232,22 @@ class Config:
   profile_steps: str  # 'first,last': trace these steps, '' = none
 
 
+# Sections whose fields depend on the task.
+SECTIONS = {
+  'language': {'model': ModelConfig, 'data': DataConfig},
+  'classification': {'model': NetworkConfig, 'data': RowsConfig},
+  'regression': {'model': NetworkConfig, 'data': RowsConfig},
+}
+
+
 def parse(config: Any) -> Config:
   """The ConfigDict (or nested dict) as a checked `Config`; UserError if it cannot run."""
   tree = config.to_dict() if hasattr(config, 'to_dict') else config
   from elas_jax.config_checks import check  # it needs the classes above
 
-  parsed = _build(Config, tree, '')
+  task = tree.get('task', 'language')  # runs from before there were others have no name
+  _typed(Literal[tuple(SECTIONS)], task, 'task')
+  parsed = _build(Config, tree | {'task': task}, '', SECTIONS[task])
   check(parsed)
   return parsed
 
@@ -197,7 +258,9 @@ def at_step(config: Config, step: int) -> Config:
   Both have the same parameters; each is compiled on its own.
   """
   model = config.model
-  if model.feed_forward != 'relu2_two_four' or step > model.two_four_dense_steps:
+  if config.task != 'language' or model.feed_forward != 'relu2_two_four':
+    return config
+  if step > model.two_four_dense_steps:
     return config
   return dataclasses.replace(config, model=dataclasses.replace(model, feed_forward='relu2'))
 
@@ -206,9 +269,14 @@ def to_json(config: Config) -> str:
   return json.dumps(dataclasses.asdict(config), indent=2) + '\n'
 
 
-def _build(cls: type, tree: dict[str, Any], prefix: str) -> Any:
-  """A dataclass from a nested dict that must have exactly its fields."""
-  hints = typing.get_type_hints(cls)
+def _build(
+  cls: type, tree: dict[str, Any], prefix: str, chosen: dict[str, type] | None = None
+) -> Any:
+  """A dataclass from a nested dict that must have exactly its fields.
+
+  `chosen` says which class a field has that may have several.
+  """
+  hints = typing.get_type_hints(cls) | (chosen or {})
   unknown = sorted(set(tree) - set(hints))
   if unknown:
     raise UserError(f'{prefix}{unknown[0]}: no such field; there are {sorted(hints)}')
@@ -230,6 +298,10 @@ def _build(cls: type, tree: dict[str, Any], prefix: str) -> Any:
 def _typed(kind: Any, value: Any, field: str) -> Any:
   if kind == Rules:
     return _rules(value, field)
+  if kind == Shape:
+    if not isinstance(value, (tuple, list)) or not all(type(x) is int for x in value):
+      raise UserError(f'{field}={value!r}: must be a tuple of integers')
+    return tuple(value)
   if typing.get_origin(kind) is Literal:
     if value not in typing.get_args(kind):
       raise UserError(f'{field}={value!r}: must be one of {quoted(typing.get_args(kind))}')

@@ -2,49 +2,35 @@
 
 import dataclasses
 import math
-from typing import Any
 
-from elas_jax.config import Config, DataConfig, ModelConfig, profile_window, quoted
+from elas_jax.config import (
+  Config,
+  DataConfig,
+  ModelConfig,
+  OptimizerConfig,
+  profile_window,
+)
 from elas_jax.errors import UserError
+from elas_jax.field_checks import at_least, choice, divides, fraction
+
+# Kinds of linear maps that have a rank.
+LOW_RANKS = ('low_rank', 'cola', 'lora', 'sltrain', 'lost')
 
 
 def check(config: Config) -> None:
   """Refuses values that cannot run, naming field, value and what is accepted."""
-  _check_model(config.model)
-  _check_data(config.data)
+  if config.task == 'language':
+    _check_model(config.model)
+    _check_data(config.data)
+    _check_pruning(config)
+  else:
+    from elas_jax.network_checks import check_network
+
+    check_network(config)
   _check_loop(config)
   _check_method(config)
   _check_optimizer(config)
   profile_window(config)
-
-
-def _at_least(minimum: float, section: str, fields: Any, names: str) -> None:
-  for name in names.split():
-    value = getattr(fields, name)
-    if value < minimum:
-      raise UserError(f'{section}.{name}={value!r}: must be at least {minimum}')
-
-
-def _fraction(section: str, fields: Any, names: str) -> None:
-  for name in names.split():
-    value = getattr(fields, name)
-    if not 0 <= value <= 1:
-      raise UserError(f'{section}.{name}={value!r}: must be between 0 and 1')
-
-
-def _choice(field: str, value: str, choices: Any) -> None:
-  if value not in choices:
-    raise UserError(f'{field}={value!r}: must be one of {quoted(sorted(choices))}')
-
-
-def _divides(field: str, value: int, whole_name: str, whole: int) -> None:
-  if whole % value:
-    divisors = [d for d in range(1, whole + 1) if whole % d == 0]
-    shown = divisors if len(divisors) <= 12 else divisors[:11] + ['...', whole]
-    raise UserError(
-      f'{field}={value}: must divide {whole_name}={whole}; '
-      f'accepted: {", ".join(map(str, shown))}'
-    )
 
 
 def _check_model(model: ModelConfig) -> None:
@@ -55,27 +41,31 @@ def _check_model(model: ModelConfig) -> None:
   from elas_jax.layers.linear import LINEARS
   from elas_jax.models.decoder import REMAT_POLICIES
 
-  _at_least(
+  at_least(
     1,
     'model',
     model,
     'vocab_size width layers heads kv_heads feed_forward_width rank unroll',
   )
-  _choice('model.linear', model.linear, LINEARS)
-  _choice('model.feed_forward', model.feed_forward, FEED_FORWARDS)
-  _choice('model.attention', model.attention, ATTENTIONS)
-  _choice('model.remat', model.remat, REMAT_POLICIES)
+  choice('model.linear', model.linear, LINEARS)
+  choice('model.feed_forward', model.feed_forward, FEED_FORWARDS)
+  choice('model.attention', model.attention, ATTENTIONS)
+  choice('model.remat', model.remat, REMAT_POLICIES)
+  if model.feed_forward == 'kat':
+    groups = 'model.rational_groups', model.rational_groups
+    divides(*groups, 'model.width', model.width)
+    divides(*groups, 'model.feed_forward_width', model.feed_forward_width)
   _check_linear(model)
   _check_two_four(model)
-  _divides('model.heads', model.heads, 'model.width', model.width)
-  _divides('model.kv_heads', model.kv_heads, 'model.heads', model.heads)
+  divides('model.heads', model.heads, 'model.width', model.width)
+  divides('model.kv_heads', model.kv_heads, 'model.heads', model.heads)
   if model.head_size % 2:
     raise UserError(
       f'model.heads={model.heads}: model.width / model.heads = {model.head_size} must '
       'be even, since rotary embeddings turn pairs of entries'
     )
   full = min(model.width, model.feed_forward_width)
-  if model.linear != 'dense' and model.rank > full:
+  if model.linear in LOW_RANKS and model.rank > full:
     raise UserError(f'model.rank={model.rank}: must be at most {full}, the full rank')
   for name in ('rope_base', 'norm_epsilon', 'init_std'):
     if getattr(model, name) <= 0:
@@ -83,6 +73,9 @@ def _check_model(model: ModelConfig) -> None:
 
 
 def _check_linear(model: ModelConfig) -> None:
+  from elas_jax.ops.kan.check import check_kan
+  from elas_jax.ops.quadratic import FORMS
+
   if model.factor_init == 'spectral' and model.linear != 'low_rank':
     raise UserError(
       f"model.factor_init='spectral': needs model.linear='low_rank', not {model.linear!r}"
@@ -91,17 +84,30 @@ def _check_linear(model: ModelConfig) -> None:
     raise UserError(
       f'model.sparse_share={model.sparse_share!r}: must be above 0 and below 1'
     )
-  _fraction('model', model, 'gamma')
+  fraction('model', model, 'gamma')
+  choice('model.quadratic_form', model.quadratic_form, FORMS)
+  if model.linear == 'quadratic' and model.quadratic_form == 'square':
+    raise UserError(
+      "model.quadratic_form='square': has no linear branch; accepted with "
+      "model.linear='quadratic' are the others"
+    )
+  if model.linear.startswith('kan_'):
+    check_kan(model.kan, model.linear.removeprefix('kan_'))
+    if model.linear == 'kan_af' and model.kan.function_norm == 'batch':
+      raise UserError(
+        "model.kan.function_norm='batch': would show a token those after it; 'example' "
+        "and 'none' do not"
+      )
 
 
 def _check_two_four(model: ModelConfig) -> None:
   from elas_jax.ops.two_four import BACKWARDS, NEED_TOP2
   from pallas_kernels.two_four import RULES
 
-  _choice('model.two_four_rule', model.two_four_rule, RULES)
-  _choice('model.two_four_backward', model.two_four_backward, BACKWARDS)
-  _at_least(0, 'model', model, 'two_four_dense_steps')
-  _at_least(1, 'model', model, 'two_four_refresh')
+  choice('model.two_four_rule', model.two_four_rule, RULES)
+  choice('model.two_four_backward', model.two_four_backward, BACKWARDS)
+  at_least(0, 'model', model, 'two_four_dense_steps')
+  at_least(1, 'model', model, 'two_four_refresh')
   if model.feed_forward != 'relu2_two_four':
     return
   if model.linear not in ('dense', 'low_rank'):
@@ -128,9 +134,9 @@ def _check_two_four(model: ModelConfig) -> None:
 
 
 def _check_data(data: DataConfig) -> None:
-  _at_least(1, 'data', data, 'sequence_length batch_size read_threads prefetch')
-  _at_least(0, 'data', data, 'processes')
-  _fraction('data', data, 'max_bad_share')
+  at_least(1, 'data', data, 'sequence_length batch_size read_threads prefetch')
+  at_least(0, 'data', data, 'processes')
+  fraction('data', data, 'max_bad_share')
   if not 0 < data.validation_share < 1:
     raise UserError(
       f'data.validation_share={data.validation_share!r}: must be between 0 and 1'
@@ -144,7 +150,16 @@ def _check_data(data: DataConfig) -> None:
 
 def _check_method(config: Config) -> None:
   """Optimisers and the linear maps that they are for."""
-  optimizer, linear = config.optimizer, config.model.linear
+  optimizer = config.optimizer
+  if config.task != 'language':
+    if optimizer.name not in ('adamw', 'sgd') or optimizer.merge_every:
+      raise UserError(
+        f'optimizer.name={optimizer.name!r}, optimizer.merge_every='
+        f"{optimizer.merge_every}: must be 'adamw' or 'sgd', and 0, with "
+        f'task={config.task!r}: the others are for the linear maps of a decoder'
+      )
+    return
+  linear = config.model.linear
   if optimizer.name == 'galore' and linear != 'dense':
     raise UserError(
       f"optimizer.name='galore': needs model.linear='dense', not {linear!r}, whose "
@@ -177,21 +192,21 @@ def _check_optimizer(config: Config) -> None:
   from elas_jax.optim.schedules import SCHEDULES
 
   optimizer = config.optimizer
-  _choice('optimizer.schedule', optimizer.schedule, SCHEDULES)
-  _at_least(
+  choice('optimizer.schedule', optimizer.schedule, SCHEDULES)
+  at_least(
     0,
     'optimizer',
     optimizer,
     'warmup_steps decay_steps constant_steps weight_decay clip_norm restart_warmup_steps '
     'lazy_scale merge_every projection_scale',
   )
-  _at_least(
+  at_least(
     1,
     'optimizer',
     optimizer,
     'restart_every exact_every projection_rank projection_every',
   )
-  _fraction('optimizer', optimizer, 'warmup_fraction final_fraction')
+  fraction('optimizer', optimizer, 'warmup_fraction final_fraction')
   for name in ('learning_rate', 'epsilon'):
     if getattr(optimizer, name) <= 0:
       raise UserError(f'optimizer.{name}={getattr(optimizer, name)!r}: must be above 0')
@@ -200,33 +215,53 @@ def _check_optimizer(config: Config) -> None:
       raise UserError(
         f'optimizer.{name}={getattr(optimizer, name)!r}: must be at least 0 and below 1'
       )
+  _check_relinear(optimizer)
   SCHEDULES[optimizer.schedule](
     optimizer, config.train.steps
   )  # phases that do not fit raise
 
 
-def _check_loop(config: Config) -> None:
-  train, data, mesh = config.train, config.data, config.mesh
-  _at_least(1, 'train', train, 'steps accumulation log_every')
-  _at_least(0, 'train', train, 'z_loss')
-  _at_least(1, 'checkpoint', config.checkpoint, 'every keep_latest')
-  _at_least(0, 'checkpoint', config.checkpoint, 'keep_best')
-  _at_least(1, 'eval', config.eval, 'every batch_size')
-  model = config.model
-  pruned = model.feed_forward == 'relu2_two_four'
-  if pruned and model.two_four_dense_steps >= train.steps:
+def _check_relinear(optimizer: OptimizerConfig) -> None:
+  """Factors of gradients are shares; decay must not overshoot its target in one step."""
+  if optimizer.relinear != 'weights':
+    fraction('optimizer', optimizer, 'relinear_g relinear_b')
+    return
+  most = 1 / optimizer.learning_rate
+  for name in ('relinear_g', 'relinear_b'):
+    value = getattr(optimizer, name)
+    if not 0 <= value <= most:
+      raise UserError(
+        f'optimizer.{name}={value!r}: must be between 0 and {most:g}, '
+        '1 / optimizer.learning_rate, since a step shrinks by their product'
+      )
+
+
+def _check_pruning(config: Config) -> None:
+  model, steps, length = config.model, config.train.steps, config.data.sequence_length
+  if model.feed_forward != 'relu2_two_four':
+    return
+  if model.two_four_dense_steps >= steps:
     raise UserError(
       f'model.two_four_dense_steps={model.two_four_dense_steps}: must be below '
-      f'train.steps={train.steps}, or nothing is ever pruned'
+      f'train.steps={steps}, or nothing is ever pruned'
     )
-  if pruned and model.two_four_backward == 'split' and data.sequence_length % 4:
+  if model.two_four_backward == 'split' and length % 4:
     raise UserError(
-      f'data.sequence_length={data.sequence_length}: must be a multiple of 4 with '
+      f'data.sequence_length={length}: must be a multiple of 4 with '
       "model.two_four_backward='split', which permutes the positions of a sequence and "
       'prunes them by fours'
     )
-  _at_least(0, 'eval', config.eval, 'tokens sample_tokens')
-  _divides('train.accumulation', train.accumulation, 'data.batch_size', data.batch_size)
+
+
+def _check_loop(config: Config) -> None:
+  train, data, mesh = config.train, config.data, config.mesh
+  at_least(1, 'train', train, 'steps accumulation log_every')
+  at_least(0, 'train', train, 'z_loss')
+  at_least(1, 'checkpoint', config.checkpoint, 'every keep_latest')
+  at_least(0, 'checkpoint', config.checkpoint, 'keep_best')
+  at_least(1, 'eval', config.eval, 'every batch_size')
+  at_least(0, 'eval', config.eval, 'tokens sample_tokens')
+  divides('train.accumulation', train.accumulation, 'data.batch_size', data.batch_size)
   sizes = dataclasses.astuple(mesh)
   for name, size in zip(('data', 'fsdp', 'tensor'), sizes):
     if size < 1 and size != -1:

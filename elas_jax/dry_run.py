@@ -5,13 +5,12 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from elas_jax.config import Config, at_step
-from elas_jax.flops import flops_per_token
 from elas_jax.optim.groups import path_name
 from elas_jax.sharding import batch_sharding, make_mesh
 from elas_jax.state import abstract_state, parameter_count
+from elas_jax.tasks import task_of
 
 
 def dry_run(config: Config, jit_train_step: Callable) -> dict[str, float]:
@@ -26,14 +25,16 @@ def dry_run(config: Config, jit_train_step: Callable) -> dict[str, float]:
   print(f'parameters             {parameter_count(state.params):>16,}')
   for group, count in _groups(state.params).items():
     print(f'  {group:20s} {count:>16,}')
-  L, B = config.data.sequence_length, config.data.batch_size
-  flops = flops_per_token(config.model, state.params, L)
-  tokens = config.train.steps * B * L
-  print(f'model FLOPs a token    {flops:>16.3e}')
+  task, B = task_of(config), config.data.batch_size
+  flops, units = task.flops(config, state.params), task.row_units(config)
+  slots = config.train.steps * B * units
+  unit = task.unit.removesuffix('s')
+  print(f'{"model FLOPs a " + unit:22s} {flops:>16.3e}')
   print(
-    f'token slots of the run {tokens:>16.3e}  ({config.train.steps:,} steps of {B} x {L})'
+    f'{unit + " slots of the run":22s} {slots:>16.3e}  '
+    f'({config.train.steps:,} steps of {B} x {units})'
   )
-  result = {'parameters': parameter_count(state.params), 'flops_per_token': flops}
+  result = {'parameters': parameter_count(state.params), f'flops_per_{unit}': flops}
   result |= {
     'parameter_bytes': _bytes(state.params),
     'optimizer_bytes': _bytes(state.opt_state),
@@ -76,13 +77,11 @@ def _bytes(tree: Any) -> int:
 
 def step_bytes(config: Config, mesh: jax.sharding.Mesh, state: Any, step: Any) -> int:
   """What the compiled step needs on one device besides its arguments."""
-  rows, sharding = config.data.batch_size, batch_sharding(mesh)
-  array = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.int32, sharding=sharding)
-  batch = {
-    'tokens': array(rows, config.data.sequence_length + 1),
-    'valid': array(rows),
-    'bytes': array(rows),
-  }
+  sharding = batch_sharding(mesh)
+  batch = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+    task_of(config).rows(config, config.data.batch_size),
+  )
   with jax.set_mesh(mesh):
     compiled = step.lower(state, batch).compile()
   return compiled.memory_analysis().temp_size_in_bytes

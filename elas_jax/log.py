@@ -11,6 +11,7 @@ from typing import Any
 import jax
 
 from elas_jax.metrics import MetricsWriter
+from elas_jax.tasks.task import Task
 
 
 class NonFinite(Exception):
@@ -29,7 +30,8 @@ class Log:
     schedule: the learning rate by step.
     steps: of the whole run; `start` of them are done.
     log_every: steps between lines.
-    flops_per_token: model FLOPs, for the utilisation.
+    task: says what the sums of a step mean.
+    unit_flops: model FLOPs for one of its units, for the utilisation.
     peak_flops: of all devices together, None if unknown.
   """
 
@@ -41,12 +43,13 @@ class Log:
     steps: int,
     start: int,
     log_every: int,
-    flops_per_token: float,
+    task: Task,
+    unit_flops: float,
     peak_flops: float | None,
   ):
     self._writer, self._schedule = writer, schedule
     self._steps, self._start, self._log_every = steps, start, log_every
-    self._flops_per_token, self._peak_flops = flops_per_token, peak_flops
+    self._task, self._unit_flops, self._peak_flops = task, unit_flops, peak_flops
     self._pending = None
     self._line = ProgressLine(start, steps)
     self._begin_window()
@@ -63,33 +66,31 @@ class Log:
     step, metrics = self._pending
     self._pending = None
     values = {name: float(x) for name, x in jax.device_get(metrics).items()}
-    loss = values['nll'] / max(values['tokens'], 1.0)
+    loss = values['loss'] / max(values['count'], 1.0)
     if not (math.isfinite(loss) and math.isfinite(values['grad_norm'])):
       raise NonFinite(f'step {step}: loss={loss}, grad_norm={values["grad_norm"]}')
-    self._window_tokens += values['tokens']
+    self._window_count += values['count']
     first = step == self._start + 1
     # A resumed run writes the lines that an uninterrupted one has, and no others.
     if step % self._log_every == 0 or step == 1 or step == self._steps:
-      self._write(step, loss, values, with_speed=not first)
+      self._write(step, values, with_speed=not first)
     if first:  # its time is that of the compilation
       self._line.print(f'first step after {time.monotonic() - self._window_start:.1f} s')
       self._begin_window()
 
-  def _write(self, step: int, loss: float, values: dict, *, with_speed: bool) -> None:
-    line = {
-      'train/loss': loss,
-      'train/perplexity': exp(loss),
-      'train/bits_per_byte': values['nll'] / max(values['bytes'], 1.0) / math.log(2),
+  def _write(self, step: int, values: dict, *, with_speed: bool) -> None:
+    line = {f'train/{name}': x for name, x in self._task.train_values(values).items()}
+    line |= {
       'train/grad_norm': values['grad_norm'],
       'train/learning_rate': float(self._schedule(step - 1)),
     }
     if with_speed:
       seconds = time.monotonic() - self._window_start - self._paused
-      rate = self._window_tokens / seconds
-      line['train/tokens_per_second'] = rate
+      rate = self._window_count / seconds
+      line[f'train/{self._task.unit}_per_second'] = rate
       line['train/data_wait_share'] = self._waited / seconds
       if self._peak_flops:
-        used = rate * self._flops_per_token
+        used = rate * self._unit_flops
         line['train/model_flop_utilisation'] = used / self._peak_flops
       self._begin_window()
     self._writer.write(step, line)
@@ -107,7 +108,7 @@ class Log:
 
   def _begin_window(self) -> None:
     self._window_start = time.monotonic()
-    self._window_tokens = self._waited = self._paused = 0.0
+    self._window_count = self._waited = self._paused = 0.0
 
   @contextlib.contextmanager
   def waiting(self) -> Iterator[None]:
@@ -157,11 +158,6 @@ def print_once(text: str) -> None:
     print(text, flush=True)
 
 
-def exp(loss: float) -> float:
-  """e^loss, the perplexity; infinite where that overflows."""
-  return math.exp(loss) if loss < 700 else math.inf
-
-
 class ProgressLine:
   """A live line on a terminal, plain lines elsewhere; process 0 only."""
 
@@ -207,7 +203,9 @@ SHORT_NAMES = {
   'train/bits_per_byte': 'bits/byte {:.3f}',
   'train/grad_norm': 'grad {:.2f}',
   'train/learning_rate': 'lr {:.2e}',
+  'train/accuracy': 'accuracy {:.1%}',
   'train/tokens_per_second': '{:,.0f} tokens/s',
+  'train/examples_per_second': '{:,.0f} examples/s',
   'train/model_flop_utilisation': 'MFU {:.1%}',
   'train/data_wait_share': 'data wait {:.1%}',
   'activations/zero_fraction': 'zeros {:.1%}',
@@ -217,6 +215,8 @@ SHORT_NAMES = {
   'eval/loss': 'validation loss {:.4f}',
   'eval/perplexity': 'perplexity {:.3f}',
   'eval/bits_per_byte': 'bits/byte {:.4f}',
+  'eval/accuracy': 'accuracy {:.2%}',
+  'eval/rmse': 'RMSE {:.3g}',
 }
 
 

@@ -10,7 +10,7 @@ from elas_jax.metrics import read_metrics
 CURVES = (
   (
     'loss.png',
-    'Loss (nats per token)',
+    'Loss (nats per token or example, or squared error)',
     (('train/loss', 'train'), ('eval/loss', 'validation')),
     False,
   ),
@@ -27,9 +27,18 @@ CURVES = (
     True,
   ),
   (
+    'accuracy.png',
+    'Accuracy',
+    (('train/accuracy', 'train'), ('eval/accuracy', 'validation')),
+    False,
+  ),
+  (
     'speed.png',
-    'Tokens per second',
-    (('train/tokens_per_second', 'training'),),
+    'Tokens or examples per second',
+    (
+      ('train/tokens_per_second', 'tokens'),
+      ('train/examples_per_second', 'examples'),
+    ),
     False,
   ),
   (

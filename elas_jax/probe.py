@@ -33,7 +33,11 @@ class ActivationProbe:
 
   def measure(self, config: Config, step: int, variables: Any) -> dict[str, float]:
     model = config.model
-    if not model.feed_forward.startswith('relu2') or model.feed_forward_width % 4:
+    if (
+      config.task != 'language'
+      or not model.feed_forward.startswith('relu2')
+      or model.feed_forward_width % 4
+    ):
       return {}
     values, self._kept = _statistics(model, variables, self._batch)
     self._step = step

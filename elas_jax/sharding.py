@@ -23,9 +23,13 @@ RULES = (
   (r'(^|/)embedding$', ('tensor', 'fsdp')),
   (r'(^|/)head$', ('fsdp', 'tensor')),
   (r'norm/scale$', (None,)),
+  (r'(^|/)network/', ()),  # those on rows are small: every device has all of them
   (r'/(values|support|columns|scale|passes)$', (None,)),
   (r'/(output|down)/sparse$', (None, 'fsdp')),
   (r'/sparse$', (None, 'tensor')),
+  (r'/(query|key|value|gate|up)/quadratic/kernel_[rgb]$', ('fsdp', 'tensor')),
+  (r'/(output|down)/quadratic/kernel_[rgb]$', ('tensor', 'fsdp')),
+  (r'/(kan|quadratic|rational_[12])/', ()),
   (r'/(query|key|value|gate|up)/kernel$', ('fsdp', 'tensor')),
   (r'/(query|key|value|gate|up)/a$', ('fsdp', None)),
   (r'/(query|key|value|gate|up)/b$', ('fsdp', 'tensor')),

@@ -10,9 +10,9 @@ import optax
 from jax.sharding import Mesh
 
 from elas_jax.config import Config
-from elas_jax.models.decoder import Decoder
 from elas_jax.optim.optimizer import make_optimizer
 from elas_jax.sharding import state_shardings
+from elas_jax.tasks import task_of
 
 
 @flax.struct.dataclass
@@ -30,9 +30,9 @@ class TrainState:
 
 def init_variables(config: Config) -> dict[str, Any]:
   """Fresh parameters and buffers, nested dicts, from the config's seed."""
-  length = min(8, config.data.sequence_length)
-  tokens_BxL = jnp.zeros((1, length), jnp.int32)
-  variables = Decoder(config.model).init(jax.random.key(config.seed), tokens_BxL)
+  task = task_of(config)
+  key = jax.random.key(config.seed)
+  variables = task.module(config).init(key, task.inputs(config))
   return {'params': variables['params'], 'buffers': variables.get('buffers', {})}
 
 

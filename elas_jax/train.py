@@ -30,12 +30,10 @@ from elas_jax import workdir as workdirs
 from elas_jax.checkpoint import Checkpoints, load_variables
 from elas_jax.cli import Parser, load_config, run_command
 from elas_jax.config import Config, at_step, parse, profile_window, to_json
-from elas_jax.data.blocks import Prepared, prepare
 from elas_jax.data.pipeline import train_batches
 from elas_jax.errors import UserError
-from elas_jax.evaluate import Batch, evaluate, loss_sums, put_batch
-from elas_jax.flops import flops_per_token, peak_flops
-from elas_jax.generate import generate
+from elas_jax.evaluate import evaluate, put_batch
+from elas_jax.flops import peak_flops
 from elas_jax.host_memory import keep_freed_memory
 from elas_jax.log import Log, NonFinite, Trace, print_once
 from elas_jax.metrics import MetricsWriter, read_metrics
@@ -52,24 +50,27 @@ from elas_jax.state import (
   optimizer_of,
   state_from,
 )
+from elas_jax.tasks import task_of
+from elas_jax.tasks.task import Batch
 
 
 def gradients(
   config: Config, variables: dict[str, Any], batch: Batch, key: jax.Array
 ) -> tuple[Any, dict, Any]:
-  """Gradient of the token-weighted mean loss over the batch, its sums, new buffers.
+  """Gradient of the mean loss over the batch's units, its sums, new buffers.
 
   With train.accumulation > 1 the rows go through in that many micro-batches, one after
-  the other; since each is divided by the tokens of the whole batch, the result is that
+  the other; since each is divided by the units of the whole batch, the result is that
   of one pass, up to rounding.
   """
-  tokens = jnp.maximum(batch['valid'].sum(), 1).astype(jnp.float32)
+  loss_sums = task_of(config).loss_sums
+  count = jnp.maximum(batch['valid'].sum(), 1).astype(jnp.float32)
 
   def objective(params, buffers, rows, key):
     variables = {'params': params, 'buffers': buffers}
-    sums, buffers = loss_sums(config.model, variables, rows, key, train=True)
-    loss = (sums['nll'] + config.train.z_loss * sums['squared_log_z']) / tokens
-    return loss, (sums, buffers)
+    sums, buffers = loss_sums(config, variables, rows, key, True)
+    penalty = config.train.z_loss * sums['penalty'] if config.train.z_loss else 0.0
+    return (sums['loss'] + penalty) / count, (sums, buffers)
 
   def grad(buffers, rows, key):
     grads, (sums, buffers) = jax.grad(objective, has_aux=True)(
@@ -130,8 +131,7 @@ def train(config: Config, workdir: str | pathlib.Path) -> dict[str, float]:
   if config.train.compilation_cache:
     cache = pathlib.Path(config.train.compilation_cache).expanduser()
     jax.config.update('jax_compilation_cache_dir', str(cache))
-  data = prepare(config.data)
-  check_vocabulary(config, data)
+  data = task_of(config).prepare(config)
   batches = train_batches(
     data.train,
     batch_size=config.data.batch_size,
@@ -161,14 +161,14 @@ def run_steps(
   config: Config,
   workdir: pathlib.Path,
   mesh: Mesh,
-  data: Prepared,
+  data: Any,
   batches: Any,
   checkpoints: Checkpoints,
   stop: Callable[[int], bool],
 ) -> TrainState:
   """The loop, from wherever the run stands to its last step or the stop signal."""
   state = starting_state(config, mesh, checkpoints, batches)
-  start, steps = int(state.step), config.train.steps
+  start, steps, task = int(state.step), config.train.steps, task_of(config)
   probe = ActivationProbe(config, data.validation, mesh)
   log = Log(
     MetricsWriter(workdir, start, config.train.tensorboard),
@@ -176,14 +176,13 @@ def run_steps(
     steps=steps,
     start=start,
     log_every=config.train.log_every,
-    flops_per_token=flops_per_token(
-      config.model, state.params, config.data.sequence_length
-    ),
+    task=task,
+    unit_flops=task.flops(config, state.params),
     peak_flops=peak_flops(),
   )
   step_functions = functools.cache(lambda now: jit_train_step(config, mesh, now))
   trace = Trace(profile_window(config), workdir / 'profile')
-  saved = (json.loads(to_json(config)), json.loads(data.tokenizer.to_json()))
+  saved = (json.loads(to_json(config)), data.describe())
 
   def save(step, state, loss=None):
     with log.pause():
@@ -248,19 +247,6 @@ def starting_state(
   return start(variables)
 
 
-def check_vocabulary(config: Config, data: Prepared) -> None:
-  """model.vocab_size must hold every id that the data has and generation may need."""
-  # Some published tokenizers have more names than ids in use (t5-base: 32100 where the
-  # models of the C4 protocol have 32000), so what counts is the ids that occur.
-  used = max(data.train.max_token_id, data.validation.max_token_id) + 1
-  needed = max(used, data.tokenizer.eos_id + 1)
-  if config.model.vocab_size < needed:
-    raise UserError(
-      f'model.vocab_size={config.model.vocab_size}: must be at least {needed} for '
-      f'data.tokenizer={config.data.tokenizer!r}'
-    )
-
-
 def _what_happened(error: Exception, workdir: pathlib.Path) -> str:
   # Read off the disk: Orbax would wait for the other processes, which may be gone.
   found = [int(p.name) for p in (workdir / 'checkpoints').glob('*') if p.name.isdigit()]
@@ -273,31 +259,19 @@ def _what_happened(error: Exception, workdir: pathlib.Path) -> str:
 
 
 def report(
-  config: Config, workdir: pathlib.Path, data: Prepared, state: TrainState
+  config: Config, workdir: pathlib.Path, data: Any, state: TrainState
 ) -> dict[str, float]:
-  """Plots, a sample and the paths; returns the last evaluation."""
+  """Plots, what the task has to show, and the paths; returns the last evaluation."""
   if jax.process_index():
     return {}
   _, lines = read_metrics(workdir)
   plot_run(workdir)
   evaluations = [line for line in lines if 'eval/loss' in line]
-  whole = jax.process_count() == 1  # else the others would have to take part
-  if whole and int(state.step) == config.train.steps and config.eval.sample_tokens:
-    text = generate(
-      at_step(config, int(state.step)).model,
-      jax.device_get(state.variables),
-      data.tokenizer,
-      [config.eval.prompt],
-      length=config.eval.sample_tokens,
-      temperature=0.8,
-      top_p=0.95,
-      seed=config.seed,
-    )[0]
-    print(f'--- sample, from {config.eval.prompt!r}\n{config.eval.prompt}{text}\n---')
+  task = task_of(config)
+  task.show(config, state, data)
   if evaluations:
     last = evaluations[-1]
-    scores = f'perplexity {last["eval/perplexity"]:.4f}, bits per byte '
-    print(f'validation at step {last["step"]}: {scores}{last["eval/bits_per_byte"]:.4f}')
+    print(f'validation at step {last["step"]}: {task.headline(last)}')
   print(f'plots        {workdir}/plots/*.png\nmetrics      {workdir}/metrics.jsonl')
   print(f'checkpoint   {workdir}/checkpoints/{int(state.step)}')
   return evaluations[-1] if evaluations else {}

@@ -14,11 +14,11 @@ from jax.sharding import Mesh
 
 from elas_jax import checkpoint
 from elas_jax.config import Config, at_step, parse, to_json
-from elas_jax.data.blocks import Prepared, prepare
 from elas_jax.data.tokenizers import Tokenizer, parse_tokenizer
 from elas_jax.errors import UserError
 from elas_jax.sharding import make_mesh, state_shardings
 from elas_jax.state import abstract_variables
+from elas_jax.tasks import task_of
 
 # What may change when a run is continued: nothing that the numbers so far depend on,
 # except train.steps, which lengthens the schedule.
@@ -128,11 +128,11 @@ class Run:
   step: int
   variables: Any
   mesh: Mesh
-  tokenizer: Tokenizer
+  tokenizer: Tokenizer | None  # of a language model
 
-  def prepared(self) -> Prepared:
+  def prepared(self) -> Any:
     """The run's data, prepared anew if the cache has gone."""
-    return prepare(self.config.data)
+    return task_of(self.config).prepare(self.config)
 
 
 def open_run(
@@ -162,6 +162,8 @@ def open_run(
   if step is None:
     step = checkpoint.steps(workdir, '--workdir')[-1]
   variables = checkpoint.load_variables(workdir, placed, step, '--workdir')
-  content = checkpoint.load_json(workdir, 'tokenizer', '--workdir')
-  tokenizer = parse_tokenizer(json.dumps(content), str(workdir))
+  tokenizer = None
+  if config.task == 'language':
+    content = checkpoint.load_json(workdir, 'tokenizer', '--workdir')
+    tokenizer = parse_tokenizer(json.dumps(content), str(workdir))
   return Run(at_step(config, step), step, variables, mesh, tokenizer)

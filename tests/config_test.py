@@ -6,7 +6,7 @@ import pathlib
 
 import pytest
 
-from configs import c4, default, methods, text
+from configs import c4, default, functions, images, methods, text
 from elas_jax.config import at_step, parse, profile_window, to_json
 from elas_jax.config_checks import check_devices
 from elas_jax.errors import UserError
@@ -29,6 +29,20 @@ CONFIGS = (
     for size in c4.SIZES
     for method in methods.METHODS
   }
+  | {
+    f'images:{dataset},{model}': lambda dataset=dataset, model=model: images.get_config(
+      f'{dataset},{model}'
+    )
+    for dataset in images.DATASETS
+    for model in images.models()
+  }
+  | {
+    f'functions:{task},{model}': lambda task=task, model=model: functions.get_config(
+      f'{task},{model}'
+    )
+    for task in (*functions.FUNCTIONS, *functions.SHAPES)
+    for model in functions.MODELS
+  }
 )
 
 
@@ -42,7 +56,7 @@ def _with(config, name, value):
 
 def test_every_config_file_is_tested():
   files = {p.stem for p in pathlib.Path(default.__file__).parent.glob('*.py')}
-  shared = {'__init__', 'methods'}
+  shared = {'__init__', 'methods', 'rows'}
   assert files - shared == {name.partition(':')[0] for name in CONFIGS}
 
 
@@ -54,7 +68,7 @@ def test_config_parses_and_round_trips(name):
 
 
 def test_config_files_say_how_to_run_them():
-  for module in (default, c4, text):
+  for module in (default, c4, text, images, functions):
     for word in (
       'python -m elas_jax.train --config=configs/',
       'Hardware:',
@@ -73,7 +87,7 @@ def test_config_files_say_how_to_run_them():
     ('model.heads', 7, 'must divide model.width=192'),
     ('model.heads', 64, 'must be even'),
     ('model.kv_heads', 3, 'must divide model.heads=4; accepted: 1, 2, 4'),
-    ('model.linear', 'dens', "'dense', 'lora', 'lost', 'low_rank'"),
+    ('model.linear', 'dens', "'cola', 'dense', 'kan_af', "),
     ('model.feed_forward', 'gelu', "'relu2'"),
     ('model.attention', 'mla', "'mha'"),
     ('model.remat', 'some', "'none'"),
@@ -83,7 +97,7 @@ def test_config_files_say_how_to_run_them():
     ('model.two_four_rule', 'top3', "'top2'"),
     ('model.two_four_backward', 'ste', "'straight_through'"),
     ('model.two_four_dense_steps', -1, 'at least 0'),
-    ('optimizer.name', 'adam', "one of 'adamw', 'loro', 'galore'"),
+    ('optimizer.name', 'adam', "one of 'adamw', 'sgd', 'loro', 'galore'"),
     ('optimizer.exact_every', 0, 'at least 1'),
     ('optimizer.merge_every', 5, "needs model.linear='lora', not 'low_rank'"),
     ('model.param_dtype', 'float16', "one of 'float32', 'bfloat16'"),

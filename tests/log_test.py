@@ -7,6 +7,7 @@ import pytest
 
 from elas_jax.log import Log, NonFinite
 from elas_jax.metrics import MetricsWriter, read_metrics
+from elas_jax.tasks import LANGUAGE
 
 
 class Clock:
@@ -38,7 +39,8 @@ def make_log(tmp_path):
       steps=steps,
       start=start,
       log_every=log_every,
-      flops_per_token=50.0,
+      task=LANGUAGE,
+      unit_flops=50.0,
       peak_flops=peak_flops,
     )
     logs.append(log)
@@ -50,7 +52,7 @@ def make_log(tmp_path):
 
 
 def metrics_of(loss=2.0, norm=1.0, tokens=10.0):
-  values = {'nll': loss * tokens, 'tokens': tokens, 'bytes': 20.0, 'grad_norm': norm}
+  values = {'loss': loss * tokens, 'count': tokens, 'bytes': 20.0, 'grad_norm': norm}
   return {name: np.float32(value) for name, value in values.items()}
 
 

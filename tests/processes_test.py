@@ -19,19 +19,20 @@ from elas_jax.train import train
 ROOT = pathlib.Path(__file__).parents[1]
 
 
-def flags_of(config):
-  """The overrides that give this config, whose base is configs/default.py."""
-  for section, fields in dataclasses.asdict(config).items():
-    if isinstance(fields, dict):
-      for name, value in fields.items():
-        yield f'--config.{section}.{name}={value}'
+def flags_of(fields, prefix='--config'):
+  """The overrides that give this config's sections, whose base is configs/default.py."""
+  for name, value in fields.items():
+    if isinstance(value, dict):
+      yield from flags_of(value, f'{prefix}.{name}')
+    elif prefix != '--config':
+      yield f'{prefix}.{name}={value}'
 
 
 def start(number, address, workdir, config):
   """Process `number` of two, with one device."""
   return subprocess.Popen(
     [
-      *[sys.executable, '-m', 'elas_jax.train', *flags_of(config)],
+      *[sys.executable, '-m', 'elas_jax.train', *flags_of(dataclasses.asdict(config))],
       *[f'--processes={address},{number},2', f'--workdir={workdir}'],
     ],
     cwd=ROOT,

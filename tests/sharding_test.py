@@ -41,7 +41,7 @@ def losses(config, devices, steps=4):
     for number in range(steps):
       state, metrics = step(state, put_batch(batch_of(config, number), mesh))
       values.append(
-        [float(metrics['nll'] / metrics['tokens']), float(metrics['grad_norm'])]
+        [float(metrics['loss'] / metrics['count']), float(metrics['grad_norm'])]
       )
   return np.array(values), state
 

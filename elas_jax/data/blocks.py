@@ -37,6 +37,10 @@ class Prepared:
   report: BadRecords
   folder: pathlib.Path
 
+  def describe(self) -> dict:
+    """What a checkpoint keeps of the data, as JSON: the tokenizer."""
+    return json.loads(self.tokenizer.to_json())
+
 
 def prepare(config: DataConfig) -> Prepared:
   """Opens the blocks of `config`, making them first if they are missing.

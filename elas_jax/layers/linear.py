@@ -8,7 +8,9 @@ import flax.linen as nn
 import jax
 
 from elas_jax.config import ModelConfig
+from elas_jax.layers.kan import KANS
 from elas_jax.layers.low_rank_variants import LOST, CoLA, LoRA, SLTrain
+from elas_jax.layers.quadratic import QuadraticDense
 from elas_jax.ops import linear as ops
 
 
@@ -57,6 +59,38 @@ class LowRank(nn.Module):
     return ops.chain(x, self.kernels(x.shape[-1]))
 
 
+class Quadratic(nn.Module):
+  """y = (x W_r) (x W_g + b_g) + (x * x) W_b; see layers/quadratic.py."""
+
+  features: int
+  config: ModelConfig
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    c = self.config
+    return QuadraticDense(
+      self.features,
+      c.quadratic_form,
+      c.quadratic_start,
+      use_bias=False,
+      init_std=c.init_std,
+      param_dtype=c.param_dtype,
+      name='quadratic',
+    )(x)
+
+
+class Kan(nn.Module):
+  """A Kolmogorov-Arnold layer, of the family behind 'kan_' in model.linear."""
+
+  features: int
+  config: ModelConfig
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    family = self.config.linear.removeprefix('kan_')
+    return KANS[family](self.features, self.config.kan, name='kan')(x)
+
+
 LINEARS = {
   'dense': Dense,
   'low_rank': LowRank,
@@ -64,4 +98,6 @@ LINEARS = {
   'lora': LoRA,
   'sltrain': SLTrain,
   'lost': LOST,
+  'quadratic': Quadratic,
+  **{f'kan_{family}': Kan for family in KANS},
 }

@@ -11,6 +11,7 @@ from elas_jax.ops.linear import kaiming_uniform
 from elas_jax.optim.galore import scale_by_galore
 from elas_jax.optim.groups import match
 from elas_jax.optim.loro import loro
+from elas_jax.optim.relinear import shrink_gradients, shrink_weights
 from elas_jax.optim.relora import relora, train_factors
 from elas_jax.optim.schedules import SCHEDULES
 
@@ -21,6 +22,7 @@ def make_optimizer(config: Config, params: Any) -> optax.GradientTransformation:
     adamw   m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2
             p -= lr(step) (m^ / (sqrt(v^) + epsilon) + weight_decay factor(path) p)
             (arXiv 1711.05101)
+    sgd     m = b1 m + g;  p -= lr(step) m, with weight decay added to g
     galore  the same with projected moments for the kernels of linear maps: galore.py
     loro    LORO on factor pairs, Adam on the rest: loro.py
 
@@ -39,11 +41,12 @@ def make_optimizer(config: Config, params: Any) -> optax.GradientTransformation:
       lazy_scale=c.lazy_scale,
     )
   else:
-    inner = optax.chain(
-      _directions(c, params),
-      *_decay(c, params),
-      optax.scale_by_learning_rate(schedule),
-    )
+    steps = [_directions(c, params), *_decay(c, params)]
+    if c.name == 'sgd':
+      steps.reverse()  # its decay is that of the loss
+    if c.relinear == 'weights':
+      steps.append(shrink_weights(alpha_g=c.relinear_g, alpha_b=c.relinear_b))
+    inner = optax.chain(*steps, optax.scale_by_learning_rate(schedule))
   if c.merge_every:
     inner = relora(
       inner,
@@ -52,15 +55,20 @@ def make_optimizer(config: Config, params: Any) -> optax.GradientTransformation:
       seed=config.seed,
       init=kaiming_uniform,
     )
-  elif config.model.linear == 'lora':
+  elif config.task == 'language' and config.model.linear == 'lora':
     inner = train_factors(inner)
   clip = [optax.clip_by_global_norm(c.clip_norm)] if c.clip_norm else []
-  return in_float32(optax.chain(*clip, inner))
+  inner = optax.chain(*clip, inner)
+  if c.relinear == 'gradients':
+    inner = shrink_gradients(inner, gamma_g=c.relinear_g, gamma_b=c.relinear_b)
+  return in_float32(inner)
 
 
 def _directions(c: OptimizerConfig, params: Any) -> optax.GradientTransformation:
   if c.name == 'adamw':
     return optax.scale_by_adam(c.b1, c.b2, c.epsilon)
+  if c.name == 'sgd':
+    return optax.trace(c.b1)
   kernels = match(params, (('/kernel$', True), ('', False)), 'galore')
   return scale_by_galore(
     b1=c.b1,

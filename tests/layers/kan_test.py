@@ -284,8 +284,8 @@ def test_convolution_is_the_layer_on_patches():
 
 BAD = {
   'grid': (0, 'at least 1'),
-  'order': (6, 'at most kan.grid=5'),
-  'grid_max': (-1.0, 'larger than kan.grid_min=-1.0'),
+  'order': (6, 'at most model.kan.grid=5'),
+  'grid_max': (-1.0, 'larger than model.kan.grid_min=-1.0'),
   'grid_min': (float('nan'), 'finite'),
   'activation': ('sine', "'silu'"),
   'function': ('quad3', "'quad1'"),
@@ -318,7 +318,9 @@ def test_a_config_that_cannot_be_is_refused_by_name(field):
   with pytest.raises(UserError) as error:
     check_kan(configured(**{field: value}))
   message = str(error.value)
-  assert message.startswith(f'kan.{field}={value!r}: must be ') and accepted in message
+  assert (
+    message.startswith(f'model.kan.{field}={value!r}: must be ') and accepted in message
+  )
 
 
 def test_more_configs_that_cannot_be():
@@ -334,5 +336,5 @@ def test_only_splines_need_an_order_within_their_grid():
   check_kan(steep, 'chebyshev')
   check_kan(dataclasses.replace(steep, pool='chebyshev,fast'), 'selectable')
   for kind in ('bspline', 'af', 'selectable'):
-    with pytest.raises(UserError, match='kan.order=6'):
+    with pytest.raises(UserError, match='model.kan.order=6'):
       check_kan(steep, kind)

@@ -49,7 +49,7 @@ def check_kan(config: KanConfig, kind: str | None = None) -> None:
   _check_names(config, 'reduction', REDUCTIONS)
   pool = _check_names(config, 'pool', POOL)
   if not 1 <= config.top_k <= len(pool):
-    raise _refusal(config, 'top_k', f'from 1 to {len(pool)}, the members of kan.pool')
+    raise _refusal(config, 'top_k', f'from 1 to {len(pool)}, the members of model.kan.pool')
 
 
 def _check_sizes(config: KanConfig, kind: str | None) -> None:
@@ -58,12 +58,12 @@ def _check_sizes(config: KanConfig, kind: str | None) -> None:
       raise _refusal(config, name, 'at least 1')
   pool = config.pool.split(',') if kind == 'selectable' else [kind]
   if config.order > config.grid and (kind is None or set(pool) & set(SPLINES)):
-    raise _refusal(config, 'order', f'at most kan.grid={config.grid}')
+    raise _refusal(config, 'order', f'at most model.kan.grid={config.grid}')
   for name in ('grid_min', 'grid_max', 'init_scale'):
     if not math.isfinite(getattr(config, name)):
       raise _refusal(config, name, 'finite')
   if config.grid_max <= config.grid_min:
-    raise _refusal(config, 'grid_max', f'larger than kan.grid_min={config.grid_min}')
+    raise _refusal(config, 'grid_max', f'larger than model.kan.grid_min={config.grid_min}')
   if config.init_scale < 0:
     raise _refusal(config, 'init_scale', 'at least 0')
 
@@ -78,4 +78,4 @@ def _check_names(config: KanConfig, field: str, choices: Any) -> list[str]:
 
 
 def _refusal(config: KanConfig, field: str, accepted: str) -> UserError:
-  return UserError(f'kan.{field}={getattr(config, field)!r}: must be {accepted}')
+  return UserError(f'model.kan.{field}={getattr(config, field)!r}: must be {accepted}')

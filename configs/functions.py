@@ -1,0 +1,52 @@
+"""Functions to fit and shapes to tell apart: TASK,MODEL.
+
+  python -m elas_jax.train --config=configs/functions.py:bessel,bspline --workdir=runs/fit
+
+TASK: a name of elas_jax/data/functions.py, drawn anew for every run from data.draw_seed.
+MODEL: a stack of a name of configs/rows.py:LAYERS.
+Hardware: two CPU cores, about a minute. Expected: an RMSE in
+experiments/results/function_fitting/proxy.md, of a third of the steps.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import rows
+
+# Inputs of each.
+FUNCTIONS = {
+  'bessel': 1,
+  'exp_sin_square': 2,
+  'product': 2,
+  'mean_of_sines': 100,
+  'sine_of_squares': 4,
+  'runge': 1,
+  'step': 1,
+}
+SHAPES = ('two_spirals', 'rings')
+MODELS = sorted(set(rows.LAYERS) - {'gr_kan'})  # its groups divide no single input
+
+
+def get_config(arg: str = 'bessel,bspline') -> ConfigDict:
+  task, _, model = arg.partition(',')
+  if task not in (*FUNCTIONS, *SHAPES) or model not in MODELS:
+    raise ValueError(
+      f'--config=configs/functions.py:{arg}: must be TASK,MODEL with TASK one of '
+      f'{", ".join((*FUNCTIONS, *SHAPES))} and MODEL one of {", ".join(MODELS)}'
+    )
+  config = rows.base()
+  rows.set_layer(config, model)
+  config.data.source = task
+  if task in SHAPES:
+    config.model.input_shape, config.model.outputs = (2,), 2
+  else:
+    config.task = 'regression'
+    config.model.input_shape, config.model.outputs = (FUNCTIONS[task],), 1
+  # LayerNorm would leave nothing of one input.
+  config.model.kan.data_norm = 'none'
+  config.model.use_bias = True
+  config.model.width, config.model.depth = 16, 2
+  config.data.batch_size = 128
+  config.train.steps = 3000
+  config.optimizer.learning_rate = 5e-3
+  config.optimizer.weight_decay = 0.0
+  return config

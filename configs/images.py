@@ -1,0 +1,97 @@
+"""Images and their classes: DATASET,MODEL.
+
+  python -m elas_jax.train --config=configs/images.py:digits,af_kan --workdir=runs/digits
+  python -m elas_jax.train --config=configs/images.py:cifar10,quadratic_resnet20 \
+      --config.data.path=TFDS_FOLDER --workdir=runs/qresnet
+
+DATASET: digits (8 x 8, of scikit-learn), or mnist, fashion_mnist, cifar10, cifar100,
+prepared by TFDS. MODEL: a stack of a name of configs/rows.py:LAYERS, one of MODELS, or
+such a name behind 'conv_' (digits: conv_quadratic).
+Hardware: digits two CPU cores, below two minutes. Expected: not yet run here on TFDS sets.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import rows
+
+# Input shape and classes.
+DATASETS = {
+  'digits': ((8, 8, 1), 10),
+  'mnist': ((28, 28, 1), 10),
+  'fashion_mnist': ((28, 28, 1), 10),
+  'cifar10': ((32, 32, 3), 10),
+  'cifar100': ((32, 32, 3), 100),
+}
+RESNET = {'architecture': 'resnet', 'width': 16, 'norm': 'batch', 'activation': 'relu'}
+VIT = {'architecture': 'vit', 'width': 64, 'depth': 4, 'use_bias': True}
+MODELS = {
+  **{f'resnet{6 * n + 2}': RESNET | {'depth': n} for n in (3, 5, 7, 9)},
+  'vit': VIT | {'layer': 'dense', 'activation': 'gelu'},
+  'kat': VIT | {'layer': 'rational', 'activation': 'none'},
+}
+CONVOLUTIONAL = sorted(set(rows.LAYERS) - {'gr_kan'})
+
+
+def get_config(arg: str = 'digits,af_kan') -> ConfigDict:
+  dataset, _, model = arg.partition(',')
+  if dataset not in DATASETS or model not in models():
+    raise ValueError(
+      f'--config=configs/images.py:{arg}: must be DATASET,MODEL with DATASET one of '
+      f'{", ".join(DATASETS)} and MODEL one of {", ".join(models())}'
+    )
+  config = rows.base()
+  config.data.source = dataset
+  config.model.input_shape, config.model.outputs = DATASETS[dataset]
+  _set_model(config, model)
+  if dataset == 'digits':
+    config.model.patch = 2
+    if config.model.architecture == 'stack':
+      config.optimizer.learning_rate = 3e-3
+  else:
+    _published(config, dataset)
+  return config
+
+
+def models() -> list[str]:
+  residual = [name for name in MODELS if name.startswith('resnet')]
+  return [
+    *rows.LAYERS,
+    *(f'conv_{name}' for name in CONVOLUTIONAL),
+    *MODELS,
+    *(f'quadratic_{name}' for name in residual),
+  ]
+
+
+def _set_model(config: ConfigDict, model: str) -> None:
+  if model in rows.LAYERS:
+    rows.set_layer(config, model)
+    config.model.norm = 'layer' if model in ('mlp', 'quadratic') else 'none'
+    return
+  if model.startswith('conv_'):
+    rows.set_layer(config, model.removeprefix('conv_'))
+    config.model.update(
+      {'architecture': 'convnet', 'width': 16, 'depth': 3, 'norm': 'batch'}
+    )
+    return
+  quadratic = model.startswith('quadratic_')
+  if quadratic:
+    rows.set_layer(config, 'quadratic')
+  config.model.update(MODELS[model.removeprefix('quadratic_')])
+  if config.model.architecture != 'resnet':
+    return
+  # ReLinear, section 1 of its repository's recipe: the rate of (g, b) is 1e-5.
+  config.model.init = 'he'
+  config.optimizer.name, config.optimizer.learning_rate = 'sgd', 0.1
+  if quadratic:
+    config.optimizer.relinear = 'gradients'
+
+
+def _published(config: ConfigDict, dataset: str) -> None:
+  """Sets of TFDS: batch, epochs and augmentation of the published recipes."""
+  if dataset.startswith('cifar'):
+    config.data.batch_size, config.data.augment = 128, 'flip_crop'
+    config.train.steps = 200 * 50_000 // 128
+  else:
+    config.train.steps = (25 if dataset == 'mnist' else 35) * 60_000 // 64
+  config.train.log_every = 500
+  config.checkpoint.every = config.eval.every = 5_000

@@ -1,0 +1,145 @@
+"""Labelled rows in memory: images, tables, points of a function.
+
+`open_rows` gives two splits of arrays. A row is an input of shape (I,) or (H, W, C) and a
+target, a class (int32) or a vector of values (float32).
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from elas_jax.config import RowsConfig
+from elas_jax.data import cache, catalogue, functions
+from elas_jax.data.hashing import fingerprint
+from elas_jax.errors import UserError
+
+FORMAT_VERSION = 1  # raise it when the rows of the same set change
+DIGITS = 'digits'
+
+
+@dataclasses.dataclass(frozen=True)
+class RowSet:
+  """One split.
+
+  Attributes:
+    inputs: float32 (n, ...), or uint8 images, which are read as x / 127.5 - 1.
+    targets: int32 (n,) classes, or float32 (n, outputs) values.
+  """
+
+  inputs: np.ndarray
+  targets: np.ndarray
+
+  def __len__(self) -> int:
+    return len(self.inputs)
+
+  def read(self, numbers: Sequence[int]) -> dict[str, np.ndarray]:
+    """Rows by number: inputs float32 (b, ...), targets, valid int32[b] of ones."""
+    inputs = self.inputs[np.asarray(numbers)]
+    if inputs.dtype == np.uint8:
+      inputs = inputs.astype(np.float32) / 127.5 - 1
+    valid = np.ones(len(inputs), np.int32)
+    return {'inputs': inputs, 'targets': self.targets[np.asarray(numbers)], 'valid': valid}
+
+
+@dataclasses.dataclass(frozen=True)
+class PreparedRows:
+  """What training and evaluation read."""
+
+  train: RowSet
+  validation: RowSet
+  class_names: tuple[str, ...]  # empty for values
+
+  def describe(self) -> dict:
+    """What a checkpoint keeps of the data, as JSON."""
+    return {'class_names': list(self.class_names)}
+
+
+def open_rows(config: RowsConfig) -> PreparedRows:
+  """The rows of `config`.
+
+  Raises:
+    UserError: data.source is no known set, or a TFDS set that is not prepared or has no
+      images with labels.
+  """
+  if config.source == DIGITS:
+    return _digits(config.validation_share)
+  if config.source in functions.FUNCTIONS:
+    drawn = functions.draw(config)
+    return PreparedRows(*(RowSet(*split) for split in drawn), class_names=())
+  if config.source in functions.SHAPES:
+    drawn = functions.draw_classes(config)
+    return PreparedRows(*(RowSet(*split) for split in drawn), class_names=('0', '1'))
+  return _catalogue(config)
+
+
+def _digits(validation_share: float) -> PreparedRows:
+  """The 1797 handwritten digits of 8 x 8 that come with scikit-learn, in [-1, 1].
+
+  A row goes to validation by the hash of its pixels.
+  """
+  from sklearn import datasets
+
+  digits = datasets.load_digits()
+  images = (digits.images / 8 - 1).astype(np.float32)[..., None]
+  hashes = [hashlib.sha256(image.tobytes()).digest()[:8] for image in images]
+  order = np.array([int.from_bytes(x, 'big') for x in hashes])
+  held_out = order < np.quantile(order, validation_share)
+  targets = digits.target.astype(np.int32)
+  sets = [RowSet(images[rows], targets[rows]) for rows in (~held_out, held_out)]
+  return PreparedRows(*sets, class_names=tuple(map(str, digits.target_names)))
+
+
+def _catalogue(config: RowsConfig) -> PreparedRows:
+  """A prepared TFDS set of labelled images, decoded once into the cache."""
+  folder = catalogue.find_folder(config.source, config.path)
+  name = fingerprint(FORMAT_VERSION, catalogue.folder_fingerprint(folder))
+  made = cache.make_folder(
+    pathlib.Path(config.cache_dir).expanduser(),
+    f'rows/{name}',
+    functools.partial(_decode, config.source, folder),
+  )
+  meta = json.loads((made / cache.META).read_text())
+  load = lambda split, kind: np.load(made / f'{split}_{kind}.npy', mmap_mode='r')
+  sets = [RowSet(load(x, 'inputs'), load(x, 'targets')) for x in ('train', 'validation')]
+  return PreparedRows(*sets, class_names=tuple(meta['class_names']))
+
+
+def _decode(source: str, folder: pathlib.Path, out: pathlib.Path) -> None:
+  import tensorflow_datasets as tfds
+
+  builder = tfds.builder_from_directory(folder)
+  where = f'data.source={source!r} ({folder})'
+  features = dict(builder.info.features.items())
+  image, label = features.get('image'), features.get('label')
+  if not isinstance(image, tfds.features.Image) or not isinstance(
+    label, tfds.features.ClassLabel
+  ):
+    raise UserError(
+      f"{where} has no 'image' with a 'label', only {', '.join(sorted(features))}; "
+      'accepted are sets of labelled images such as mnist and cifar10'
+    )
+  present = [name for name, split in builder.info.splits.items() if split.num_examples]
+  held_out = next((name for name in ('validation', 'test') if name in present), None)
+  if 'train' not in present or held_out is None:
+    raise UserError(
+      f"{where} has the splits {present}; needed are 'train' and one of 'validation' "
+      "and 'test'"
+    )
+  for split, theirs in (('train', 'train'), ('validation', held_out)):
+    rows = list(builder.as_data_source(theirs))
+    shapes = sorted({row['image'].shape for row in rows})
+    if len(shapes) > 1:
+      raise UserError(
+        f'{where} has images of {len(shapes)} shapes, such as {shapes[0]} and '
+        f'{shapes[-1]}; accepted are sets whose images have one'
+      )
+    np.save(out / f'{split}_inputs.npy', np.stack([row['image'] for row in rows]))
+    targets = np.array([row['label'] for row in rows], np.int32)
+    np.save(out / f'{split}_targets.npy', targets)
+  meta = {'class_names': label.names or [], 'validation': held_out}
+  (out / cache.META).write_text(json.dumps(meta))

@@ -1,0 +1,35 @@
+"""Checks of single fields: errors that name the field, the value and what is accepted."""
+
+from typing import Any
+
+from elas_jax.config import quoted
+from elas_jax.errors import UserError
+
+
+def at_least(minimum: float, section: str, fields: Any, names: str) -> None:
+  for name in names.split():
+    value = getattr(fields, name)
+    if value < minimum:
+      raise UserError(f'{section}.{name}={value!r}: must be at least {minimum}')
+
+
+def fraction(section: str, fields: Any, names: str) -> None:
+  for name in names.split():
+    value = getattr(fields, name)
+    if not 0 <= value <= 1:
+      raise UserError(f'{section}.{name}={value!r}: must be between 0 and 1')
+
+
+def choice(field: str, value: str, choices: Any) -> None:
+  if value not in choices:
+    raise UserError(f'{field}={value!r}: must be one of {quoted(sorted(choices))}')
+
+
+def divides(field: str, value: int, whole_name: str, whole: int) -> None:
+  if whole % value:
+    divisors = [d for d in range(1, whole + 1) if whole % d == 0]
+    shown = divisors if len(divisors) <= 12 else divisors[:11] + ['...', whole]
+    raise UserError(
+      f'{field}={value}: must divide {whole_name}={whole}; '
+      f'accepted: {", ".join(map(str, shown))}'
+    )

@@ -1,0 +1,72 @@
+"""Checks of networks on rows and of their data."""
+
+from elas_jax.config import Config, NetworkConfig, RowsConfig
+from elas_jax.errors import UserError
+from elas_jax.field_checks import at_least, choice, divides
+
+
+def check_network(config: Config) -> None:
+  """Refuses values that cannot run, naming field, value and what is accepted."""
+  _check_model(config.model)
+  _check_rows(config.data)
+  images = len(config.model.input_shape) == 3
+  if config.data.augment != 'none' and not images:
+    raise UserError(
+      f"data.augment={config.data.augment!r}: must be 'none' for rows of shape "
+      f'{config.model.input_shape}, which are no images'
+    )
+
+
+def _check_model(model: NetworkConfig) -> None:
+  from elas_jax.layers.kan import KANS
+  from elas_jax.models.classifier import ACTIVATIONS, ARCHITECTURES, CONVOLUTIONS, LAYERS
+  from elas_jax.ops.kan.check import check_kan
+  from elas_jax.ops.quadratic import FORMS
+
+  at_least(1, 'model', model, 'outputs width rational_groups patch heads')
+  at_least(0 if model.architecture == 'stack' else 1, 'model', model, 'depth')
+  choice('model.architecture', model.architecture, ARCHITECTURES)
+  convolutional = model.architecture in ('convnet', 'resnet')
+  choice('model.layer', model.layer, CONVOLUTIONS if convolutional else LAYERS)
+  choice('model.activation', model.activation, ACTIVATIONS)
+  choice('model.quadratic_form', model.quadratic_form, FORMS)
+  if not 0 <= model.label_smoothing < 1:
+    raise UserError(
+      f'model.label_smoothing={model.label_smoothing!r}: must be at least 0 and below 1'
+    )
+  shape = model.input_shape
+  if len(shape) not in (1, 3) or min(shape) < 1:
+    raise UserError(f'model.input_shape={shape}: must be (I,) or (H, W, C), positive')
+  if model.architecture != 'stack' and len(shape) != 3:
+    raise UserError(
+      f'model.architecture={model.architecture!r}: needs images, model.input_shape of '
+      f"(H, W, C), not {shape}; 'stack' takes any row"
+    )
+  if model.architecture == 'vit':
+    divides('model.heads', model.heads, 'model.width', model.width)
+    for side in shape[:2]:
+      divides('model.patch', model.patch, 'a side of model.input_shape', side)
+  if model.layer == 'rational':
+    divides('model.rational_groups', model.rational_groups, 'model.width', model.width)
+    if model.architecture == 'stack':
+      entries = shape[0] * (shape[1] * shape[2] if len(shape) == 3 else 1)
+      name = 'the entries of model.input_shape'
+      divides('model.rational_groups', model.rational_groups, name, entries)
+  if model.layer in KANS:
+    check_kan(model.kan, model.layer)
+
+
+def _check_rows(data: RowsConfig) -> None:
+  from elas_jax.ops.augment import AUGMENTATIONS
+
+  at_least(1, 'data', data, 'batch_size read_threads prefetch')
+  at_least(2, 'data', data, 'examples')
+  at_least(0, 'data', data, 'noise draw_seed')
+  choice('data.augment', data.augment, AUGMENTATIONS)
+  if not 0 < data.validation_share < 1:
+    raise UserError(
+      f'data.validation_share={data.validation_share!r}: must be between 0 and 1'
+    )
+  for name in ('source', 'cache_dir'):
+    if not getattr(data, name):
+      raise UserError(f"data.{name}='': must not be empty")

@@ -1,0 +1,197 @@
+"""Classification and regression of rows: images, tables, points of a function.
+
+A batch is dict(inputs (B, ...), targets (B,) or (B, outputs), valid (B,)); a row counts as
+one example, or, where it only fills up a batch, as none.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from elas_jax.config import Config
+from elas_jax.data.rows import PreparedRows, open_rows
+from elas_jax.errors import UserError
+from elas_jax.models.classifier import Network
+from elas_jax.ops.augment import AUGMENTATIONS
+from elas_jax.tasks.task import Batch, Sums, Task
+
+
+def inputs(config: Config) -> jax.Array:
+  return jnp.zeros((1, *config.model.input_shape))
+
+
+def rows(config: Config, count: int) -> Batch:
+  array = jax.ShapeDtypeStruct
+  classes = config.task == 'classification'
+  shape, kind = ((), jnp.int32) if classes else ((config.model.outputs,), jnp.float32)
+  return {
+    'inputs': array((count, *config.model.input_shape), jnp.float32),
+    'targets': array((count, *shape), kind),
+    'valid': array((count,), jnp.int32),
+  }
+
+
+def prepared(config: Config) -> PreparedRows:
+  """The rows, which must be what the network takes and gives."""
+  data = open_rows(config.data)
+  row = data.train.read([0])
+  shape = row['inputs'].shape[1:]
+  if shape != config.model.input_shape:
+    raise UserError(
+      f'model.input_shape={config.model.input_shape}: must be {shape} for '
+      f'data.source={config.data.source!r}'
+    )
+  classes = np.issubdtype(row['targets'].dtype, np.integer)
+  needed = 'classification' if classes else 'regression'
+  if config.task != needed:
+    raise UserError(
+      f'task={config.task!r}: must be {needed!r} for data.source={config.data.source!r}'
+    )
+  outputs = len(data.class_names) if classes else row['targets'].shape[1]
+  if config.model.outputs != outputs:
+    raise UserError(
+      f'model.outputs={config.model.outputs}: must be {outputs} for '
+      f'data.source={config.data.source!r}'
+    )
+  for field, split in (
+    ('data.batch_size', data.train),
+    ('data.validation_share', data.validation),
+  ):
+    if len(split) < 1:
+      raise UserError(f'{field}: the split it reads from has no rows')
+  return data
+
+
+def apply(
+  config: Config, variables: Any, batch: Batch, key: jax.Array, train: bool
+) -> tuple[jax.Array, Any]:
+  """The network's outputs (B, outputs), float32, and the buffers."""
+  x = batch['inputs']
+  if train:
+    x = AUGMENTATIONS[config.data.augment](key, x)
+  out, changed = Network(config.model).apply(
+    variables, x, train, mutable=['buffers'] if train else []
+  )
+  return out.astype(jnp.float32), changed.get('buffers', variables['buffers'])
+
+
+def classification_sums(
+  config: Config, variables: Any, batch: Batch, key: jax.Array, train: bool
+) -> tuple[Sums, Any]:
+  """Cross-entropy with label smoothing in training, hits; confusion (C, C) otherwise."""
+  logits_BxC, buffers = apply(config, variables, batch, key, train)
+  C, weights_B = config.model.outputs, batch['valid'].astype(jnp.float32)
+  wanted_BxC = jax.nn.one_hot(batch['targets'], C)
+  smoothing = config.model.label_smoothing if train else 0.0
+  loss_B = optax.softmax_cross_entropy(
+    logits_BxC, optax.smooth_labels(wanted_BxC, smoothing)
+  )
+  chosen_BxC = jax.nn.one_hot(logits_BxC.argmax(1), C)
+  squared_log_z_B = jnp.square(jax.nn.logsumexp(logits_BxC, axis=1))
+  sums = {
+    'loss': (loss_B * weights_B).sum(),
+    'penalty': (squared_log_z_B * weights_B).sum(),
+    'count': weights_B.sum(),
+    'correct': ((wanted_BxC * chosen_BxC).sum(1) * weights_B).sum(),
+  }
+  if not train:
+    sums['confusion'] = jnp.einsum('b,bi,bj->ij', weights_B, wanted_BxC, chosen_BxC)
+  return sums, buffers
+
+
+def classification_values(sums: dict[str, float]) -> dict[str, float]:
+  count = max(sums['count'], 1.0)
+  return {'loss': sums['loss'] / count, 'accuracy': sums['correct'] / count}
+
+
+def classification_eval(sums: dict[str, np.ndarray]) -> dict[str, float]:
+  """'loss' (nats), 'accuracy', 'f1' (macro, over the classes), 'examples'."""
+  total = {name: values.sum(0) for name, values in sums.items()}
+  confusion = total['confusion']  # rows: the true class
+  hits, per_class = np.diag(confusion), confusion.sum(0) + confusion.sum(1)
+  present = per_class > 0
+  return {
+    'loss': float(total['loss'] / total['count']),
+    'accuracy': float(total['correct'] / total['count']),
+    'f1': float((2 * hits[present] / per_class[present]).mean()),
+    'examples': float(total['count']),
+  }
+
+
+def regression_sums(
+  config: Config, variables: Any, batch: Batch, key: jax.Array, train: bool
+) -> tuple[Sums, Any]:
+  """Squared errors, averaged over the outputs."""
+  out_BxO, buffers = apply(config, variables, batch, key, train)
+  weights_B = batch['valid'].astype(jnp.float32)
+  loss_B = jnp.square(out_BxO - batch['targets']).mean(1)
+  sums = {'loss': (loss_B * weights_B).sum(), 'count': weights_B.sum()}
+  if not train:
+    sums['squares'] = (jnp.square(batch['targets']) * weights_B[:, None]).sum(0)
+    sums['targets'] = (batch['targets'] * weights_B[:, None]).sum(0)
+  return sums, buffers
+
+
+def regression_values(sums: dict[str, float]) -> dict[str, float]:
+  loss = sums['loss'] / max(sums['count'], 1.0)
+  return {'loss': loss, 'rmse': loss**0.5}
+
+
+def regression_eval(sums: dict[str, np.ndarray]) -> dict[str, float]:
+  """'loss' (mean squared error), 'rmse', 'r2' (1 - error / variance), 'examples'."""
+  total = {name: values.sum(0) for name, values in sums.items()}
+  loss, count = float(total['loss'] / total['count']), float(total['count'])
+  means = total['targets'] / count
+  variance = float((total['squares'] / count - means**2).mean())
+  r2 = 1 - loss / variance if variance > 0 else float('nan')
+  return {'loss': loss, 'rmse': loss**0.5, 'r2': r2, 'examples': count}
+
+
+def flops(config: Config, params: Any) -> float:
+  """Three forward passes: what the compiler counts for one row, backward taken as two."""
+  network, x = Network(config.model), inputs(config)
+  buffers = jax.eval_shape(network.init, jax.random.key(0), x).get('buffers', {})
+  variables = {'params': params, 'buffers': buffers}
+  cost = jax.jit(network.apply).lower(variables, x).cost_analysis()
+  return 3 * cost['flops']
+
+
+def show(config: Config, state: Any, data: PreparedRows) -> None:
+  """Nothing beyond the plots of every run."""
+
+
+def classification_headline(values: dict[str, float]) -> str:
+  return f'accuracy {values["eval/accuracy"]:.2%}, macro F1 {values["eval/f1"]:.4f}'
+
+
+def regression_headline(values: dict[str, float]) -> str:
+  return f'RMSE {values["eval/rmse"]:.4g}, R2 {values["eval/r2"]:.4f}'
+
+
+COMMON = {
+  'unit': 'examples',
+  'module': lambda config: Network(config.model),
+  'inputs': inputs,
+  'row_units': lambda config: 1,
+  'rows': rows,
+  'prepare': prepared,
+  'flops': flops,
+  'show': show,
+}
+CLASSIFICATION = Task(
+  **COMMON,
+  loss_sums=classification_sums,
+  train_values=classification_values,
+  eval_values=classification_eval,
+  headline=classification_headline,
+)
+REGRESSION = Task(
+  **COMMON,
+  loss_sums=regression_sums,
+  train_values=regression_values,
+  eval_values=regression_eval,
+  headline=regression_headline,
+)

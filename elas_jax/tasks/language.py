@@ -1,0 +1,148 @@
+"""Language modelling: the next token, from blocks of tokens.
+
+A batch is dict(tokens (B, L+1), valid (B,), bytes (B,)); data/packing.py says what the
+fields mean. Losses and perplexity are weighted by tokens.
+"""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from elas_jax.config import Config, at_step
+from elas_jax.data.blocks import Prepared, prepare
+from elas_jax.errors import UserError
+from elas_jax.flops import flops_per_token
+from elas_jax.generate import generate
+from elas_jax.models.decoder import Decoder
+from elas_jax.ops.loss import cross_entropy_sums
+from elas_jax.tasks.task import Batch, Sums, Task
+
+
+def inputs(config: Config) -> jax.Array:
+  return jnp.zeros((1, min(8, config.data.sequence_length)), jnp.int32)
+
+
+def rows(config: Config, count: int) -> Batch:
+  array = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.int32)
+  tokens = array(count, config.data.sequence_length + 1)
+  return {'tokens': tokens, 'valid': array(count), 'bytes': array(count)}
+
+
+def prepared(config: Config) -> Prepared:
+  data = prepare(config.data)
+  check_vocabulary(config, data)
+  return data
+
+
+def check_vocabulary(config: Config, data: Prepared) -> None:
+  """model.vocab_size must hold every id that the data has and generation may need."""
+  # Some published tokenizers have more names than ids in use (t5-base: 32100 where the
+  # models of the C4 protocol have 32000), so what counts is the ids that occur.
+  used = max(data.train.max_token_id, data.validation.max_token_id) + 1
+  needed = max(used, data.tokenizer.eos_id + 1)
+  if config.model.vocab_size < needed:
+    raise UserError(
+      f'model.vocab_size={config.model.vocab_size}: must be at least {needed} for '
+      f'data.tokenizer={config.data.tokenizer!r}'
+    )
+
+
+def loss_sums(
+  config: Config, variables: Any, batch: Batch, key: jax.Array, train: bool
+) -> tuple[Sums, Any]:
+  """Sums over the valid targets: loss (-log p), penalty (squared log Z), count, bytes."""
+  inputs_BxL, targets_BxL = batch['tokens'][:, :-1], batch['tokens'][:, 1:]
+  positions_1xL = jnp.arange(inputs_BxL.shape[1])[None, :]
+  weights_BxL = (positions_1xL < batch['valid'][:, None]).astype(jnp.float32)
+  (logits_BxLxV, _), changed = Decoder(config.model).apply(
+    variables, inputs_BxL, rngs={'two_four': key}, mutable=['buffers'] if train else []
+  )
+  loss, squared_log_z = cross_entropy_sums(logits_BxLxV, targets_BxL, weights_BxL)
+  sums = {
+    'loss': loss,
+    'penalty': squared_log_z,
+    'count': weights_BxL.sum(),
+    'bytes': batch['bytes'].astype(jnp.float32).sum(),
+  }
+  return sums, changed.get('buffers', variables['buffers'])
+
+
+def exp(loss: float) -> float:
+  """e^loss, the perplexity; infinite where that overflows."""
+  return math.exp(loss) if loss < 700 else math.inf
+
+
+def train_values(sums: dict[str, float]) -> dict[str, float]:
+  loss = sums['loss'] / max(sums['count'], 1.0)
+  bits = sums['loss'] / max(sums['bytes'], 1.0) / math.log(2)
+  return {'loss': loss, 'perplexity': exp(loss), 'bits_per_byte': bits}
+
+
+def eval_values(sums: dict[str, np.ndarray]) -> dict[str, float]:
+  """Token-weighted metrics, and what published tables have.
+
+  'loss' (nats a token), 'perplexity', 'bits_per_byte', 'tokens', and, to compare with the
+  tables of GaLore, SLTrain, LORO, CoLA and ELAS, 'published_loss' and
+  'published_perplexity': their evaluation loops print the sum of the n batch means divided
+  by n + 1, which is too low by a factor n / (n + 1) and not weighted by tokens.
+  """
+  total = {name: float(values.sum()) for name, values in sums.items()}
+  loss = total['loss'] / total['count']
+  full = sums['count'] > 0
+  means = sums['loss'][full] / sums['count'][full]
+  published = float(means.sum()) / (len(means) + 1)
+  return {
+    'loss': loss,
+    'perplexity': exp(loss),
+    'bits_per_byte': total['loss'] / total['bytes'] / math.log(2),
+    'tokens': total['count'],
+    'published_loss': published,
+    'published_perplexity': exp(published),
+  }
+
+
+def flops(config: Config, params: Any) -> float:
+  return flops_per_token(config.model, params, config.data.sequence_length)
+
+
+def show(config: Config, state: Any, data: Prepared) -> None:
+  """A sample, if the run has ended and this process has all of the model."""
+  whole = jax.process_count() == 1  # else the others would have to take part
+  step = int(state.step)
+  if not (whole and step == config.train.steps and config.eval.sample_tokens):
+    return
+  text = generate(
+    at_step(config, step).model,
+    jax.device_get(state.variables),
+    data.tokenizer,
+    [config.eval.prompt],
+    length=config.eval.sample_tokens,
+    temperature=0.8,
+    top_p=0.95,
+    seed=config.seed,
+  )[0]
+  print(f'--- sample, from {config.eval.prompt!r}\n{config.eval.prompt}{text}\n---')
+
+
+def headline(values: dict[str, float]) -> str:
+  scores = f'perplexity {values["eval/perplexity"]:.4f}, bits per byte '
+  return scores + f'{values["eval/bits_per_byte"]:.4f}'
+
+
+LANGUAGE = Task(
+  unit='tokens',
+  module=lambda config: Decoder(config.model),
+  inputs=inputs,
+  row_units=lambda config: config.data.sequence_length,
+  rows=rows,
+  prepare=prepared,
+  loss_sums=loss_sums,
+  train_values=train_values,
+  eval_values=eval_values,
+  flops=flops,
+  show=show,
+  headline=headline,
+)

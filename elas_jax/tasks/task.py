@@ -1,0 +1,51 @@
+"""What the training loop asks of a kind of problem; see TASKS in elas_jax/tasks."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from elas_jax.config import Config
+
+Batch = dict[str, Any]  # arrays of B rows, among them `valid`; see `Task.rows`
+Sums = dict[str, jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+  """The parts of a problem, all functions of the config.
+
+  Attributes:
+    unit: what is counted, in the plural: 'tokens', 'examples'.
+    module: config -> the Flax module.
+    inputs: config -> zeros that the module is initialised with, one row.
+    row_units: config -> how many units a row has at most.
+    rows: (config, B) -> a batch as ShapeDtypeStructs. `valid` says how many units a row
+      has; a row that only fills up a batch has none.
+    prepare: config -> data, with the sets of rows `train` and `validation`. Raises a
+      UserError where they do not fit the model.
+    loss_sums: (config, variables, batch, key, train) -> (sums over the units, buffers).
+      `loss` and `count` are among the sums, `penalty` may be; train.z_loss multiplies it.
+      `key` is for layers that draw numbers; buffers change only if `train`.
+    train_values: the sums of a step, as floats -> what is logged.
+    eval_values: the sums of an evaluation, stacked over its batches -> what is logged.
+    flops: (config, params) -> model FLOPs of forward and backward for one unit.
+    show: (config, state, data) -> prints what a finished run has to show.
+    headline: an evaluation -> one line.
+  """
+
+  unit: str
+  module: Callable[[Config], nn.Module]
+  inputs: Callable[[Config], jax.Array]
+  row_units: Callable[[Config], int]
+  rows: Callable[[Config, int], Batch]
+  prepare: Callable[[Config], Any]
+  loss_sums: Callable[[Config, Any, Batch, jax.Array, bool], tuple[Sums, Any]]
+  train_values: Callable[[dict[str, float]], dict[str, float]]
+  eval_values: Callable[[dict[str, np.ndarray]], dict[str, float]]
+  flops: Callable[[Config, Any], float]
+  show: Callable[[Config, Any, Any], None]
+  headline: Callable[[dict[str, float]], str]

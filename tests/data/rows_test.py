@@ -1,0 +1,148 @@
+"""Rows: the embedded digits, drawn functions, and sets of TFDS."""
+
+import io
+
+import numpy as np
+import PIL.Image
+import pytest
+import tensorflow_datasets as tfds
+from scipy import special
+
+from elas_jax.config import RowsConfig
+from elas_jax.data import functions
+from elas_jax.data.rows import open_rows
+from elas_jax.errors import UserError
+
+
+def rows_config(**fields) -> RowsConfig:
+  common = {
+    'source': 'digits',
+    'path': '',
+    'validation_share': 0.2,
+    'examples': 200,
+    'noise': 0.0,
+    'draw_seed': 0,
+    'augment': 'none',
+    'batch_size': 8,
+    'cache_dir': '',
+    'read_threads': 1,
+    'prefetch': 1,
+  }
+  return RowsConfig(**common | fields)
+
+
+def test_digits_are_split_by_their_pixels():
+  data = open_rows(rows_config())
+  train, held_out = ({x.tobytes() for x in s.inputs} for s in (data.train, data.validation))
+  assert len(data.train) + len(data.validation) == 1797
+  assert abs(len(data.validation) / 1797 - 0.2) < 0.002
+  assert not train & held_out
+  assert data.train.inputs.min() == -1
+  assert data.train.inputs.max() == 1
+  assert data.class_names == tuple('0123456789')
+  again = open_rows(rows_config())
+  np.testing.assert_array_equal(again.validation.targets, data.validation.targets)
+  row = data.train.read([3, 0])
+  np.testing.assert_array_equal(row['inputs'], data.train.inputs[[3, 0]])
+  assert row['valid'].tolist() == [1, 1]
+
+
+VALUES = {
+  'bessel': ([0.3], special.jv(0, 6.0)),
+  'exp_sin_square': ([0.5, 2.0], np.exp(1 + 4)),
+  'product': ([3.0, -2.0], -6),
+  'mean_of_sines': ([1.0] * 100, np.e),
+  'sine_of_squares': ([0.5, 0.5, 0.5, 0.5], np.e),
+  'runge': ([0.2], 0.5),
+  'step': ([-0.3], -1),
+}
+
+
+@pytest.mark.parametrize('name', functions.FUNCTIONS)
+def test_functions_have_their_values(name):
+  point, value = VALUES[name]
+  actual = functions.FUNCTIONS[name].formula(np.array([point]))
+  np.testing.assert_allclose(actual, [value], rtol=1e-9)
+
+
+def test_noise_is_of_the_train_split_alone():
+  clean, noisy = (
+    open_rows(rows_config(source='product', noise=noise)) for noise in (0.0, 0.5)
+  )
+  off = noisy.train.targets - clean.train.targets
+  assert 0.3 < off.std() < 0.7
+  np.testing.assert_array_equal(noisy.validation.targets, clean.validation.targets)
+  assert len(clean.validation) == 40
+  other = open_rows(rows_config(source='product', draw_seed=1))
+  assert not np.isin(other.train.inputs[:, 0], clean.train.inputs[:, 0]).any()
+  assert not np.isin(clean.validation.inputs[:, 0], clean.train.inputs[:, 0]).any()
+
+
+@pytest.mark.parametrize('shape', functions.SHAPES)
+def test_shapes_have_two_classes_in_the_square(shape):
+  data = open_rows(rows_config(source=shape))
+  assert abs(data.train.inputs).max() <= 1
+  assert np.bincount(data.train.targets).tolist() == [80, 80]
+  # No line tells them apart: a linear fit stays near chance.
+  x = np.c_[data.train.inputs, np.ones(len(data.train))]
+  y = 2 * data.train.targets - 1
+  weights, *_ = np.linalg.lstsq(x, y)
+  assert ((x @ weights > 0) == (y > 0)).mean() < 0.75
+
+
+class TinyImages(tfds.core.GeneratorBasedBuilder):
+  """A set like MNIST."""
+
+  VERSION = tfds.core.Version('1.0.0')
+  label = tfds.features.ClassLabel(names=['cat', 'dog'])
+
+  def _info(self):
+    image = tfds.features.Image(shape=(4, 4, 3))
+    features = tfds.features.FeaturesDict({'image': image, 'label': self.label})
+    return tfds.core.DatasetInfo(builder=self, description='Tiny.', features=features)
+
+  def _split_generators(self, _):
+    return {'train': self._generate_examples(6), 'test': self._generate_examples(3)}
+
+  def _generate_examples(self, count):
+    for number in range(count):
+      image, file = np.full((4, 4, 3), 10 * number + count, np.uint8), io.BytesIO()
+      PIL.Image.fromarray(image).save(file, 'PNG')  # TFDS itself would need TensorFlow
+      yield number, {'image': file.getvalue(), 'label': number % 2}
+
+
+class NoLabels(TinyImages):
+  label = tfds.features.Scalar(np.int64)
+
+
+def build(builder, tmp_path):
+  builder = builder(data_dir=tmp_path / 'tfds', file_format='array_record')
+  builder.download_and_prepare(download_dir=tmp_path / 'downloads')
+
+
+def test_a_set_of_tfds_is_decoded_once(tmp_path, monkeypatch):
+  build(TinyImages, tmp_path)
+  config = rows_config(
+    source='tiny_images', path=str(tmp_path / 'tfds'), cache_dir=str(tmp_path / 'cache')
+  )
+  for _ in range(2):
+    data = open_rows(config)
+    found = sorted(
+      (int(label), round(float(image[0, 0, 0] + 1) * 127.5))
+      for label, image in zip(
+        *(data.train.read(range(6))[k] for k in ('targets', 'inputs'))
+      )
+    )
+    assert found == [(0, 6), (0, 26), (0, 46), (1, 16), (1, 36), (1, 56)]
+    assert len(data.validation) == 3
+    assert data.class_names == ('cat', 'dog')
+    monkeypatch.setattr(tfds, 'builder_from_directory', None)  # not asked again
+
+
+def test_a_set_without_labels_is_refused(tmp_path):
+  build(NoLabels, tmp_path)
+  config = rows_config(
+    source='no_labels', path=str(tmp_path / 'tfds'), cache_dir=str(tmp_path / 'cache')
+  )
+  with pytest.raises(UserError, match="has no 'image' with a 'label', only image, label"):
+    open_rows(config)
