@@ -17,7 +17,7 @@ import platform
 import re
 import shlex
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -29,13 +29,13 @@ from elas_jax.host_memory import keep_freed_memory
 from elas_jax.metrics import describe_run
 from elas_jax.workdir import write_text
 from experiments import notes, report
-from experiments.published import SIZES
-from experiments.rates import all_chosen
+from experiments.rates import RATE, all_chosen
 from experiments.runs import (
   RUNS,
   SCALES,
   Row,
   Run,
+  Scale,
   Setting,
   execute,
   footprint,
@@ -50,14 +50,45 @@ def nothing(entries: list[dict[str, Any]]) -> tuple[Any, list[str]]:
 
 
 @dataclasses.dataclass(frozen=True)
+class Family:
+  """What tables of one kind of model have in common."""
+
+  rates: str  # the table that chooses learning rates
+  published: str  # header of the published values
+  about: str  # how ours are meant, below a table
+  shape: Callable[[list[Config]], str]  # of the configs of all rows, for a scale's label
+  recipe: Callable[[list[Config]], str]  # how the proxies are trained
+  # What the learning rate of a size and a method is called there.
+  rate_name: Callable[[str, str], str] = lambda size, method: method
+
+
+LANGUAGE = Family(
+  rates='learning_rates',
+  published=report.PUBLISHED,
+  about=report.ABOUT,
+  shape=notes.shape,
+  recipe=notes.proxy_recipe,
+)
+
+
+@dataclasses.dataclass(frozen=True)
 class Experiment:
-  """A table. `conclude` takes its entries, returns what follows from them: JSON, lines."""
+  """A table.
+
+  `conclude` takes its entries, returns what follows from them: JSON, lines. `cells` are
+  further columns: of a config and how its runs went. `draw` makes figures of the runs
+  that are in this call's folder, when all are done; `path` is that of the result file.
+  """
 
   name: str
   title: str
   rows: Callable[[Setting, str], list[Row]]  # of a size; may follow from what is done
-  paper_sizes: tuple[str, ...] = SIZES
+  family: Family = LANGUAGE
+  scales: Mapping[str, Scale] = dataclasses.field(default_factory=lambda: SCALES)
+  paper_sizes: tuple[str, ...] | None = None  # None: those of the scale
   metrics: tuple[tuple[str, str, int], ...] = report.METRICS
+  cells: Callable[[Config, list[dict[str, Any]]], dict[str, str]] = lambda *_: {}
+  draw: Callable[[list['Line'], pathlib.Path], None] = lambda *_: None
   conclude: Callable[[list[dict[str, Any]]], tuple[Any, list[str]]] = nothing
   notes: tuple[str, ...] = ()
   notes_of: Callable[[Setting, str], list[str]] = lambda setting, size: []  # of a size
@@ -65,7 +96,7 @@ class Experiment:
   seeds: int | None = None  # None: those of the scale
 
   def sizes(self, scale: str) -> tuple[str, ...]:
-    return self.paper_sizes if scale == 'paper' else SCALES[scale].sizes
+    return (scale == 'paper' and self.paper_sizes) or self.scales[scale].sizes
 
 
 @dataclasses.dataclass
@@ -115,7 +146,7 @@ class Table:
     count = (
       max((run.seed for line in lines for run in line.runs), default=first) + 1 - first
     )
-    usual = self.experiment.seeds or SCALES[scale].seeds
+    usual = self.experiment.seeds or self.setting.scales[scale].seeds
     words = [f'--scale={scale}', *self.setting.overrides]
     words += [f'--seeds={count}'] if count != usual else []
     return f'python -m experiments.{self.experiment.name} {shlex.join(words)}'
@@ -123,19 +154,22 @@ class Table:
 
 def main(experiment: Experiment, arguments: list[str] | None = None) -> None:
   options, overrides = _parser(experiment).parse_known_args(arguments)
-  if options.scale not in SCALES:
-    raise UserError(f'--scale={options.scale}: must be one of {", ".join(SCALES)}')
-  seeds = options.seeds or experiment.seeds or SCALES[options.scale].seeds
+  scales = experiment.scales
+  if options.scale not in scales:
+    raise UserError(f'--scale={options.scale}: must be one of {", ".join(scales)}')
+  seeds = options.seeds or experiment.seeds or scales[options.scale].seeds
   if options.seeds is not None and options.seeds < 1:
     raise UserError(f'--seeds={options.seeds}: must be at least 1')
   runs = pathlib.Path(options.runs)
   # What a smoke run writes looks like a result and is none.
   fallback = runs / 'smoke/results' if options.scale == 'smoke' else 'experiments/results'
   results = pathlib.Path(options.results or fallback)
-  rates = results / 'learning_rates' / f'{options.scale}.json'
-  setting = Setting(options.scale, tuple(overrides), runs, rates)
+  rates = results / experiment.family.rates / f'{options.scale}.json'
+  setting = Setting(options.scale, tuple(overrides), runs, rates, scales)
   if jax.default_backend() == 'cpu':
     keep_freed_memory()
+  # Small programs too: the runs of a network take less time than compiling them.
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
   all_seeds = range(experiment.first_seed, experiment.first_seed + seeds)
   path = results / experiment.name / f'{options.scale}.json'
   _check_overrides(path, overrides)
@@ -147,6 +181,7 @@ def main(experiment: Experiment, arguments: list[str] | None = None) -> None:
   if not path.exists() or not found <= set(recorded(path)):
     _write(table)
   _run_all(table)
+  experiment.draw(table.lines(), path)
   print(f'\n{path.with_suffix(".md").read_text()}')
   print(f'results: {path}, .md and .png')
 
@@ -164,7 +199,7 @@ def _parser(experiment: Experiment) -> Parser:
     'the result file, are skipped; the same command continues.',
   )
   add = parser.add_argument
-  add('--scale', required=True, help=f'one of {", ".join(SCALES)}')
+  add('--scale', required=True, help=f'one of {", ".join(experiment.scales)}')
   add('--seeds', type=int, help="runs of a row; default: the scale's")
   add('--only', help='run only these rows: labels, methods or sizes, with commas')
   add('--runs', default=str(RUNS), help='folder of the runs')
@@ -193,8 +228,17 @@ def _run_all(table: Table) -> None:
   What is left to do is looked up before each: rows may be added by what is done, two of
   them may be one run, and another process may have done some.
   """
-  start, number, todo = time.monotonic(), 0, table.todo()
+  todo = table.todo()
   print(f'{len(todo)} runs to do' if todo else 'all runs are done already')
+  try:
+    _run_each(table, todo)
+  finally:
+    if todo:
+      report.plot(json.loads(table.path.read_text()), table.path.with_suffix('.png'))
+
+
+def _run_each(table: Table, todo: list[tuple[Line, Run]]) -> None:
+  start, number = time.monotonic(), 0
   while todo:
     (line, run), elapsed = todo[0], time.monotonic() - start
     left = ''
@@ -206,11 +250,11 @@ def _run_all(table: Table) -> None:
       flush=True,
     )
     execute(run)
-    _write(table)
+    _write(table, plot=False)  # the runs may take less time than that
     number, todo = number + 1, table.todo()
 
 
-def _entry(line: Line) -> dict[str, Any]:
+def _entry(experiment: Experiment, line: Line) -> dict[str, Any]:
   row, first = line.row, line.runs[0] if line.runs else None
   mean, std = report.spread(line.outcomes)
   entry = {
@@ -222,7 +266,7 @@ def _entry(line: Line) -> dict[str, Any]:
     'published': [
       {
         'size': size,
-        'value': f'{cell.value:.2f}'.replace('nan', 'NaN'),  # JSON has no NaN
+        'value': report.published_value(cell),
         'source': cell.source,
         'mark': cell.mark,
       }
@@ -235,8 +279,11 @@ def _entry(line: Line) -> dict[str, Any]:
     'std': std,
   }
   if first:
-    entry |= footprint(dataclasses.replace(first.config, seed=0))
-    entry['learning_rate'] = first.config.optimizer.learning_rate
+    config = dataclasses.replace(first.config, seed=0)
+    entry |= footprint(config)
+    entry['learning_rate'] = config.optimizer.learning_rate
+    if cells := experiment.cells(config, line.outcomes):
+      entry['cells'] = cells
   return entry
 
 
@@ -252,31 +299,36 @@ def _alone(folder: pathlib.Path) -> Iterator[None]:
     os.close(handle)
 
 
-def _write(table: Table) -> None:
+def _write(table: Table, plot: bool = True) -> None:
   with _alone(table.path.parent):
     lines = table.lines()
     result = _result(table, lines)
     write_text(table.path, json.dumps(result, indent=2, allow_nan=False) + '\n')
     write_text(table.path.with_suffix('.md'), report.markdown(result))
-    report.plot(result, table.path.with_suffix('.png'))
+    if plot:
+      report.plot(result, table.path.with_suffix('.png'))
 
 
 def _result(table: Table, lines: list[Line]) -> dict[str, Any]:
   experiment, setting = table.experiment, table.setting
-  entries = [_entry(line) for line in lines]
+  entries = [_entry(experiment, line) for line in lines]
   summary, text = experiment.conclude(entries)
   configs = [run.config for line in lines for run in line.runs[:1]]
   done = all(r['status'] != 'not run' for entry in entries for r in entry['runs'])
   return {
     'title': experiment.title,
     'scale': setting.scale,
-    'label': SCALES[setting.scale].label.format(shape=notes.shape(configs)),
+    'label': setting.scales[setting.scale].label.format(
+      shape=experiment.family.shape(configs)
+    ),
     'complete': done,
     'command': table.command(lines),
     'overrides': list(setting.overrides),
     'run': describe_run(),
     'machine': machine(),
     'metrics': report.shown(experiment.metrics, entries),
+    'published': experiment.family.published,
+    'about': experiment.family.about,
     'summary': summary,
     'text': [*text, *experiment.notes, *_notes(table, lines, configs)],
     'rows': entries,
@@ -289,12 +341,15 @@ def _notes(table: Table, lines: list[Line], configs: list[Config]) -> list[str]:
   sizes = table.experiment.sizes(setting.scale)
   found = [note for size in sizes for note in table.experiment.notes_of(setting, size)]
   if setting.scale == 'proxy':
-    found.append(notes.proxy_recipe(configs))
-    rate = 'optimizer.learning_rate'
-    if not any(x.startswith(f'--config.{rate}=') for x in setting.overrides):
-      methods = dict.fromkeys(x.row.method for x in lines if rate not in x.row.fields)
-      if methods:
-        found.append(notes.chosen_rates(methods, all_chosen(setting.rates)))
+    family = table.experiment.family
+    found.append(family.recipe(configs))
+    if not any(x.startswith(f'--config.{RATE}=') for x in setting.overrides):
+      rates = (
+        family.rate_name(x.size, x.row.method) for x in lines if RATE not in x.row.fields
+      )
+      if names := dict.fromkeys(rates):
+        chosen = all_chosen(setting.rates)
+        found.append(notes.chosen_rates(names, chosen, family.rates))
   return found
 
 

@@ -40,12 +40,14 @@ def proxy_recipe(configs: list[Config]) -> str:
   )
 
 
-def chosen_rates(methods: Iterable[str], chosen: dict[str, dict[str, Any]]) -> str:
+def chosen_rates(
+  methods: Iterable[str], chosen: dict[str, dict[str, Any]], by: str = 'learning_rates'
+) -> str:
   """Where the learning rates are from, and which of them may not be the best."""
   edges = [
     f'{method} ({rate:g})' for method in methods if (rate := at_the_edge(method, chosen))
   ]
   return (
-    'Learning rates: chosen by experiments.learning_rates, not the published ones; at the '
+    f'Learning rates: chosen by experiments.{by}, not the published ones; at the '
     f'edge of the grid, so that a better one may lie beyond: {", ".join(edges) or "none"}.'
   )

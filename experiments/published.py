@@ -1,9 +1,9 @@
 """Published numbers that the tables stand beside, each with its source and a mark.
 
-Marks: P, read in the source's own text, table or log; S, taken from a third party's
-summary of it, not checked against it. Numbers that are merely known from hearsay are not
-here, so several cells of ELAS's tables are empty. NaN is what a table prints for a run
-that diverged.
+Marks: P, read in the source's own text, table or log; R, in the README of its public code;
+S, taken from a third party's summary of it, not checked against it. Numbers that are
+merely known from hearsay are not here, so several cells of ELAS's tables are empty. NaN is
+what a table prints for a run that diverged. Those of networks on rows are accuracies.
 
 All perplexities are of the English C4 by the protocol of configs/c4.py. The published code
 divides by one batch too many (`eval/published_perplexity`); by inference from its batch
@@ -18,9 +18,14 @@ class Published(NamedTuple):
   value: float
   source: str
   mark: str
+  std: float | None = None  # over runs
 
 
-MARKS = {'P': 'read in the source', 'S': "from a third party's summary of the source"}
+MARKS = {
+  'P': 'read in the source',
+  'S': "from a third party's summary of the source",
+  'R': 'read in the README of the public code',
+}
 SIZES = ('60m', '130m', '350m', '1b')
 
 GALORE = 'GaLore, arXiv 2403.03507'
@@ -66,4 +71,28 @@ RULES = {
   'top2': _row(ELAS, 'S', 34.12, 24.80, 19.94, 15.69),
   'soft_weights': _row(ELAS, 'S', 39.56, 27.12, math.nan, math.nan),
   'soft_activations': _row(ELAS, 'S', 34.01, 25.36, 20.55, math.nan),
+}
+
+# Networks on rows, in accuracy, %: method -> data set -> values, means of 5 runs.
+BSRBF = 'README of BSRBF-KAN, (784, 64, 10), the test set as validation'
+KAT = 'README of KAT, 784-256-10, one run'
+
+
+def _sets(source: str, *cells: tuple[float, float]) -> dict[str, tuple[Published, ...]]:
+  return {
+    name: (Published(value, source, 'R', std),)
+    for name, (value, std) in zip(('mnist', 'fashion_mnist'), cells)
+  }
+
+
+NETWORKS = {
+  'bsrbf': _sets(BSRBF, (97.55, 0.03), (89.33, 0.07)),
+  'fast': _sets(BSRBF, (97.25, 0.03), (89.42, 0.07)),
+  'faster': _sets(BSRBF, (97.28, 0.06), (89.26, 0.06)),
+  'bspline': _sets(BSRBF, (97.37, 0.07), (88.92, 0.08)),
+  'mlp': _sets(BSRBF, (97.62, 0.03), (88.39, 0.06)),
+}
+SMALL_KAT = {
+  'mlp': {'mnist': (Published(97.46, KAT, 'R'),)},
+  'gr_kan': {'mnist': (Published(97.53, KAT, 'R'),)},
 }

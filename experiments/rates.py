@@ -3,10 +3,12 @@
 import json
 import math
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 from elas_jax.errors import UserError
 
+RATE = 'optimizer.learning_rate'
 GRID = (0.5, 1.0, 2.0)  # times the base
 EXTENSIONS = 2  # in each direction, by a factor of 2, while the best is at the edge
 BASE = {
@@ -47,21 +49,25 @@ def next_factor(scores: dict[float, float | None]) -> float | None:
   return None
 
 
-def choose(entries: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-  """By method, the rate of the lowest mean validation bits per byte.
+def choose(
+  entries: list[dict[str, Any]],
+  metric: str = 'eval/bits_per_byte',
+  name: Callable[[dict[str, Any]], str] = lambda entry: entry['method'],
+) -> dict[str, dict[str, Any]]:
+  """By method, or another name of an entry, the rate of the lowest mean of the metric.
 
   Only methods whose whole grid is done; a run that diverged counts as infinite.
   """
   grids = {}
   for entry in entries:
-    rate = entry['fields']['optimizer.learning_rate']
+    rate = entry['fields'][RATE]
     status = {run['status'] for run in entry['runs']}
-    score = entry['mean'].get('eval/bits_per_byte')
+    score = entry['mean'].get(metric)
     if 'not run' in status:
       score = None
     elif 'diverged' in status:
       score = math.inf
-    grids.setdefault(entry['method'], {})[rate] = score
+    grids.setdefault(name(entry), {})[rate] = score
   chosen = {}
   for method, grid in grids.items():
     if None in grid.values() or min(grid.values()) == math.inf:
@@ -87,6 +93,6 @@ def chosen_rate(method: str, path: pathlib.Path) -> float:
   method = SAME_AS.get(method, method)
   chosen = all_chosen(path)
   if method not in chosen:
-    command = f'python -m experiments.learning_rates --scale={path.stem}'
+    command = f'python -m experiments.{path.parent.name} --scale={path.stem}'
     raise UserError(f'{path}: has no learning rate of {method}; first run {command}')
   return chosen[method]['learning_rate']

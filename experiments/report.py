@@ -1,13 +1,20 @@
 """A table of an experiment as Markdown and PNG, from its result as JSON holds it."""
 
+import math
 import pathlib
 import statistics
 from typing import Any
 
 import matplotlib
 
-from experiments.published import MARKS
+from experiments.published import MARKS, Published
 
+# Of tables of language models, which is what result files without these two are of.
+PUBLISHED = 'published C4 perplexity'
+ABOUT = (
+  'Ours: perplexity and bits per byte are token-weighted; the published convention '
+  'divides the sum of batch means by one batch too many, as the published values do. '
+)
 # (metric, header, digits)
 METRICS = (
   ('eval/bits_per_byte', 'bits per byte', 4),
@@ -45,12 +52,13 @@ def shown(
   return [
     metric
     for metric in metrics
-    if metric in METRICS or any(metric[0] in entry['mean'] for entry in entries)
+    if not metric[0].startswith('activations/')
+    or any(metric[0] in entry['mean'] for entry in entries)
   ]
 
 
 def gap(
-  entries: list[dict[str, Any]], size: str, one: str, other: str
+  entries: list[dict[str, Any]], size: str, one: str, other: str, metrics: Any = METRICS
 ) -> dict[str, Any] | None:
   """Differences of row `one` minus row `other`, seed by seed; None if no seed has both."""
   rows = {entry['label']: entry for entry in entries if entry['size'] == size}
@@ -61,7 +69,7 @@ def gap(
   seeds = sorted(set(a) & set(b))
   if not seeds:
     return None
-  names = [metric for metric, _, _ in METRICS]
+  names = [metric for metric, _, _ in metrics]
   differences = [
     {
       'status': 'finished',
@@ -73,9 +81,9 @@ def gap(
   return {'size': size, 'rows': [one, other], 'seeds': seeds, 'mean': mean, 'std': std}
 
 
-def gap_line(gap: dict[str, Any]) -> str:
+def gap_line(gap: dict[str, Any], metrics: Any = METRICS) -> str:
   parts = []
-  for metric, header, digits in METRICS:
+  for metric, header, digits in metrics:
     if metric in gap['mean']:
       value = with_spread(gap['mean'][metric], gap['std'].get(metric), digits, '+')
       parts.append(f'{header} {value}')
@@ -85,15 +93,15 @@ def gap_line(gap: dict[str, Any]) -> str:
 
 
 def gaps(
-  entries: list[dict[str, Any]], pairs: tuple[tuple[str, str], ...]
+  entries: list[dict[str, Any]], pairs: tuple[tuple[str, str], ...], metrics: Any = METRICS
 ) -> tuple[list[dict[str, Any]], list[str]]:
   """For JSON, and as lines of text: `gap` of every pair of rows and every size."""
   found, lines = [], []
   for size in dict.fromkeys(entry['size'] for entry in entries):
     for one, other in pairs:
-      if one_gap := gap(entries, size, one, other):
+      if one_gap := gap(entries, size, one, other, metrics):
         found.append(one_gap)
-        lines.append(gap_line(one_gap))
+        lines.append(gap_line(one_gap, metrics))
       else:
         lines.append(f'{one} - {other} ({size}): not known, no seed has finished both')
   return found, lines
@@ -126,6 +134,12 @@ def _non_finite(entry: dict[str, Any]) -> str:
   return ', '.join(parts)
 
 
+def published_value(cell: Published) -> str:
+  """For JSON, which has no NaN."""
+  text = f'{cell.value:.2f}'.replace('nan', 'NaN')
+  return text if cell.std is None else f'{text} ± {cell.std:.2f}'
+
+
 def _published(entry: dict[str, Any], one_size: bool) -> str:
   cells = []
   for cell in entry['published']:
@@ -146,14 +160,19 @@ def markdown(result: dict[str, Any]) -> str:
   if not result['complete']:
     lines += ['**Incomplete: not all runs are done.**', '']
   with_size = len({entry['size'] for entry in entries}) > 1
-  header = ['row', *(['size'] if with_size else []), 'published C4 perplexity']
-  header += [name for _, name, _ in result['metrics']]
+  extra = list(dict.fromkeys(x for entry in entries for x in entry.get('cells', {})))
+  with_published = any(entry['published'] for entry in entries)
+  header = ['row', *(['size'] if with_size else [])]
+  header += [result.get('published', PUBLISHED)] if with_published else []
+  header += [name for _, name, _ in result['metrics']] + extra
   header += ['parameters', 'parameters + optimiser', 'learning rate', 'non-finite loss']
   lines += ['| ' + ' | '.join(header) + ' |', '|' + '---|' * len(header)]
   for entry in entries:
     cells = [entry['label'], *([entry['size']] if with_size else [])]
-    cells.append(_published(entry, result['scale'] == 'paper'))
+    if with_published:
+      cells.append(_published(entry, result['scale'] == 'paper'))
     cells += [_metric(entry, metric, digits) for metric, _, digits in result['metrics']]
+    cells += [entry.get('cells', {}).get(name, '-') for name in extra]
     if entry['problem']:
       cells += ['-', '-', '-']
     else:
@@ -187,11 +206,11 @@ def _footnotes(result: dict[str, Any]) -> list[str]:
   if any(len(entry['runs']) > 1 for entry in result['rows']):
     lines.append('± is the sample standard deviation over seeds.')
   lines.append(
-    'Ours: perplexity and bits per byte are token-weighted; the published convention '
-    'divides the sum of batch means by one batch too many, as the published values do. '
-    'Memory is what stays from step to step, from exact shapes; no activations.'
+    result.get('about', ABOUT)
+    + 'Memory is what stays from step to step, from exact shapes; no activations.'
   )
-  lines += [f'[{mark}]: {text}.' for mark, text in MARKS.items() if sources]
+  used = {mark for _, mark in sources}
+  lines += [f'[{mark}]: {text}.' for mark, text in MARKS.items() if mark in used]
   lines += [
     f'Published: {source} [{mark}] for {", ".join(labels)}.'
     for (source, mark), labels in sources.items()
@@ -201,39 +220,60 @@ def _footnotes(result: dict[str, Any]) -> list[str]:
   return lines
 
 
+PANELS = 4  # side by side
+
+
 def plot(result: dict[str, Any], path: pathlib.Path) -> None:
-  """Bits per byte of every row with error bars, one panel a size."""
+  """The first metric of every row with error bars, one panel a size."""
   matplotlib.use('Agg')  # no display needed
   import matplotlib.pyplot as plt
 
-  metric, name, _ = METRICS[0]
   sizes = list(dict.fromkeys(entry['size'] for entry in result['rows']))
-  rows = max(sum(e['size'] == size for e in result['rows']) for size in sizes)
+  of_size = {s: [e for e in result['rows'] if e['size'] == s] for s in sizes}
+  columns = min(len(sizes), PANELS)
+  lines, rows = math.ceil(len(sizes) / columns), max(map(len, of_size.values()))
   figure, panels = plt.subplots(
-    1,
-    len(sizes),
-    figsize=(max(7.0, 4.2 * len(sizes)), 1.8 + 0.3 * rows),
+    lines,
+    columns,
+    figsize=(max(7.0, 4.2 * columns), (1.8 + 0.3 * rows) * lines),
     layout='constrained',
     squeeze=False,
   )
-  for size, axes in zip(sizes, panels[0]):
-    entries = [entry for entry in result['rows'] if entry['size'] == size]
-    for height, entry in enumerate(entries):
-      if metric in entry['mean']:
-        spread = entry['std'].get(metric)
-        axes.errorbar(
-          entry['mean'][metric], height, xerr=spread, fmt='o', capsize=3, color='C0'
-        )
-      else:
-        axes.text(
-          0.5, height, 'no value', transform=axes.get_yaxis_transform(), va='center'
-        )
-    axes.set_yticks(range(len(entries)), [entry['label'] for entry in entries])
-    axes.set(xlabel=f'validation {name}', title=size, ylim=(len(entries) - 0.5, -0.5))
-    axes.grid(alpha=0.3)
+  for axes in panels.flat[len(sizes) :]:
+    axes.set_visible(False)
+  for (size, entries), axes in zip(of_size.items(), panels.flat):
+    _panel(axes, size, entries, result['metrics'])
   state = '' if result['complete'] else ' (incomplete)'
   label = result['label'].partition(':')[0]
   figure.suptitle(f'{result["title"]}{state}\nScale: {label}', fontsize=10)
+  save_figure(figure, path)
+
+
+def _panel(
+  axes: Any, size: str, entries: list[dict[str, Any]], metrics: list[tuple[str, str, int]]
+) -> None:
+  """Of the first metric that a row has a value of."""
+  known = {name for entry in entries for name in entry['mean']}
+  metric, name, _ = next((m for m in metrics if m[0] in known), metrics[0])
+  for height, entry in enumerate(entries):
+    if metric in entry['mean']:
+      spread = entry['std'].get(metric)
+      axes.errorbar(
+        entry['mean'][metric], height, xerr=spread, fmt='o', capsize=3, color='C0'
+      )
+    else:
+      axes.text(0.5, height, 'no value', transform=axes.get_yaxis_transform(), va='center')
+  axes.set_yticks(range(len(entries)), [entry['label'] for entry in entries])
+  axes.set(xlabel=f'validation {name}', title=size, ylim=(len(entries) - 0.5, -0.5))
+  if metric == 'eval/rmse':  # they differ by orders of magnitude
+    axes.set_xscale('log')
+  axes.grid(alpha=0.3)
+
+
+def save_figure(figure: Any, path: pathlib.Path) -> None:
+  """Writes a whole file or, if killed, nothing."""
+  import matplotlib.pyplot as plt
+
   temporary = path.with_suffix('.tmp.png')
   figure.savefig(temporary, dpi=130)
   plt.close(figure)

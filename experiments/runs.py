@@ -11,6 +11,7 @@ import json
 import pathlib
 import re
 import shlex
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -23,17 +24,27 @@ from elas_jax.metrics import read_metrics
 from elas_jax.state import init_variables, parameter_count, state_from
 from elas_jax.train import train
 from elas_jax.workdir import MACHINE_FIELDS, write_text
+from experiments.network_values import network_values
 from experiments.published import SIZES
-from experiments.rates import base_rate, chosen_rate
+from experiments.rates import RATE, base_rate, chosen_rate
 
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
+  """What is run at a scale of a family of tables.
+
+  `of_method` gives further fields: of a setting, a size and a method; the learning rate
+  only if it is asked for, when neither the row nor the caller has one.
+  """
+
   sizes: tuple[str, ...]
   seeds: int
   config: str  # FILE.py:ARGUMENT, with {size} and {method} to be filled in
   fields: dict[str, Any]  # of every run
   label: str  # stands in every table, plot and file; {shape} is that of its rows
+  of_method: Callable[['Setting', str, str, bool], dict[str, Any]] = (
+    lambda setting, size, method, rate: {}
+  )
 
 
 RUNS = pathlib.Path('runs/experiments')
@@ -63,21 +74,41 @@ SMOKE = PROXY | {
   'eval.every': 10,
   'eval.tokens': 2048,
 }
+SMOKE_LABEL = 'SMOKE TEST, not a result: a few steps of a tiny model, to see that all runs'
+PROXY_LABEL = (
+  "PROXY, not the paper's scale: {shape}; compare rows with each other, not with "
+  'published values'
+)
+
+
+def of_language_method(
+  setting: 'Setting', size: str, method: str, rate: bool
+) -> dict[str, Any]:
+  fields = {}
+  if METHODS[method].get('optimizer.name') != 'loro':
+    fields['optimizer.weight_decay'] = 0.1
+  if rate:
+    smoke = setting.scale == 'smoke'
+    fields[RATE] = base_rate(method) if smoke else chosen_rate(method, setting.rates)
+  return fields
+
+
 SCALES = {
   'smoke': Scale(
     sizes=('smoke',),
     seeds=1,
     config='configs/default.py:{method}',
     fields=SMOKE,
-    label='SMOKE TEST, not a result: a few steps of a tiny model, to see that all runs',
+    label=SMOKE_LABEL,
+    of_method=of_language_method,
   ),
   'proxy': Scale(
     sizes=('proxy',),
     seeds=3,
     config='configs/default.py:{method}',
     fields=PROXY,
-    label="PROXY, not the paper's scale: {shape}; compare rows with each other, not with "
-    'published values',
+    label=PROXY_LABEL,
+    of_method=of_language_method,
   ),
   'paper': Scale(
     sizes=SIZES,
@@ -98,6 +129,7 @@ class Row:
   fields: dict[str, Any] = dataclasses.field(default_factory=dict)
   published: dict[str, tuple] = dataclasses.field(default_factory=dict)  # by size
   problem: str = ''  # why it cannot be run
+  config: str = ''  # FILE.py:ARGUMENT, with {size} and {method}; '' = that of the scale
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,54 +155,87 @@ class Setting:
   scale: str
   overrides: tuple[str, ...]  # '--config.FIELD=VALUE'
   runs: pathlib.Path
-  rates: pathlib.Path  # the result file of learning_rates, for the proxy
+  rates: pathlib.Path  # the result file of the chosen learning rates, for the proxy
+  scales: Mapping[str, Scale] = dataclasses.field(default_factory=lambda: SCALES)
 
-  def flags(self, method: str, fields: dict[str, Any]) -> tuple[str, ...]:
+  def flags(self, method: str, size: str, fields: dict[str, Any]) -> tuple[str, ...]:
     """Overrides of the config file: of the scale, the caller's, then the row's."""
+    scale = self.scales[self.scale]
     given = {flag.partition('=')[0]: flag for flag in self.overrides}
     for name in fields:
       if flag := given.get(f'--config.{name}'):
         raise UserError(f'{flag}: this table sets {name} itself, row by row')
-    common = dict(SCALES[self.scale].fields)
-    if self.scale != 'paper':
-      if METHODS[method].get('optimizer.name') != 'loro':
-        common['optimizer.weight_decay'] = 0.1
-      rate = 'optimizer.learning_rate'
-      if rate not in fields and f'--config.{rate}' not in given:
-        smoke = self.scale == 'smoke'
-        common[rate] = base_rate(method) if smoke else chosen_rate(method, self.rates)
+    missing = RATE not in fields and f'--config.{RATE}' not in given
+    common = scale.fields | scale.of_method(self, size, method, missing)
     return tuple((_as_flags(common) | given | _as_flags(fields)).values())
 
-  def config(self, method: str, size: str, fields: dict[str, Any]) -> Config:
-    spec = SCALES[self.scale].config.format(size=size, method=method)
-    return parse(load_config(spec, self.flags(method, fields)))
+  def config(
+    self, method: str, size: str, fields: dict[str, Any], spec: str = ''
+  ) -> Config:
+    spec = self._spec(method, size, spec)
+    return _parsed(spec, self.flags(method, size, fields))
+
+  def _spec(self, method: str, size: str, spec: str) -> str:
+    spec = spec or self.scales[self.scale].config
+    return spec.format(size=size, method=method)
 
   def run(self, row: Row, size: str, seed: int) -> Run:
     fields = row.fields | {'seed': seed}
-    config = self.config(row.method, size, fields)
-    model, optimizer = config.model, config.optimizer
-    # Read off the config, not the row: two tables must find the same folder.
-    name = f'{model.linear}-{model.feed_forward}-{optimizer.name}-seed{config.seed}'
+    config = self.config(row.method, size, fields, row.config)
     return Run(
       seed=seed,
-      spec=SCALES[self.scale].config.format(size=size, method=row.method),
-      flags=self.flags(row.method, fields),
+      spec=self._spec(row.method, size, row.config),
+      flags=self.flags(row.method, size, fields),
       config=config,
-      workdir=self.runs / self.scale / f'{name}-{fingerprint(config)}',
+      workdir=self.runs / self.scale / f'{_name(config)}-{fingerprint(config)}',
     )
+
+
+def _name(config: Config) -> str:
+  """Read off the config, not the row: two tables must find the same folder."""
+  model, optimizer = config.model, config.optimizer
+  kinds = (
+    (model.linear, model.feed_forward)
+    if config.task == 'language'
+    else (config.data.source, model.architecture, model.layer)
+  )
+  return '-'.join([*kinds, optimizer.name, f'seed{config.seed}'])
+
+
+@functools.cache  # a table asks for all its configs after every run
+def _parsed(spec: str, flags: tuple[str, ...]) -> Config:
+  return parse(load_config(spec, flags))
 
 
 def _as_flags(fields: dict[str, Any]) -> dict[str, str]:
   return {f'--config.{name}': f'--config.{name}={value}' for name, value in fields.items()}
 
 
+@functools.cache
 def fingerprint(config: Config) -> str:
   """Of every field that can change what a run computes."""
   tree = json.loads(to_json(config))
+  _drop_unused(tree)
   for field in (*MACHINE_FIELDS, 'train.compilation_cache', 'train.tensorboard'):
     section, name = field.split('.')
-    del tree[section][name]
+    tree[section].pop(name, None)
   return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _drop_unused(tree: dict[str, Any]) -> None:
+  """Fields that are younger than some results, where nothing reads them."""
+  model = tree['model']
+  if tree['task'] == 'language':
+    del tree['task']
+    if not model['linear'].startswith('kan_'):
+      del model['kan']
+    if model['linear'] != 'quadratic':
+      del model['quadratic_form'], model['quadratic_start']
+    if model['feed_forward'] != 'kat':
+      del model['rational_groups']
+  if tree['optimizer']['relinear'] == 'none':
+    for name in ('relinear', 'relinear_g', 'relinear_b'):
+      del tree['optimizer'][name]
 
 
 def recorded(path: pathlib.Path) -> dict[str, dict[str, Any]]:
@@ -223,6 +288,8 @@ def _on_disk(run: Run) -> dict[str, Any]:
   # Of activations/NAME/LAYER only the mean over layers, activations/NAME.
   chosen = re.compile('(eval|activations)/[^/]+')
   values = {name: x for name, x in values.items() if chosen.fullmatch(name)}
+  if run.config.task != 'language':
+    values |= network_values(run.config, values, lines)
   where = {'commit': about['commit'], 'device': about['device']}
   return {'status': 'finished'} | where | {'values': values}
 

@@ -40,6 +40,7 @@ from elas_jax.metrics import MetricsWriter, describe_run, read_metrics
 from elas_jax.optim.schedules import SCHEDULES
 from elas_jax.sharding import make_mesh
 from elas_jax.state import create_state, parameter_count
+from elas_jax.tasks import LANGUAGE
 from elas_jax.train import jit_train_step
 from experiments.harness import machine
 
@@ -151,7 +152,7 @@ def measure_host() -> dict[str, float]:
   empty = jax.jit(
     lambda state, batch: (
       state,
-      {k: batch['valid'].sum() * 1.0 for k in ('nll', 'tokens', 'bytes', 'grad_norm')},
+      {k: batch['valid'].sum() * 1.0 for k in ('loss', 'count', 'bytes', 'grad_norm')},
     ),
     donate_argnums=0,
   )
@@ -164,7 +165,8 @@ def measure_host() -> dict[str, float]:
       steps=10**6,
       start=0,
       log_every=config.train.log_every,
-      flops_per_token=1.0,
+      task=LANGUAGE,
+      unit_flops=1.0,
       peak_flops=None,
     )
     seconds = []

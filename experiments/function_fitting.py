@@ -1,0 +1,100 @@
+"""Functions and shapes by small Kolmogorov-Arnold networks, an MLP and a quadratic net.
+
+  python -m experiments.network_rates --scale=proxy  # first: it chooses learning rates
+  python -m experiments.function_fitting --scale=smoke
+  python -m experiments.function_fitting --scale=proxy
+
+Rows, for each function and shape of elas_jax/data/functions.py: two hidden layers of 16 of
+each kind, and mlp_equal with as many parameters as the B-spline network. SCALE_fits.png has
+the nets of one input beside their functions, SCALE_boundaries.png what the nets make of the
+plane; both of the first seed, drawn where the folder of the runs has them.
+Reproduces: no table. The functions are those of KAN (arXiv 2404.19756) and three more; the
+seven of S-KAN are not known to us, so there is no paper scale.
+Hardware: proxy two CPU cores, 270 runs of 1000 steps, about 25 minutes on one of them.
+Expected: none yet.
+"""
+
+from typing import Any
+
+from configs.functions import FUNCTIONS, SHAPES
+from elas_jax.cli import run_command
+from elas_jax.config import Config
+from experiments import networks
+from experiments.function_figures import draw
+from experiments.harness import Experiment, main
+from experiments.runs import Row, Setting
+
+METHODS = (
+  'mlp',
+  'quadratic',
+  'bspline',
+  'chebyshev',
+  'fourier',
+  'wavelet',
+  'fast',
+  'af_kan',
+  's_kan',
+)
+BUDGET_OF = 'bspline'
+SIZES = (*FUNCTIONS, *SHAPES)
+
+
+def rows(setting: Setting, size: str) -> list[Row]:
+  model = lambda method: setting.config(method, size, {}).model
+  budget = networks.parameters(model(BUDGET_OF))
+  width = networks.equal_width(model('mlp'), budget)
+  equal = Row('mlp_equal', 'mlp', {'model.width': width})
+  result = [Row('mlp', 'mlp'), equal, *(Row(name, name) for name in METHODS[1:])]
+  return result[:2] if setting.scale == 'smoke' and size in SHAPES else result
+
+
+def cells(config: Config, outcomes: list[dict[str, Any]]) -> dict[str, str]:
+  return {'width': str(config.model.width)} | networks.flops_cell(config, outcomes)
+
+
+def conclude(entries: list[dict[str, Any]]) -> tuple[Any, list[str]]:
+  """The best row of each function and shape."""
+  found, lines = {}, []
+  for size in dict.fromkeys(entry['size'] for entry in entries):
+    metric, best = ('accuracy_percent', max) if size in SHAPES else ('eval/rmse', min)
+    means = {
+      e['label']: e['mean'][metric]
+      for e in entries
+      if e['size'] == size and metric in e['mean']
+    }
+    if means:
+      found[size] = best(means, key=means.get)
+      state = '' if len(means) == len(METHODS) + 1 else f', of {len(means)} rows'
+      lines.append(f'Best mean ({size}{state}): {found[size]}.')
+  return {'best': found}, lines
+
+
+EXPERIMENT = Experiment(
+  name='function_fitting',
+  title='Fitting functions and telling shapes apart',
+  rows=rows,
+  family=networks.NETWORKS,
+  scales=networks.scales(
+    networks.POINTS,
+    proxy=SIZES,
+    smoke=('bessel', 'rings'),
+    paper=(),
+    seeds=3,
+    steps=1000,
+  ),
+  metrics=networks.FITS,
+  cells=cells,
+  conclude=conclude,
+  draw=draw,
+  notes=(
+    '4000 points without noise, 800 of them for validation, the same for all rows and '
+    'seeds; a seed is one start and one order of the points.',
+    'The learning rate of a kind is that of exp_sin_square, also for the shapes and for '
+    'mlp_equal. KANs have no LayerNorm here: it would leave nothing of one input.',
+    'mlp_equal: the width at which it has the parameters of the B-spline network.',
+    's_kan is our reading of S-KAN, in its first phase: all families of its pool.',
+  ),
+)
+
+if __name__ == '__main__':
+  run_command(lambda: main(EXPERIMENT))

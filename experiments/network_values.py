@@ -1,0 +1,49 @@
+"""What tables of networks on rows say of a run beside its evaluation."""
+
+import functools
+import statistics
+from typing import Any
+
+from elas_jax.config import Config, RowsConfig
+from elas_jax.data.rows import open_rows
+from elas_jax.state import abstract_variables
+from elas_jax.tasks import task_of
+
+# Rows of the train split of sets that are not here before someone prepares them.
+TRAIN_ROWS = {'mnist': 60_000, 'fashion_mnist': 60_000, 'cifar10': 50_000}
+TRAIN_ROWS['cifar100'] = TRAIN_ROWS['cifar10']
+
+
+def network_values(
+  config: Config, values: dict[str, float], lines: list[dict[str, Any]]
+) -> dict[str, float]:
+  """Accuracy and F1 in percent, and the seconds of an epoch, of those that there are.
+
+  An epoch takes rows of the train split / examples per second, by the median of the
+  speeds that the run has logged: without its first step, evaluations and checkpoints.
+  """
+  found = {
+    f'{name}_percent': 100 * values[f'eval/{name}']
+    for name in ('accuracy', 'f1')
+    if values.get(f'eval/{name}') is not None
+  }
+  speeds = [
+    x['train/examples_per_second'] for x in lines if 'train/examples_per_second' in x
+  ]
+  if speeds:
+    found['seconds_per_epoch'] = train_rows(config.data) / statistics.median(speeds)
+  return found
+
+
+@functools.cache
+def train_rows(data: RowsConfig) -> int:
+  if data.source in TRAIN_ROWS:
+    return TRAIN_ROWS[data.source]
+  return len(open_rows(data).train)
+
+
+@functools.cache
+def forward_flops(config: Config) -> float:
+  """Of one row; what the compiler counts, and it counts tanh and the like as none."""
+  params = abstract_variables(config)['params']
+  return task_of(config).flops(config, params) / 3  # that of training is three passes

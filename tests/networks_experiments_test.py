@@ -1,0 +1,216 @@
+"""The tables of networks on rows: their runs, widths, collapse, rates and figures."""
+
+import json
+import pathlib
+
+import pytest
+
+from configs.functions import SHAPES
+from elas_jax.config import to_json
+from elas_jax.errors import UserError
+from experiments import (
+  af_kan_ablation,
+  function_fitting,
+  harness,
+  kan_table,
+  kat_vs_mlp,
+  learning_rates,
+  network_rates,
+  network_values,
+  networks,
+  published,
+  quadratic_table,
+  runs,
+)
+from experiments.runs import Setting
+
+MODULES = (
+  network_rates,
+  quadratic_table,
+  kan_table,
+  af_kan_ablation,
+  kat_vs_mlp,
+  function_fitting,
+)
+ROOT = pathlib.Path(runs.__file__).parents[1]
+
+
+def setting_of(experiment, scale, folder):
+  """With every learning rate chosen, as 0.5."""
+  path = folder / 'network_rates' / f'{scale}.json'
+  names = [
+    f'{size},{method}'
+    for size, methods in network_rates.METHODS.items()
+    for method in methods
+  ]
+  path.parent.mkdir(exist_ok=True)
+  path.write_text(json.dumps({'summary': {n: {'learning_rate': 0.5} for n in names}}))
+  return Setting(scale, (), folder / 'runs', path, experiment.scales)
+
+
+def flags_of(folder, *more):
+  own = [f'--runs={folder / "runs"}', f'--results={folder / "results"}']
+  return ['--scale=smoke', *own, '--config.train.compilation_cache=', *more]
+
+
+@pytest.mark.parametrize('module', MODULES)
+def test_every_run_of_every_table_has_a_config_that_can_run(module, tmp_path):
+  experiment = module.EXPERIMENT
+  for scale in experiment.scales:
+    setting = setting_of(experiment, scale, tmp_path)
+    for size in experiment.sizes(scale):
+      rows = experiment.rows(setting, size)
+      labels = {row.label for row in rows}
+      assert len(labels) == len(rows) and not any(',' in label for label in labels)
+      for row in rows:
+        run = setting.run(row, size, 2)
+        assert run.config.seed == 2 and run.config.data.source == size
+        rate = run.config.optimizer.learning_rate
+        own = 'optimizer.learning_rate' in row.fields
+        assert (rate == 0.5) == (scale == 'proxy' and not own)
+
+
+def test_a_table_without_chosen_rates_says_what_to_run(tmp_path):
+  setting = setting_of(kan_table.EXPERIMENT, 'proxy', tmp_path)
+  setting.rates.unlink()
+  with pytest.raises(UserError, match='first run python -m experiments.network_rates'):
+    kan_table.rows(setting, 'digits')
+
+
+def test_committed_results_of_language_tables_are_still_known(tmp_path):
+  path = ROOT / 'experiments/results/learning_rates/proxy.json'
+  setting = Setting('proxy', (), tmp_path, path)
+  rows = learning_rates.rows(setting, 'proxy')
+  found = {runs.fingerprint(setting.run(row, 'proxy', 1000).config) for row in rows}
+  assert found == set(runs.recorded(path))
+
+
+@pytest.mark.parametrize('size', ['digits', 'mnist'])
+def test_equal_parameters_are_within_two_percent(size, tmp_path):
+  scale = 'proxy' if size == 'digits' else 'paper'
+  setting = setting_of(kan_table.EXPERIMENT, scale, tmp_path)
+  rows = {row.label: row for row in kan_table.rows(setting, size)}
+  model = lambda label: setting.run(rows[label], size, 0).config.model
+  budget = networks.parameters(model('bspline'))
+  # By hand: coefficients of 5 + 3 splines, scaler and base of each edge.
+  inputs = 64 if size == 'digits' else 784
+  assert budget == 10 * 64 * (inputs + 10)
+  for method in kan_table.METHODS:
+    assert model(method).width == 64
+    equal = model(f'{method}_equal')
+    assert networks.parameters(equal) == pytest.approx(budget, rel=0.02), method
+  # (I + 10) D weights, and a scale and a bias of both norms; the nearest width.
+  width = model('mlp_equal').width
+  assert width == round((budget - 2 * inputs) / (inputs + 12))
+  assert model('gr_kan_equal').width % 8 == 0
+
+
+def test_values_of_a_run_by_hand(tmp_path):
+  setting = setting_of(kan_table.EXPERIMENT, 'proxy', tmp_path)
+  config = setting.config('mlp', 'digits', {})
+  lines = [{'train/examples_per_second': speed} for speed in (10.0, 2874.0, 3000.0)]
+  values = {'eval/accuracy': 0.975, 'eval/loss': 0.1}
+  found = network_values.network_values(config, values, [{}, *lines])
+  # Of 1797 digits a fifth is for validation.
+  assert found == {
+    'accuracy_percent': pytest.approx(97.5),
+    'seconds_per_epoch': pytest.approx(1437 / 2874),
+  }
+  # Two products and the norms' sums; less than that and the activations is impossible.
+  assert network_values.forward_flops(config) > 2 * 64 * (64 + 10)
+
+
+def test_collapse_is_chance_or_divergence():
+  ended = lambda accuracy: {
+    'status': 'finished',
+    'values': {'accuracy_percent': accuracy},
+  }
+  outcomes = [ended(19.9), ended(20.0), {'status': 'diverged'}, {'status': 'not run'}]
+  assert quadratic_table.collapsed(outcomes) == (2, 3)
+  entry = lambda name, runs: {'label': f'{name}_sgd_0.01_depth_4', 'runs': runs}
+  good, names = [ended(97.0)], quadratic_table.METHODS
+  kinds = dict.fromkeys(names, good) | {'gamma_1': outcomes}
+  found, (line,) = quadratic_table.conclude([entry(n, kinds[n]) for n in names])
+  assert not found['told_apart']  # one run of gamma_1 has not
+  kinds['gamma_1'] = outcomes[:1]
+  assert (
+    'sgd_0.01_depth_4'
+    in quadratic_table.conclude([entry(n, kinds[n]) for n in names])[1][0]
+  )
+  assert found['collapsed']['sgd_0.01_depth_4']['gamma_1'] == {'collapsed': 2, 'done': 3}
+  assert 'gamma_1 2 of 3, gradients 0 of 1' in line
+  assert not quadratic_table.conclude([entry(n, good) for n in names])[1]
+
+
+def test_a_collapsed_run_stands_in_the_table(tmp_path, monkeypatch):
+  def train(config, workdir):
+    workdir.mkdir(parents=True)
+    (workdir / 'config.json').write_text(to_json(config))
+    if config.model.quadratic_start == 'random':
+      raise UserError('training diverged at step 7: loss=nan')
+    values = {'eval/loss': 1.0, 'eval/accuracy': 0.5, 'train/examples_per_second': 100.0}
+    lines = [{'run': {'commit': 'c' * 40, 'device': 'cpu'}}]
+    lines.append({'step': config.train.steps} | values)
+    text = ''.join(json.dumps(line) + '\n' for line in lines)
+    (workdir / 'metrics.jsonl').write_text(text)
+
+  monkeypatch.setattr(runs, 'train', train)
+  harness.main(quadratic_table.EXPERIMENT, flags_of(tmp_path, '--seeds=2'))
+  text = (tmp_path / 'results/quadratic_table/smoke.md').read_text()
+  rows = {line.split('|')[1].strip(): line for line in text.splitlines() if '|' in line}
+  random = rows['random_adamw_0.001_depth_2']
+  assert '| 2 of 2 |' in random and 'seed 1 at step 7' in random
+  assert '| 50.00 ± 0.00 |' in rows['gradients_adamw_0.001_depth_2']
+  assert '| 0 of 2 |' in rows['gradients_adamw_0.001_depth_2']
+  assert 'perplexity' not in text
+
+
+def test_rates_are_chosen_for_each_kind_of_data():
+  entry = lambda size, rate, loss: {
+    'size': size,
+    'method': 'mlp',
+    'fields': {'optimizer.learning_rate': rate},
+    'runs': [{'status': 'finished'}],
+    'mean': {'eval/loss': loss},
+  }
+  grid = [entry('digits', 1e-3, 0.3), entry('digits', 3e-3, 0.2)]
+  grid += [entry('exp_sin_square', 1e-3, 0.1), entry('exp_sin_square', 3e-3, 0.2)]
+  grid += [entry('digits', 1e-2, 0.4)]
+  chosen, lines = network_rates.conclude(grid)
+  assert chosen['digits,mlp'] == {'learning_rate': 3e-3, 'at_the_edge_of_the_grid': False}
+  assert chosen['exp_sin_square,mlp']['learning_rate'] == 1e-3
+  assert lines == ['digits,mlp: 0.003', 'exp_sin_square,mlp: 0.001 (at the edge)']
+  assert networks.rate_name('mnist', 'mlp') == 'digits,mlp'
+  for size in ('runge', *SHAPES):
+    assert networks.rate_name(size, 'mlp') == 'exp_sin_square,mlp'
+
+
+def test_published_values_stand_at_their_own_scale_alone(tmp_path):
+  for cells in (x for sets in published.NETWORKS.values() for x in sets.values()):
+    assert all(80 < cell.value < 100 and cell.mark == 'R' for cell in cells)
+  assert set(published.NETWORKS) <= set(kan_table.METHODS)
+  experiment = kan_table.EXPERIMENT
+
+  def shown(scale, size):
+    setting = setting_of(experiment, scale, tmp_path)
+    path = tmp_path / 'results' / experiment.name / f'{scale}.json'
+    table = harness.Table(experiment, setting, path, range(1), None)
+    (line,) = [x for x in table.lines() if (x.row.label, x.size) == ('mlp', size)]
+    return [cell['value'] for cell in harness._entry(experiment, line)['published']]
+
+  assert shown('paper', 'mnist') == ['97.62 ± 0.03']
+  assert shown('paper', 'fashion_mnist') == ['88.39 ± 0.06']
+  assert not shown('smoke', 'digits')
+
+
+def test_functions_are_fitted_and_drawn(tmp_path):
+  flags = flags_of(tmp_path, '--only=mlp,rings', '--config.data.examples=200')
+  harness.main(function_fitting.EXPERIMENT, flags_of(tmp_path, *flags[1:]))
+  folder = tmp_path / 'results/function_fitting'
+  result = json.loads((folder / 'smoke.json').read_text())
+  (run,) = [x for row in result['rows'] for x in row['runs'] if x['status'] == 'finished']
+  assert run['values']['accuracy_percent'] > 0 and result['published'].endswith('%')
+  assert (folder / 'smoke_boundaries.png').stat().st_size > 5000
+  assert not (folder / 'smoke_fits.png').exists()
+  text = (folder / 'smoke.md').read_text()
+  assert '| FLOPs per row |' in text and 'Best mean (rings, of 1 rows): mlp.' in text
