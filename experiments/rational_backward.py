@@ -12,8 +12,7 @@ the gradient needs it.
   powers    sums of powers and a quotient, differentiated by JAX
   silu      jax.nn.silu, which has no coefficients
 
-  time        of the compiled program, median with [minimum, maximum]; the rows in turns,
-              so that all see the same machine
+  time        of the compiled program, median with [minimum, maximum]
   temporary   bytes beside arguments and results, by the compiler's memory analysis
   saved       bytes that forward keeps for backward, from the traced vjp, each array once
 
@@ -22,25 +21,17 @@ in time, saved and temporary bytes, and about ten times the time of SiLU.
 """
 
 import functools
-import json
 import math
-import pathlib
-import re
-import statistics
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.extend.core import Var
 
-from elas_jax.cli import Parser, run_command
-from elas_jax.errors import UserError
-from elas_jax.metrics import describe_run
+from elas_jax.cli import run_command
 from elas_jax.ops.rational import preset, rational
-from elas_jax.workdir import write_text
-from experiments.harness import machine
+from experiments import microbenchmark
 
 GROUPS = 8
 SHAPES = {'KAT-T, 8 images': (8 * 197, 768), 'KAT-S, 16 images': (16 * 197, 1536)}
@@ -98,89 +89,53 @@ def saved_bytes(function: Callable, x: jax.Array, *coefficients: jax.Array) -> i
   return sum(math.prod(v.aval.shape) * v.aval.dtype.itemsize for v in kept)
 
 
+def cases(smoke: bool, repetitions: int) -> Iterator[dict[str, Any]]:
+  for name, shape in (SMOKE if smoke else SHAPES).items():
+    for dtype in DTYPES:
+      functions = measure(shape, dtype, repetitions)
+      yield {'name': name, 'shape': shape, 'dtype': dtype, 'functions': functions}
+
+
 def measure(shape: tuple[int, int], dtype: str, repetitions: int) -> dict[str, Any]:
   inputs = arrays(*shape, dtype)
-  compiled, cells, seconds = {}, {}, {name: [] for name in FUNCTIONS}
+  programs = {}
   for name, function in FUNCTIONS.items():
     gradient = lambda x, a, b, g, function=function: jax.vjp(function, x, a, b)[1](g)
-    compiled[name] = jax.jit(gradient).lower(*inputs).compile()
-    jax.block_until_ready(compiled[name](*inputs))
-    cells[name] = {
-      'temporary_bytes': compiled[name].memory_analysis().temp_size_in_bytes,
-      'saved_bytes': saved_bytes(function, *inputs[:-1]),
+    programs[name] = microbenchmark.compiled(gradient, *inputs), inputs
+  seconds = microbenchmark.seconds_in_turns(programs, repetitions)
+  return {
+    name: {
+      'temporary_bytes': microbenchmark.temporary_bytes(program),
+      'saved_bytes': saved_bytes(FUNCTIONS[name], *inputs[:-1]),
+      'seconds': seconds[name],
     }
-  for _ in range(repetitions):
-    for name, program in compiled.items():
-      start = time.perf_counter()
-      jax.block_until_ready(program(*inputs))
-      seconds[name].append(time.perf_counter() - start)
-  for name, times in seconds.items():
-    cells[name]['seconds'] = {
-      'median': statistics.median(times),
-      'min': min(times),
-      'max': max(times),
-      'repetitions': repetitions,
-    }
-  return cells
+    for name, (program, _) in programs.items()
+  }
 
 
-def table(result: dict[str, Any]) -> str:
-  run = result['run']
+def table(found: list[dict[str, Any]]) -> list[str]:
   lines = [
-    f'# Backward pass of the rational layer on {result["machine"]}',
-    '',
-    f'Commit {run["commit"]}, {run["time"]}, jax {run["versions"]["jax"]}; {GROUPS} '
-    f'groups, {result["repetitions"]} repetitions. Made by `python -m '
-    f'experiments.rational_backward{" --smoke" if result["smoke"] else ""}`.',
+    f'{GROUPS} groups.',
     '',
     '| shape | dtype | function | ms | to ours | temporary MB | saved MB |',
     '|---|---|---|---|---|---|---|',
   ]
-  for case in result['cases']:
+  for case in found:
     base = case['functions'][BASE]['seconds']['median']
     for name, cell in case['functions'].items():
-      s = cell['seconds']
-      span = f'{s["median"] * 1e3:.3g} [{s["min"] * 1e3:.3g}, {s["max"] * 1e3:.3g}]'
       size = ' x '.join(map(str, case['shape']))
       lines.append(
-        f'| {case["name"]} ({size}) | {case["dtype"]} | {name} | {span} | '
-        f'{s["median"] / base:.2f} | {cell["temporary_bytes"] / 1e6:.3f} | '
+        f'| {case["name"]} ({size}) | {case["dtype"]} | {name} | '
+        f'{microbenchmark.milliseconds(cell["seconds"])} | '
+        f'{cell["seconds"]["median"] / base:.2f} | {cell["temporary_bytes"] / 1e6:.3f} | '
         f'{cell["saved_bytes"] / 1e6:.3f} |'
       )
-  if result['smoke']:
-    lines += ['', 'A smoke run: shows that the script works, and is no measurement.']
-  return '\n'.join(lines) + '\n'
+  return lines
 
 
 def main(arguments: list[str] | None = None) -> None:
-  parser = Parser(
-    prog='python -m experiments.rational_backward', description=__doc__.split('\n')[0]
-  )
-  add = parser.add_argument
-  add('--smoke', action='store_true', help='one tiny shape, three repetitions')
-  add('--repetitions', type=int, help='of each program; default: 20')
-  add('--output', help='folder of the result files')
-  options = parser.parse_args(arguments)
-  if options.repetitions is not None and options.repetitions < 1:
-    raise UserError(f'--repetitions={options.repetitions}: must be at least 1')
-  repetitions = options.repetitions or (3 if options.smoke else 20)
-  # What a smoke run writes looks like a result and is none.
-  usual = 'runs/smoke/results' if options.smoke else 'experiments/results'
-  folder = pathlib.Path(options.output or f'{usual}/rational_backward')
-  result = {'run': describe_run(), 'machine': machine(), 'smoke': options.smoke}
-  result |= {'groups': GROUPS, 'repetitions': repetitions, 'cases': []}
-  for name, shape in (SMOKE if options.smoke else SHAPES).items():
-    for dtype in DTYPES:
-      print(f'measuring {name}, {dtype}', flush=True)
-      functions = measure(shape, dtype, repetitions)
-      case = {'name': name, 'shape': shape, 'dtype': dtype, 'functions': functions}
-      result['cases'].append(case)
-  folder.mkdir(parents=True, exist_ok=True)
-  path = folder / re.sub(r'[^a-z0-9]+', '_', result['machine'].lower()).strip('_')
-  write_text(path.with_suffix('.json'), json.dumps(result, indent=2) + '\n')
-  write_text(path.with_suffix('.md'), table(result))
-  print(table(result))
-  print(f'written to {path}.json and .md')
+  title = 'Backward pass of the rational layer of KAT'
+  microbenchmark.run('rational_backward', title, cases, table, arguments)
 
 
 if __name__ == '__main__':

@@ -6,7 +6,7 @@ import operator
 import jax
 import jax.numpy as jnp
 
-from elas_jax.ops.kan.base import ACTIVATIONS, lead
+from elas_jax.ops.kan.base import ACTIVATIONS
 
 FUNCTIONS = {
   'quad1': lambda a, b: (a * b) ** 2,
@@ -22,23 +22,30 @@ FUNCTIONS = {
 def pair_functions(
   x: jax.Array, low_S: jax.Array, high_S: jax.Array, activation: str, function: str
 ) -> jax.Array:
-  """f(act(x - low), act(high - x)): (..., I) -> (..., I, S), in float32.
+  """f(act(x - low), act(high - x)): (..., I) -> (S, ..., I), in float32.
 
-  The bounds are shared by all inputs.
+  The bounds are shared by all inputs. S comes first, for vectors along the inputs. The
+  barrier has the compiler keep these values alone, not both activations as well.
   """
-  x, act = x.astype(jnp.float32)[..., None], ACTIVATIONS[activation]
-  return FUNCTIONS[function](act(x - lead(low_S, x.ndim)), act(lead(high_S, x.ndim) - x))
+  x, act = x.astype(jnp.float32)[None], ACTIVATIONS[activation]
+  a, b = act(x - follow(low_S, x.ndim - 1)), act(follow(high_S, x.ndim - 1) - x)
+  return jax.lax.optimization_barrier(FUNCTIONS[function](a, b))
+
+
+def follow(array: jax.Array, ndim: int) -> jax.Array:
+  """The array in float32, with `ndim` axes of size 1 behind."""
+  return array.astype(jnp.float32).reshape(array.shape + (1,) * ndim)
 
 
 def min_max(y: jax.Array, over: str) -> jax.Array:
-  """(y - min) / (max - min) over 'batch' (everything) or each 'example' (I, S); or 'none'.
+  """(y - min) / (max - min) over 'batch' (everything) or each 'example' (S, I); or 'none'.
 
   The paper's L2MM over the whole batch first divides by the L2 norm, which the min and
   max undo. A constant gives zeros. With 'batch' one example's output depends on others.
   """
   if over == 'none':
     return y
-  axes = (-2, -1) if over == 'example' else None
+  axes = (0, -1) if over == 'example' else None
   low = jnp.min(y, axis=axes, keepdims=True)
   spread = jnp.max(y, axis=axes, keepdims=True) - low
   return (y - low) / jnp.maximum(spread, 1e-12)
@@ -49,7 +56,7 @@ def global_attention(
 ) -> jax.Array:
   """Sum over s of y a with a = softmax over *inputs* of (y w + b) / max(T, 1)."""
   logits = multistep(y, kernel_S, bias) / jnp.maximum(temperature, 1)
-  return y.sum(-1) * jax.nn.softmax(logits, axis=-1)
+  return y.sum(0) * jax.nn.softmax(logits, axis=-1)
 
 
 def spatial_attention(
@@ -57,21 +64,21 @@ def spatial_attention(
 ) -> jax.Array:
   """Sum over s of y a, a = softmax over *s* of (conv(y) + b) / max(T, 1).
 
-  conv(y)_is = sum over j of y_(i+j-1)s w_js, zero beyond the inputs.
+  conv(y)_si = sum over j of y_s(i+j-1) w_js, zero beyond the inputs.
   """
-  padded = jnp.pad(y, [(0, 0)] * (y.ndim - 2) + [(1, 1), (0, 0)])
-  near = (padded[..., j : j + y.shape[-2], :] for j in range(3))
-  taps = (part * lead(kernel_S, y.ndim) for part, kernel_S in zip(near, kernel_3xS))
-  logits = functools.reduce(operator.add, taps) + lead(bias_S, y.ndim)
-  return jnp.sum(y * jax.nn.softmax(logits / jnp.maximum(temperature, 1), axis=-1), -1)
+  padded = jnp.pad(y, [(0, 0)] * (y.ndim - 1) + [(1, 1)])
+  near = (padded[..., j : j + y.shape[-1]] for j in range(3))
+  taps = (part * follow(kernel_S, y.ndim - 1) for part, kernel_S in zip(near, kernel_3xS))
+  logits = functools.reduce(operator.add, taps) + follow(bias_S, y.ndim - 1)
+  return jnp.sum(y * jax.nn.softmax(logits / jnp.maximum(temperature, 1), axis=0), 0)
 
 
 def multistep(y: jax.Array, kernel_S: jax.Array, bias: jax.Array) -> jax.Array:
   """Y w + b, the plain linear reduction."""
-  return jnp.sum(y * lead(kernel_S, y.ndim), axis=-1) + bias.astype(jnp.float32)
+  return jnp.sum(y * follow(kernel_S, y.ndim - 1), axis=0) + bias.astype(jnp.float32)
 
 
-# From (..., I, S) to (..., I).
+# From (S, ..., I) to (..., I).
 REDUCTIONS = {
   'global_attn': global_attention,
   'spatial_attn': spatial_attention,

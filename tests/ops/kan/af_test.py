@@ -31,7 +31,7 @@ def softmax(x, axis):
 
 
 X, LOW, HIGH = normal(0, 4, I), normal(1, S), normal(2, S)
-Y = np.abs(normal(3, 4, I, S))
+Y = np.abs(normal(3, S, 4, I))
 ERF = np.vectorize(math.erf)
 ACT = {
   'silu': lambda x: x / (1 + np.exp(-x)),
@@ -66,8 +66,9 @@ def test_every_name_is_here():
 def test_pairs_equal_numpy(activation, function):
   pairs = jax.jit(pair_functions, static_argnums=(3, 4))
   actual = pairs(jnp.asarray(X), LOW, HIGH, activation, function)
-  wide = X.astype(np.float64)[..., None]
-  a, b = ACT[activation](wide - LOW), ACT[activation](HIGH - wide)
+  wide, column = X.astype(np.float64), (S, 1, 1)
+  a = ACT[activation](wide - LOW.reshape(column))
+  b = ACT[activation](HIGH.reshape(column) - wide)
   assert actual.dtype == jnp.float32
   np.testing.assert_allclose(actual, PAIR[function](a, b), rtol=1e-4, atol=1e-5)
 
@@ -79,16 +80,16 @@ def test_min_max_equals_numpy_and_is_l2mm():
     expected = (before - before.min()) / (before.max() - before.min())
     np.testing.assert_allclose(min_max(Y, 'batch'), expected, atol=1e-6)
   example = np.asarray(min_max(Y, 'example'))
-  np.testing.assert_array_equal(example.min((1, 2)), 0)
-  np.testing.assert_allclose(example.max((1, 2)), 1, rtol=1e-6)
+  np.testing.assert_array_equal(example.min((0, 2)), 0)
+  np.testing.assert_allclose(example.max((0, 2)), 1, rtol=1e-6)
   np.testing.assert_array_equal(min_max(Y, 'none'), Y)
 
 
 def test_only_the_batch_norm_depends_on_other_examples():
   other = Y.copy()
-  other[1:] *= 7
+  other[:, 1:] *= 7
   for over, same in (('example', True), ('none', True), ('batch', False)):
-    first, again = (np.asarray(min_max(y, over))[0] for y in (Y, other))
+    first, again = (np.asarray(min_max(y, over))[:, 0] for y in (Y, other))
     assert np.array_equal(first, again) == same, over
 
 
@@ -103,7 +104,7 @@ def test_min_max_of_a_constant_is_zero_with_finite_gradients(over):
 @pytest.mark.parametrize('temperature', [0.5, 3.0])
 def test_reductions_equal_numpy(temperature):
   w, b, divisor = normal(4, S), np.float32(0.3), max(temperature, 1)
-  y, t = Y.astype(np.float64), jnp.float32(temperature)
+  y, t = np.moveaxis(Y.astype(np.float64), 0, -1), jnp.float32(temperature)
   np.testing.assert_allclose(multistep(Y, w, b), y @ w + b, rtol=1e-5, atol=1e-5)
   attention = softmax((y @ w + b) / divisor, 1)
   expected = (y * attention[..., None]).sum(-1)
