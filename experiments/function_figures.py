@@ -11,21 +11,29 @@ import numpy as np
 from configs.functions import FUNCTIONS, SHAPES
 from elas_jax.data import functions
 from elas_jax.data.rows import open_rows
+from elas_jax.layers.kan import KANS
 from elas_jax.models.classifier import Network
 from elas_jax.workdir import Run, open_run
 from experiments.harness import Line
 from experiments.report import PANELS, save_figure
 
 POINTS, SIDE = 400, 120  # of a curve, of a picture
+# exp(sin(pi x1) + x2^2): a first layer of a KAN can hold both inner functions.
+EDGES_OF, SHOWN_EDGES = 'exp_sin_square', 3
+# Whose layers are sums of functions of one input each; AF-KAN's are not.
+ADDITIVE = ('bspline', 'chebyshev', 'fourier', 'wavelet', 'fast', 's_kan')
 
 
 def draw(lines: list[Line], path: pathlib.Path) -> None:
-  """SCALE_fits.png and SCALE_boundaries.png beside `path`, those that have runs here."""
+  """SCALE_fits.png, _edges.png and _boundaries.png beside `path`, for what has run here."""
   lines = [line for line in lines if _is_here(line)]
   of_sizes = lambda sizes: [line for line in lines if line.size in sizes]
   one_input = [name for name, inputs in FUNCTIONS.items() if inputs == 1]
   if fits := of_sizes(one_input):
     _draw(fits, path.with_name(f'{path.stem}_fits.png'), _fit)
+  of_edges = [line for line in of_sizes([EDGES_OF]) if line.row.method in ADDITIVE]
+  if of_edges:
+    _draw(of_edges, path.with_name(f'{path.stem}_edges.png'), _edges)
   if boundaries := of_sizes(SHAPES):
     _draw(boundaries, path.with_name(f'{path.stem}_boundaries.png'), _boundary)
 
@@ -69,6 +77,35 @@ def _fit(axes: Any, run: Run) -> None:
   x_Nx1 = np.linspace(function.low, function.high, POINTS)[:, None]
   axes.plot(x_Nx1[:, 0], function.formula(x_Nx1), color='0.6', lw=3, label='true')
   axes.plot(x_Nx1[:, 0], outputs(run, x_Nx1)[:, 0], color='C3', lw=1, label='learned')
+  axes.legend(fontsize=7)
+
+
+def edge_functions(run: Run) -> tuple[np.ndarray, np.ndarray]:
+  """Points (n,) and phi (n, I, O), the functions on the edges of the trained first layer.
+
+  phi_io(x) is what output o gets from x at input i alone, less its mean over x.
+  """
+  model = run.config.model
+  function = functions.FUNCTIONS[run.config.data.source]
+  x_N = np.linspace(function.low, function.high, POINTS)
+  layer = KANS[model.layer](model.width, model.kan)
+  variables = {
+    kind: tree['network']['layer_0'] for kind, tree in run.variables.items() if tree
+  }
+  alone_NxIxI = x_N[:, None, None] * np.eye(function.inputs)
+  phi_NxIxO = np.asarray(layer.apply(variables, jnp.asarray(alone_NxIxI, jnp.float32)))
+  return x_N, phi_NxIxO - phi_NxIxO.mean(0)
+
+
+def _edges(axes: Any, run: Run) -> None:
+  """The edges of the first layer that change most, of each input."""
+  x_N, phi_NxIxO = edge_functions(run)
+  for number in range(phi_NxIxO.shape[1]):
+    of_input = phi_NxIxO[:, number]
+    strongest = np.argsort(np.ptp(of_input, axis=0))[::-1][:SHOWN_EDGES]
+    for place, output in enumerate(strongest):
+      label = f'x{number + 1}' if place == 0 else None
+      axes.plot(x_N, of_input[:, output], color=f'C{number}', lw=1, label=label)
   axes.legend(fontsize=7)
 
 

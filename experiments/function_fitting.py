@@ -6,8 +6,9 @@
 
 Rows, for each function and shape of elas_jax/data/functions.py: two hidden layers of 16 of
 each kind, and mlp_equal with as many parameters as the B-spline network. SCALE_fits.png has
-the nets of one input beside their functions, SCALE_boundaries.png what the nets make of the
-plane; both of the first seed, drawn where the folder of the runs has them.
+the nets of one input beside their functions, SCALE_edges.png the functions on the edges of
+the first layers for exp_sin_square, SCALE_boundaries.png what the nets make of the plane;
+all of the first seed, drawn where the folder of the runs has them.
 Reproduces: no table. The functions are those of KAN (arXiv 2404.19756) and three more; the
 seven of S-KAN are not known to us, so there is no paper scale.
 Hardware: proxy two CPU cores, 270 runs of 1000 steps, about 25 minutes on one of them.

@@ -3,23 +3,33 @@
 import json
 import pathlib
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from configs.functions import SHAPES
 from elas_jax.config import to_json
 from elas_jax.errors import UserError
+from elas_jax.layers.kan import KANS
+from elas_jax.state import abstract_variables, init_variables, parameter_count
+from elas_jax.workdir import Run
 from experiments import (
   af_kan_ablation,
+  decoder_networks,
+  function_figures,
   function_fitting,
   harness,
+  kan_layers,
   kan_table,
   kat_vs_mlp,
   learning_rates,
+  microbenchmark,
   network_rates,
   network_values,
   networks,
   published,
   quadratic_table,
+  rational_backward,
   runs,
 )
 from experiments.runs import Setting
@@ -214,3 +224,80 @@ def test_functions_are_fitted_and_drawn(tmp_path):
   assert not (folder / 'smoke_fits.png').exists()
   text = (folder / 'smoke.md').read_text()
   assert '| FLOPs per row |' in text and 'Best mean (rings, of 1 rows): mlp.' in text
+
+
+@pytest.mark.parametrize('method', function_figures.ADDITIVE)
+def test_edges_of_a_layer_add_up_to_it(method, tmp_path):
+  setting = setting_of(function_fitting.EXPERIMENT, 'proxy', tmp_path)
+  config = setting.config(method, function_figures.EDGES_OF, {})
+  variables = init_variables(config)
+  run = Run(config, 0, variables, None, None)
+  x_N, phi_NxIxO = function_figures.edge_functions(run)
+  layer = KANS[config.model.layer](config.model.width, config.model.kan)
+  own = {kind: tree['network']['layer_0'] for kind, tree in variables.items() if tree}
+  out = lambda *x: np.asarray(layer.apply(own, jnp.array([x], jnp.float32)))[0]
+  for one, other in ((0, 150), (399, 70)):
+    added = phi_NxIxO[one, 0] + phi_NxIxO[other, 1] - phi_NxIxO[70].sum(0)
+    expected = out(x_N[one], x_N[other]) - out(x_N[70], x_N[70])
+    np.testing.assert_allclose(added, expected, atol=1e-5)
+
+
+def decoder_setting(tmp_path, entries):
+  path = tmp_path / 'decoder_rates' / 'proxy.json'
+  path.parent.mkdir(exist_ok=True)
+  summary = {name: {'learning_rate': 0.5} for name in decoder_networks.DECODERS}
+  path.write_text(json.dumps({'summary': summary, 'rows': entries}))
+  return Setting('proxy', (), tmp_path / 'runs', path, decoder_networks.scales())
+
+
+def test_decoders_have_equal_parameters_and_the_best_kan(tmp_path):
+  """Also that all can run: their configs are parsed."""
+  scored = {'kan_chebyshev': [3.0, 2.5], 'kan_fast': [2.6, 2.7], 'kat': [1.0, 1.0]}
+  entry = lambda method, score: {
+    'method': method,
+    'mean': {'eval/bits_per_byte': score},
+    'runs': [{'status': 'finished'}],
+  }
+  entries = [entry(method, x) for method, scores in scored.items() for x in scores]
+  assert decoder_networks.best_kan(entries) == 'kan_chebyshev'
+  entries[0]['runs'] = [{'status': 'not run'}]
+  assert decoder_networks.best_kan(entries) is None
+  entries[0]['runs'] = [{'status': 'finished'}]
+
+  setting = decoder_setting(tmp_path, entries)
+  labels = [row.label for row in decoder_networks.rows(setting, 'proxy')]
+  assert labels == ['swiglu', 'relu2', 'kat', 'quadratic', 'kan_chebyshev']
+  counts = {}
+  for name in decoder_networks.DECODERS:
+    config = setting.run(decoder_networks.decoder(setting, name), 'proxy', 0).config
+    assert config.optimizer.learning_rate == 0.5
+    counts[name] = parameter_count(abstract_variables(config)['params'])
+  for name, count in counts.items():
+    assert count == pytest.approx(counts['swiglu'], rel=0.005), name
+
+
+@pytest.mark.parametrize('family', kan_layers.BASES)
+def test_no_layer_holds_more_than_one_basis_of_a_row(family):
+  """Nor anything of inputs x bases x outputs, 64 times as much here."""
+  config, O = kan_layers.configs()[family], 64
+  temporary = [
+    microbenchmark.temporary_bytes(microbenchmark.compiled(function, *inputs))
+    for function, inputs in (
+      kan_layers.forward(family, config, (rows, 256, O)) for rows in (128, 256)
+    )
+  ]
+  basis = 4 * 256 * kan_layers.BASES[family](config)
+  assert (temporary[1] - temporary[0]) / (128 * basis) < 1.3
+
+
+@pytest.mark.parametrize('module', [kan_layers, rational_backward])
+def test_benchmarks_of_layers_write_their_table(module, tmp_path, monkeypatch):
+  one = {'fast': kan_layers.configs()['fast']}
+  monkeypatch.setattr(kan_layers, 'configs', lambda: one)
+  module.main(['--smoke', '--repetitions=1', f'--output={tmp_path}'])
+  (path,) = tmp_path.glob('*.json')
+  cases = json.loads(path.read_text())['cases']
+  text = path.with_suffix('.md').read_text()
+  assert 'A smoke run' in text and all(case['name'] in text for case in cases)
+  with pytest.raises(UserError, match='--repetitions=0: must be at least 1'):
+    module.main(['--repetitions=0'])
