@@ -20,6 +20,11 @@ from configs import methods
 
 # F of SwiGLU with the parameters of the squared ReLU's: 2/3 of that.
 SWIGLU_WIDTH = 512
+# Norms, biases (b_g of quadratic layers among them) and rationals are not pulled to 0.
+DECAY_RULES = (
+  (r'(norm[^/]*/scale|bias(_[rgb])?|numerator|denominator)$', 0.0),
+  ('.*', 1.0),
+)
 KAN = {
   'grid': 3,
   'order': 3,
@@ -160,7 +165,7 @@ def base() -> ConfigDict:
   config.optimizer.b2 = 0.95
   config.optimizer.epsilon = 1e-8
   config.optimizer.weight_decay = 0.1
-  config.optimizer.decay_rules = (('norm/scale$', 0.0), ('.*', 1.0))
+  config.optimizer.decay_rules = DECAY_RULES
   config.optimizer.clip_norm = 1.0
 
   config.mesh = ConfigDict()

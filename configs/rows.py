@@ -71,11 +71,6 @@ def base() -> ConfigDict:
   config.optimizer.b2 = 0.999
   config.optimizer.warmup_steps = steps // 20
   config.optimizer.weight_decay = 1e-4
-  # Norms, biases (b_g of quadratic layers among them) and rationals are not pulled to 0.
-  config.optimizer.decay_rules = (
-    (r'(norm[^/]*/scale|bias(_[rgb])?|numerator|denominator)$', 0.0),
-    ('.*', 1.0),
-  )
   config.optimizer.clip_norm = 0.0
   config.checkpoint.every = 500
   config.eval.every = 500

@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 
+from configs.default import DECAY_RULES
 from configs.methods import METHODS
 from elas_jax.cli import load_config
 from elas_jax.config import Config, parse, to_json
@@ -223,10 +224,17 @@ def fingerprint(config: Config) -> str:
 
 
 def _drop_unused(tree: dict[str, Any]) -> None:
-  """Fields that are younger than some results, where nothing reads them."""
+  """Fields that are younger than some results, where nothing reads them.
+
+  Likewise weight decay: models without biases and rationals have one rule fewer to read.
+  """
   model = tree['model']
   if tree['task'] == 'language':
     del tree['task']
+    plain = model['linear'] != 'quadratic' and not model['linear'].startswith('kan_')
+    rules = tree['optimizer']['decay_rules']
+    if plain and model['feed_forward'] != 'kat' and rules == _as_lists(DECAY_RULES):
+      tree['optimizer']['decay_rules'] = [['norm/scale$', 0.0], ['.*', 1.0]]
     if not model['linear'].startswith('kan_'):
       del model['kan']
     if model['linear'] != 'quadratic':
@@ -236,6 +244,10 @@ def _drop_unused(tree: dict[str, Any]) -> None:
   if tree['optimizer']['relinear'] == 'none':
     for name in ('relinear', 'relinear_g', 'relinear_b'):
       del tree['optimizer'][name]
+
+
+def _as_lists(rules: Any) -> list[list[Any]]:
+  return [list(rule) for rule in rules]
 
 
 def recorded(path: pathlib.Path) -> dict[str, dict[str, Any]]:

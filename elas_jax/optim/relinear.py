@@ -4,8 +4,8 @@ Parameters belong to branch r, g or b of their layer by the end of their path; w
 no quadratic layer counts as r. The rules are explicit: the published code looks for 'r.',
 'g.' and 'b.' anywhere in a name, and so finds 'linear.' among the r.
 
-Ordinary weight decay pulls b_g from 1 to 0. Put NO_DECAY before the other rules of
-optimizer.decay_rules (optim/groups.py:match, first match wins) to keep it out.
+Ordinary weight decay would pull b_g from 1 to 0: the rules of configs/default.py leave it
+out, as a rule of your own in optimizer.decay_rules should.
 """
 
 from typing import Any
@@ -21,7 +21,6 @@ BRANCHES = (
   ('', 'r'),
 )
 TARGETS = ((r'(^|/)bias_g$', 1.0), ('', 0.0))  # where ReLinear starts the terms
-NO_DECAY = (r'(^|/)bias_g$', 0.0)
 
 
 def shrink_gradients(

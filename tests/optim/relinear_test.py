@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from configs.default import DECAY_RULES
 from elas_jax.layers.quadratic import QuadraticDense
 from elas_jax.ops.linear import dense
 from elas_jax.optim.groups import match
-from elas_jax.optim.relinear import BRANCHES, NO_DECAY, shrink_gradients, shrink_weights
+from elas_jax.optim.relinear import BRANCHES, shrink_gradients, shrink_weights
 
 D = 6
-DECAY_RULES = (NO_DECAY, ('', 1.0))
 
 
 def normal(seed, *shape):
