@@ -23,7 +23,9 @@ FUNCTIONS = {
   'step': 1,
 }
 SHAPES = ('two_spirals', 'rings')
-MODELS = sorted(set(rows.LAYERS) - {'gr_kan'})  # its groups divide no single input
+MODELS = sorted(rows.LAYERS)
+# Published for other ranges of inputs, those of images and behind LayerNorm.
+OTHER_GRIDS = ('relu_kan', 'af_kan', 'faster')
 
 
 def get_config(arg: str = 'bessel,bspline') -> ConfigDict:
@@ -43,6 +45,11 @@ def get_config(arg: str = 'bessel,bspline') -> ConfigDict:
     config.model.input_shape, config.model.outputs = (FUNCTIONS[task],), 1
   # LayerNorm would leave nothing of one input.
   config.model.kan.data_norm = 'none'
+  if model in OTHER_GRIDS:
+    config.model.kan.grid_min, config.model.kan.grid_max = -1.0, 1.0
+  if model in ('mlp', 'quadratic'):
+    config.model.activation = 'silu'  # most of these functions are smooth
+  config.model.rational_groups = 1
   config.model.use_bias = True
   config.model.width, config.model.depth = 16, 2
   config.data.batch_size = 128

@@ -128,8 +128,8 @@ EXPERIMENT = Experiment(
     'parameters an edge are narrower, embeddings too.',
     'quadratic starts as its linear layer (ReLinear) and is trained at one rate.',
     'Of the Kolmogorov-Arnold layers chebyshev (order 3), fast (4 Gaussians) and skan were '
-    'tried, at equal parameters. AF-KAN was not: here its step takes 10 times that of a '
-    'dense layer and more.',
+    'tried, at equal parameters; AF-KAN and the others were not, for their time.',
+    "swiglu is table 1's full, whose seeds spread more than those of the other rows.",
   ),
 )
 

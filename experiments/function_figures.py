@@ -25,22 +25,28 @@ ADDITIVE = ('bspline', 'chebyshev', 'fourier', 'wavelet', 'fast', 's_kan')
 
 
 def draw(lines: list[Line], path: pathlib.Path) -> None:
-  """SCALE_fits.png, _edges.png and _boundaries.png beside `path`, for what has run here."""
-  lines = [line for line in lines if _is_here(line)]
-  of_sizes = lambda sizes: [line for line in lines if line.size in sizes]
-  one_input = [name for name, inputs in FUNCTIONS.items() if inputs == 1]
-  if fits := of_sizes(one_input):
-    _draw(fits, path.with_name(f'{path.stem}_fits.png'), _fit)
-  of_edges = [line for line in of_sizes([EDGES_OF]) if line.row.method in ADDITIVE]
-  if of_edges:
-    _draw(of_edges, path.with_name(f'{path.stem}_edges.png'), _edges)
-  if boundaries := of_sizes(SHAPES):
-    _draw(boundaries, path.with_name(f'{path.stem}_boundaries.png'), _boundary)
+  """SCALE_fits.png, _edges.png and _boundaries.png beside `path`.
 
-
-def _is_here(line: Line) -> bool:
-  folder = line.runs[0].workdir / 'checkpoints'
-  return line.outcomes[0]['status'] == 'finished' and folder.is_dir()
+  Of the rows that are finished. A figure stays as it is if their runs are not all here.
+  """
+  figures = {
+    'fits': ([name for name, inputs in FUNCTIONS.items() if inputs == 1], _fit),
+    'edges': ([EDGES_OF], _edges),
+    'boundaries': (SHAPES, _boundary),
+  }
+  for name, (sizes, panel) in figures.items():
+    chosen = [
+      line
+      for line in lines
+      if line.size in sizes
+      and line.outcomes[0]['status'] == 'finished'
+      and (panel != _edges or line.row.method in ADDITIVE)
+    ]
+    figure = path.with_name(f'{path.stem}_{name}.png')
+    if any(not (x.runs[0].workdir / 'checkpoints').is_dir() for x in chosen):
+      print(f'figure left as it is: {figure}, not all of its runs are in this folder')
+    elif chosen:
+      _draw(chosen, figure, panel)
 
 
 def _draw(lines: list[Line], path: pathlib.Path, panel: Any) -> None:

@@ -12,13 +12,14 @@ Hardware: two CPU cores, 46 runs of 250 steps, two minutes each on a core of its
 Expected: experiments/results/learning_rates/proxy.md.
 """
 
+import functools
 import math
 from typing import Any
 
 from elas_jax.cli import run_command
 from elas_jax.errors import UserError
 from experiments.harness import Experiment, main
-from experiments.rates import BASE, GRID, choose, next_factor
+from experiments.rates import BASE, conclude, grown
 from experiments.runs import Row, Run, Setting, outcome, recorded
 
 SEED = 1000
@@ -33,37 +34,26 @@ def rows(setting: Setting, size: str) -> list[Row]:
   for method, base in BASE.items():
     steps = setting.config(method, size, {'optimizer.learning_rate': base}).train.steps
     steps = max(steps // 2, 10)  # periods are shares of it, 1/10 the least
-    grid = {factor: _row(method, base, factor, steps) for factor in GRID}
-    scores = {
-      factor: _score(setting.run(row, size, SEED), known) for factor, row in grid.items()
-    }
-    while factor := next_factor(scores):
-      grid[factor] = _row(method, base, factor, steps)
-      scores[factor] = _score(setting.run(grid[factor], size, SEED), known)
-    result += [grid[factor] for factor in sorted(grid)]
+    row = functools.partial(_row, method, base, steps)
+    score = lambda factor, row=row: bits_per_byte(
+      setting.run(row(factor), size, SEED), known
+    )
+    result += map(row, grown(score))
   return result
 
 
-def _row(method: str, base: float, factor: float, steps: int) -> Row:
+def _row(method: str, base: float, steps: int, factor: float) -> Row:
   fields = {'optimizer.learning_rate': base * factor}
   fields |= dict.fromkeys(('train.steps', 'eval.every', 'checkpoint.every'), steps)
   return Row(f'{method}_x{factor:g}', method, fields)
 
 
-def _score(run: Run, known: dict[str, dict[str, Any]]) -> float | None:
+def bits_per_byte(run: Run, known: dict[str, dict[str, Any]]) -> float | None:
+  """What a run reached, infinite if it diverged; None if it is not done."""
   found = outcome(run, known)
   if found['status'] == 'finished':
     return found['values']['eval/bits_per_byte']
   return math.inf if found['status'] == 'diverged' else None
-
-
-def conclude(entries: list[dict[str, Any]]) -> tuple[Any, list[str]]:
-  chosen = choose(entries)
-  lines = []
-  for method, found in chosen.items():
-    edge = ', at the edge of the grid' if found['at_the_edge_of_the_grid'] else ''
-    lines.append(f'{method}: {found["learning_rate"]:g}{edge}')
-  return chosen, lines
 
 
 EXPERIMENT = Experiment(

@@ -5,53 +5,69 @@
 
 The same five rates for every kind of network, for half of the steps and with a seed that no
 table uses, by validation loss; what is best at an edge of the grid is said to be. Stacks,
-vit and kat on digits have one rate each. Functions and shapes are one small net, whose rate
-is that of exp_sin_square. experiments.quadratic_table has rates of its own, row by row,
-since they are what its nets bear or do not bear. The paper's scale has those of configs/.
-Hardware: two CPU cores, 125 runs of 250 or 500 steps, about 18 minutes on one of them.
+vit and kat on digits have one rate each, and so have the wider MLP and AF-KAN. Functions
+and shapes are one small net, whose rate is that of exp_sin_square.
+experiments.quadratic_table has rates of its own, row by row, since they are what its nets
+bear or do not bear. The paper's scale has those of configs/.
+Hardware: two CPU cores, 140 runs of 250 or 500 steps, about 18 minutes on one of them.
 Expected: experiments/results/network_rates/proxy.md.
 """
 
 from typing import Any
 
 from elas_jax.cli import run_command
-from experiments import networks
+from experiments import networks, rates
 from experiments.function_fitting import METHODS as FITS
 from experiments.harness import Experiment, main
+from experiments.kan_table import BUDGET_OF
 from experiments.kan_table import METHODS as KANS
 from experiments.kat_vs_mlp import METHODS as TRANSFORMERS
-from experiments.rates import RATE, choose
 from experiments.runs import Row, Setting
 
 GRID = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 SEED = 1000
 DIGITS, FUNCTION = (networks.RATE_SIZES[x] for x in (networks.IMAGES, networks.POINTS))
+SPECS = {
+  DIGITS: f'{networks.IMAGES}:{{size}},{{method}}',
+  FUNCTION: f'{networks.POINTS}:{{size}},{{method}}',
+}
 METHODS = {DIGITS: tuple(dict.fromkeys((*KANS, *TRANSFORMERS))), FUNCTION: FITS}
+# Those whose wider nets, at the parameters of BUDGET_OF, have rates of their own.
+EQUAL = {DIGITS: ('mlp', 'af_kan'), FUNCTION: ('mlp',)}
 STEPS = {DIGITS: 250, FUNCTION: 500}  # half of the tables'
 
 
 def rows(setting: Setting, size: str) -> list[Row]:
-  file = networks.POINTS if size == FUNCTION else networks.IMAGES
   smoke = setting.scale == 'smoke'
   steps = networks.SMOKE['train.steps'] if smoke else STEPS[size]
   length = {'train.steps': steps, 'eval.every': steps}
+  kinds = [(method, method, {}) for method in METHODS[size]]
+  spec = SPECS[size]
+  if not smoke:
+    kinds += [
+      (f'{method}_equal', method, {'model.width': equal_width(setting, size, method)})
+      for method in EQUAL[size]
+    ]
   return [
-    Row(
-      f'{method}_{rate:g}',
-      method,
-      {RATE: rate} | length,
-      config=f'{file}:{{size}},{{method}}',
-    )
-    for method in METHODS[size][: 2 if smoke else None]
+    Row(f'{label}_{rate:g}', method, {rates.RATE: rate} | length | fields, config=spec)
+    for label, method, fields in kinds[: 2 if smoke else None]
     for rate in GRID
   ]
 
 
+def equal_width(setting: Setting, size: str, method: str) -> int:
+  model = lambda name: setting.config(name, size, {rates.RATE: 1.0}, SPECS[size]).model
+  return networks.equal_width(model(method), networks.parameters(model(BUDGET_OF)))
+
+
 def conclude(entries: list[dict[str, Any]]) -> tuple[Any, list[str]]:
-  name = lambda entry: networks.rate_name(entry['size'], entry['method'])
-  chosen = choose(entries, 'eval/loss', name)
-  edge = lambda x: ' (at the edge)' if x['at_the_edge_of_the_grid'] else ''
-  return chosen, [f'{n}: {x["learning_rate"]:g}{edge(x)}' for n, x in chosen.items()]
+  return rates.conclude(entries, 'eval/loss', named)
+
+
+def named(entry: dict[str, Any]) -> str:
+  """'digits,mlp_equal': as the tables ask for it."""
+  kind = entry['label'].rpartition('_')[0]
+  return networks.rate_name(entry['size'], kind)
 
 
 EXPERIMENT = Experiment(

@@ -4,13 +4,13 @@ A size is a data set, and --only takes it: a table's config is FILE.py:SIZE,METH
 learning rates of the proxies are chosen by experiments.network_rates.
 """
 
+import bisect
 import dataclasses
 import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from configs.functions import FUNCTIONS, SHAPES
 from elas_jax.config import Config, NetworkConfig
@@ -70,6 +70,7 @@ def scales(
   smoke: tuple[str, ...] = (),
   seeds: int = 5,
   steps: int = PROXY['train.steps'],
+  paper_label: str = "the paper's scale: {shape}",
 ) -> dict[str, Scale]:
   """The scales of a table; `paper` names sets that TFDS has prepared, or nothing."""
   config = f'{file}:{{size}},{{method}}'
@@ -79,8 +80,8 @@ def scales(
     'proxy': Scale(proxy, seeds, config, PROXY | length, PROXY_LABEL, chosen),
   }
   if paper:
-    label = "the paper's scale: {shape}"
-    found['paper'] = Scale(paper, seeds, config, {'checkpoint.keep_latest': 1}, label)
+    fields = {'checkpoint.keep_latest': 1}
+    found['paper'] = Scale(paper, seeds, config, fields, paper_label)
   return found
 
 
@@ -119,12 +120,18 @@ NETWORKS = Family(
   about=(
     'Ours: after the last step. FLOPs are those of the forward pass for one row, as the '
     'compiler counts them: functions such as tanh and exp as none. Seconds of an epoch '
-    'are by the median logged speed, on a machine that others may have used. '
+    'are by the median logged speed, on a machine that others may have used; on sets '
+    'as small as these they are mostly those of the loop; experiments.kan_layers times '
+    'layers. '
   ),
   shape=shape,
   recipe=recipe,
   rate_name=rate_name,
 )
+
+
+def cells(config: Config, outcomes: list[dict[str, Any]]) -> dict[str, str]:
+  return {'width': str(config.model.width)} | flops_cell(config, outcomes)
 
 
 def flops_cell(config: Config, outcomes: list[dict[str, Any]]) -> dict[str, str]:
@@ -139,14 +146,12 @@ def parameters(model: NetworkConfig) -> int:
 
 
 def equal_width(model: NetworkConfig, budget: int, step: int = 1) -> int:
-  """The width, a multiple of `step`, at which a network's parameters are nearest.
-
-  They are a polynomial of degree 2 in the width, which three widths give.
-  """
-  count = lambda width: parameters(dataclasses.replace(model, width=width))
-  known = [step, 2 * step, 4 * step]
-  polynomial = np.polynomial.Polynomial.fit(known, [count(x) for x in known], 2)
-  roots = (polynomial.convert() - budget).roots()
-  exact = max(root.real for root in roots)
-  low = max(step, int(exact // step) * step)
-  return min((low, low + step), key=lambda width: abs(count(width) - budget))
+  """The width, a multiple of `step`, at which a network's parameters are nearest."""
+  count = lambda units: parameters(dataclasses.replace(model, width=units * step))
+  high = 1
+  while count(high) < budget:
+    high *= 2
+  nearest = bisect.bisect_left(range(1, high + 1), budget, key=count) + 1
+  return step * min(
+    (max(1, nearest - 1), nearest), key=lambda units: abs(count(units) - budget)
+  )

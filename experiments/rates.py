@@ -49,6 +49,14 @@ def next_factor(scores: dict[float, float | None]) -> float | None:
   return None
 
 
+def grown(score: Callable[[float], float | None]) -> list[float]:
+  """Factors of a grid, as far as the scores of those that are known ask for them."""
+  grid = {factor: score(factor) for factor in GRID}
+  while factor := next_factor(grid):
+    grid[factor] = score(factor)
+  return sorted(grid)
+
+
 def choose(
   entries: list[dict[str, Any]],
   metric: str = 'eval/bits_per_byte',
@@ -76,6 +84,17 @@ def choose(
     edge = best in (min(grid), max(grid))
     chosen[method] = {'learning_rate': best, 'at_the_edge_of_the_grid': edge}
   return chosen
+
+
+def conclude(
+  entries: list[dict[str, Any]],
+  metric: str = 'eval/bits_per_byte',
+  name: Callable[[dict[str, Any]], str] = lambda entry: entry['method'],
+) -> tuple[dict[str, dict[str, Any]], list[str]]:
+  """`choose`, and as lines of text."""
+  chosen = choose(entries, metric, name)
+  edge = lambda x: ', at the edge of the grid' if x['at_the_edge_of_the_grid'] else ''
+  return chosen, [f'{n}: {x["learning_rate"]:g}{edge(x)}' for n, x in chosen.items()]
 
 
 def all_chosen(path: pathlib.Path) -> dict[str, dict[str, Any]]:

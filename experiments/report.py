@@ -107,6 +107,28 @@ def gaps(
   return found, lines
 
 
+def ranking(
+  entries: list[dict[str, Any]], metric: tuple[str, str, int], best: Any = max
+) -> tuple[list[str], str]:
+  """Labels by mean, the best first, and the line that says so with spread and size.
+
+  Rows without a value are last.
+  """
+  name, header, digits = metric
+  known = [entry for entry in entries if name in entry['mean']]
+  order = sorted(known, key=lambda entry: entry['mean'][name], reverse=best is max)
+  text = ', '.join(
+    f'{e["label"]} {with_spread(e["mean"][name], e["std"].get(name), digits)} '
+    f'({e["parameters"]:,})'
+    for e in order
+  )
+  rest = [entry['label'] for entry in entries if entry not in known]
+  missing = f'; without a value: {", ".join(rest)}' if rest else ''
+  return [
+    e['label'] for e in order
+  ] + rest, f'By mean {header} (parameters): {text}{missing}.'
+
+
 def with_spread(mean: float, std: float | None, digits: int, sign: str = '') -> str:
   text = f'{mean:{sign}.{digits}f}'
   return text if std is None else f'{text} ± {std:.{digits}f}'

@@ -16,7 +16,6 @@ from typing import Any
 
 import jax
 
-from configs.default import DECAY_RULES
 from configs.methods import METHODS
 from elas_jax.cli import load_config
 from elas_jax.config import Config, parse, to_json
@@ -49,6 +48,12 @@ class Scale:
 
 
 RUNS = pathlib.Path('runs/experiments')
+# The rules that say of such models what the older ones said; not those of configs/, which
+# may change again.
+DECAY_RULES = [
+  ['(norm[^/]*/scale|bias(_[rgb])?|numerator|denominator)$', 0.0],
+  ['.*', 1.0],
+]
 PROXY = {
   'train.steps': 500,
   'checkpoint.every': 250,
@@ -233,7 +238,7 @@ def _drop_unused(tree: dict[str, Any]) -> None:
     del tree['task']
     plain = model['linear'] != 'quadratic' and not model['linear'].startswith('kan_')
     rules = tree['optimizer']['decay_rules']
-    if plain and model['feed_forward'] != 'kat' and rules == _as_lists(DECAY_RULES):
+    if plain and model['feed_forward'] != 'kat' and rules == DECAY_RULES:
       tree['optimizer']['decay_rules'] = [['norm/scale$', 0.0], ['.*', 1.0]]
     if not model['linear'].startswith('kan_'):
       del model['kan']
@@ -244,10 +249,6 @@ def _drop_unused(tree: dict[str, Any]) -> None:
   if tree['optimizer']['relinear'] == 'none':
     for name in ('relinear', 'relinear_g', 'relinear_b'):
       del tree['optimizer'][name]
-
-
-def _as_lists(rules: Any) -> list[list[Any]]:
-  return [list(rule) for rule in rules]
 
 
 def recorded(path: pathlib.Path) -> dict[str, dict[str, Any]]:

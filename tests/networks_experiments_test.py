@@ -2,10 +2,12 @@
 
 import json
 import pathlib
+import shutil
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from configs.functions import SHAPES
 from elas_jax.config import to_json
@@ -30,6 +32,7 @@ from experiments import (
   published,
   quadratic_table,
   rational_backward,
+  report,
   runs,
 )
 from experiments.runs import Setting
@@ -53,6 +56,7 @@ def setting_of(experiment, scale, folder):
     for size, methods in network_rates.METHODS.items()
     for method in methods
   ]
+  names += ['digits,mlp_equal', 'digits,af_kan_equal', 'exp_sin_square,mlp_equal']
   path.parent.mkdir(exist_ok=True)
   path.write_text(json.dumps({'summary': {n: {'learning_rate': 0.5} for n in names}}))
   return Setting(scale, (), folder / 'runs', path, experiment.scales)
@@ -77,7 +81,8 @@ def test_every_run_of_every_table_has_a_config_that_can_run(module, tmp_path):
         assert run.config.seed == 2 and run.config.data.source == size
         rate = run.config.optimizer.learning_rate
         own = 'optimizer.learning_rate' in row.fields
-        assert (rate == 0.5) == (scale == 'proxy' and not own)
+        chosen = not own or row.label.endswith('_equal')
+        assert (rate == 0.5) == (scale == 'proxy' and chosen)
 
 
 def test_a_table_without_chosen_rates_says_what_to_run(tmp_path):
@@ -126,8 +131,9 @@ def test_values_of_a_run_by_hand(tmp_path):
     'accuracy_percent': pytest.approx(97.5),
     'seconds_per_epoch': pytest.approx(1437 / 2874),
   }
-  # Two products and the norms' sums; less than that and the activations is impossible.
-  assert network_values.forward_flops(config) > 2 * 64 * (64 + 10)
+  # Two products, two norms of 64 entries and activations.
+  products = 2 * 64 * (64 + 10)
+  assert products < network_values.forward_flops(config) < 1.2 * products
 
 
 def test_collapse_is_chance_or_divergence():
@@ -138,18 +144,67 @@ def test_collapse_is_chance_or_divergence():
   outcomes = [ended(19.9), ended(20.0), {'status': 'diverged'}, {'status': 'not run'}]
   assert quadratic_table.collapsed(outcomes) == (2, 3)
   entry = lambda name, runs: {'label': f'{name}_sgd_0.01_depth_4', 'runs': runs}
-  good, names = [ended(97.0)], quadratic_table.METHODS
-  kinds = dict.fromkeys(names, good) | {'gamma_1': outcomes}
-  found, (line,) = quadratic_table.conclude([entry(n, kinds[n]) for n in names])
-  assert not found['told_apart']  # one run of gamma_1 has not
-  kinds['gamma_1'] = outcomes[:1]
-  assert (
-    'sgd_0.01_depth_4'
-    in quadratic_table.conclude([entry(n, kinds[n]) for n in names])[1][0]
+  good, bad, names = [ended(97.0)] * 2, [ended(9.0)] * 2, quadratic_table.METHODS
+  entries = lambda kinds: [entry(n, kinds.get(n, good)) for n in names]
+  found, lines = quadratic_table.conclude(entries({}))
+  assert not lines and not found['gamma_1_always_collapses']
+  found, lines = quadratic_table.conclude(entries({'gamma_1': [good[0], bad[0]]}))
+  assert not found['gamma_1_always_collapses']  # one run of gamma_1 has not
+  assert lines == [
+    'sgd_0.01_depth_4: collapsed plain 0 of 2, random 0 of 2, gamma_1 1 of 2, '
+    'gradients 0 of 2, weights 0 of 2.'
+  ]
+  # A failure of ReLinear is said as plainly as its success.
+  found, lines = quadratic_table.conclude(
+    entries({'gamma_1': bad, 'weights': outcomes[:2]})
   )
-  assert found['collapsed']['sgd_0.01_depth_4']['gamma_1'] == {'collapsed': 2, 'done': 3}
-  assert 'gamma_1 2 of 3, gradients 0 of 1' in line
-  assert not quadratic_table.conclude([entry(n, good) for n in names])[1]
+  assert found['gamma_1_always_collapses'] == ['sgd_0.01_depth_4']
+  assert lines[0].endswith('gradients collapses in 0 of 2, weights collapses in 1 of 2.')
+  found, lines = quadratic_table.conclude(entries({'gradients': bad}))
+  assert 'gradients 2 of 2' in lines[0]
+  unfinished = {'gamma_1': [*bad, {'status': 'not run'}]}
+  assert not quadratic_table.conclude(entries(unfinished))[1]
+
+
+@pytest.mark.parametrize(('difference', 'says'), [(0.3, 'is at'), (-0.3, 'is NOT at')])
+def test_the_table_says_whether_af_kan_is_as_good_as_an_mlp(difference, says):
+  entry = lambda label, accuracies: {
+    'label': label,
+    'size': 'digits',
+    'parameters': 1000,
+    'runs': [
+      {
+        'status': 'finished',
+        'seed': seed,
+        'values': {'accuracy_percent': x, 'f1_percent': x},
+      }
+      for seed, x in enumerate(accuracies)
+    ],
+  }
+  rows = [entry('mlp_equal', [97.0, 98.0])]
+  rows += [entry('af_kan_equal', [97.0 + difference, 98.0 + difference])]
+  _, lines = kan_table.conclude(rows)
+  assert any(
+    line.startswith(f'AF-KAN {says} least') and f'{difference:+.2f}' in line
+    for line in lines
+  )
+
+
+def test_rankings_have_spread_and_size():
+  entry = lambda label, mean: {
+    'label': label,
+    'parameters': 1234,
+    'mean': {'x': mean} if mean else {},
+    'std': {'x': 0.25},
+  }
+  entries = [entry('a', 1.0), entry('b', 2.0), entry('c', None)]
+  order, line = report.ranking(entries, ('x', 'loss', 2), min)
+  assert order == ['a', 'b', 'c']
+  assert line == (
+    'By mean loss (parameters): a 1.00 ± 0.25 (1,234), b 2.00 ± 0.25 (1,234); '
+    'without a value: c.'
+  )
+  assert report.ranking(entries, ('x', 'loss', 2))[0] == ['b', 'a', 'c']
 
 
 def test_a_collapsed_run_stands_in_the_table(tmp_path, monkeypatch):
@@ -169,7 +224,7 @@ def test_a_collapsed_run_stands_in_the_table(tmp_path, monkeypatch):
   text = (tmp_path / 'results/quadratic_table/smoke.md').read_text()
   rows = {line.split('|')[1].strip(): line for line in text.splitlines() if '|' in line}
   random = rows['random_adamw_0.001_depth_2']
-  assert '| 2 of 2 |' in random and 'seed 1 at step 7' in random
+  assert '| 2 of 2 |' in random and 'seed 11 at step 7' in random
   assert '| 50.00 ± 0.00 |' in rows['gradients_adamw_0.001_depth_2']
   assert '| 0 of 2 |' in rows['gradients_adamw_0.001_depth_2']
   assert 'perplexity' not in text
@@ -178,6 +233,7 @@ def test_a_collapsed_run_stands_in_the_table(tmp_path, monkeypatch):
 def test_rates_are_chosen_for_each_kind_of_data():
   entry = lambda size, rate, loss: {
     'size': size,
+    'label': f'mlp_{rate:g}',
     'method': 'mlp',
     'fields': {'optimizer.learning_rate': rate},
     'runs': [{'status': 'finished'}],
@@ -189,7 +245,10 @@ def test_rates_are_chosen_for_each_kind_of_data():
   chosen, lines = network_rates.conclude(grid)
   assert chosen['digits,mlp'] == {'learning_rate': 3e-3, 'at_the_edge_of_the_grid': False}
   assert chosen['exp_sin_square,mlp']['learning_rate'] == 1e-3
-  assert lines == ['digits,mlp: 0.003', 'exp_sin_square,mlp: 0.001 (at the edge)']
+  assert lines == [
+    'digits,mlp: 0.003',
+    'exp_sin_square,mlp: 0.001, at the edge of the grid',
+  ]
   assert networks.rate_name('mnist', 'mlp') == 'digits,mlp'
   for size in ('runge', *SHAPES):
     assert networks.rate_name(size, 'mlp') == 'exp_sin_square,mlp'
@@ -214,16 +273,27 @@ def test_published_values_stand_at_their_own_scale_alone(tmp_path):
 
 
 def test_functions_are_fitted_and_drawn(tmp_path):
-  flags = flags_of(tmp_path, '--only=mlp,rings', '--config.data.examples=200')
-  harness.main(function_fitting.EXPERIMENT, flags_of(tmp_path, *flags[1:]))
+  flags = flags_of(tmp_path, '--only=mlp,rings,bessel', '--config.data.examples=200')
+  harness.main(function_fitting.EXPERIMENT, flags)
   folder = tmp_path / 'results/function_fitting'
   result = json.loads((folder / 'smoke.json').read_text())
-  (run,) = [x for row in result['rows'] for x in row['runs'] if x['status'] == 'finished']
-  assert run['values']['accuracy_percent'] > 0 and result['published'].endswith('%')
-  assert (folder / 'smoke_boundaries.png').stat().st_size > 5000
-  assert not (folder / 'smoke_fits.png').exists()
+  finished = {
+    row['size']: run['values']
+    for row in result['rows']
+    for run in row['runs']
+    if run['status'] == 'finished'
+  }
+  assert set(finished) == {'rings', 'bessel'} and result['published'].endswith('%')
+  assert finished['rings']['accuracy_percent'] > 0 and finished['bessel']['eval/rmse'] > 0
+  for name in ('fits', 'boundaries'):
+    (folder / f'smoke_{name}.png').unlink()
+  assert not (folder / 'smoke_edges.png').exists()
   text = (folder / 'smoke.md').read_text()
-  assert '| FLOPs per row |' in text and 'Best mean (rings, of 1 rows): mlp.' in text
+  assert '| FLOPs per row |' in text and 'By mean RMSE (parameters): mlp 0.' in text
+  # Without the folders of the runs the figures stay as they are.
+  shutil.rmtree(tmp_path / 'runs')
+  harness.main(function_fitting.EXPERIMENT, flags)
+  assert not list(folder.glob('smoke_*.png'))
 
 
 @pytest.mark.parametrize('method', function_figures.ADDITIVE)
@@ -233,6 +303,9 @@ def test_edges_of_a_layer_add_up_to_it(method, tmp_path):
   variables = init_variables(config)
   run = Run(config, 0, variables, None, None)
   x_N, phi_NxIxO = function_figures.edge_functions(run)
+  axes = Figure().subplots()
+  function_figures._edges(axes, run)
+  assert len(axes.lines) == 2 * function_figures.SHOWN_EDGES
   layer = KANS[config.model.layer](config.model.width, config.model.kan)
   own = {kind: tree['network']['layer_0'] for kind, tree in variables.items() if tree}
   out = lambda *x: np.asarray(layer.apply(own, jnp.array([x], jnp.float32)))[0]
