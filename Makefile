@@ -1,5 +1,6 @@
 # make train   set up, train, evaluate and plot the embedded default (configs/default.py)
 # make test    set up and run the tests
+# make pairs   trains every data set with every network for a few steps, for minutes
 # make lint    formatting and lint
 # make aot     compile the kernels for an H200, which takes no GPU, and check the result
 # make gpu-check OUT=DIR [PYTHON=python3]   check and time the kernels on a Hopper GPU
@@ -15,7 +16,7 @@ AOT := build/aot
 AOT_WHEELS := jax-cuda13-plugin==0.11.2 jax-cuda13-pjrt==0.11.2 \
   nvidia-cuda-nvcc==13.0.88 nvidia-nvvm==13.0.88
 
-.PHONY: train test lint aot gpu-check
+.PHONY: train test pairs lint aot gpu-check
 
 train: $(VENV)/installed
 	$(PYTHON) -m elas_jax.train --config=configs/default.py --workdir=$(WORKDIR)
@@ -24,6 +25,9 @@ test: $(VENV)/installed
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
+
+pairs: $(VENV)/installed
+	$(PYTHON) -m pytest -m pairs --numprocesses=auto --maxprocesses=4 tests/tasks
 
 lint: $(VENV)/installed
 	$(PYTHON) -m ruff check --fix .

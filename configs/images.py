@@ -80,7 +80,6 @@ def _set_model(config: ConfigDict, model: str) -> None:
   if config.model.architecture != 'resnet':
     return
   # ReLinear, section 1 of its repository's recipe: the rate of (g, b) is 1e-5.
-  config.model.init = 'he'
   config.optimizer.name, config.optimizer.learning_rate = 'sgd', 0.1
   if quadratic:
     config.optimizer.relinear = 'gradients'

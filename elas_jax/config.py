@@ -39,10 +39,10 @@ class KanConfig:
   polynomial: str  # a name of ops/kan/polynomial.py:RECURRENCES
   wavelet: str  # a name of ops/kan/wavelet.py:WAVELETS
   edge: str  # skan: a name of ops/kan/skan.py:EDGES
-  pool: str  # selectable: names of ops/kan/check.py:POOL, joined by commas
+  pool: str  # selectable: names of kan_checks.py:POOL, joined by commas
   selection: Literal['layer', 'node']  # selectable: one choice for all outputs, or each
-  phase: Literal['full', 'top_k', 'pruned']  # selectable: all families, some, the best
-  top_k: int  # selectable: families of the phase 'top_k'
+  phase: Literal['full', 'selective', 'pruned']  # selectable: all families, some, the best
+  top_k: int  # selectable: families of the phase 'selective'
   init_scale: float  # factor of the coefficients' published start; 0: the base branch alone
   param_dtype: Literal['float32', 'bfloat16']
 
@@ -211,8 +211,8 @@ class CheckpointConfig:
 @dataclasses.dataclass(frozen=True)
 class EvalConfig:
   every: int  # steps; the last step is always evaluated
-  tokens: int  # validation tokens of an evaluation, 0 = the whole split
-  batch_size: int  # sequences
+  tokens: int  # validation tokens (of rows: examples) of an evaluation, 0 = all
+  batch_size: int  # sequences or examples
   prompt: str  # continued after training
   sample_tokens: int  # length of that sample, 0 = none
 
@@ -245,9 +245,8 @@ def parse(config: Any) -> Config:
   tree = config.to_dict() if hasattr(config, 'to_dict') else config
   from elas_jax.config_checks import check  # it needs the classes above
 
-  task = tree.get('task', 'language')  # runs from before there were others have no name
-  _typed(Literal[tuple(SECTIONS)], task, 'task')
-  parsed = _build(Config, tree | {'task': task}, '', SECTIONS[task])
+  task = _typed(Literal[tuple(SECTIONS)], tree.get('task'), 'task')
+  parsed = _build(Config, tree, '', SECTIONS[task])
   check(parsed)
   return parsed
 

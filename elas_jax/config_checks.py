@@ -73,7 +73,7 @@ def _check_model(model: ModelConfig) -> None:
 
 
 def _check_linear(model: ModelConfig) -> None:
-  from elas_jax.ops.kan.check import check_kan
+  from elas_jax.kan_checks import check_kan
   from elas_jax.ops.quadratic import FORMS
 
   if model.factor_init == 'spectral' and model.linear != 'low_rank':
@@ -93,7 +93,14 @@ def _check_linear(model: ModelConfig) -> None:
     )
   if model.linear.startswith('kan_'):
     check_kan(model.kan, model.linear.removeprefix('kan_'))
-    if model.linear == 'kan_af' and model.kan.function_norm == 'batch':
+    if model.kan.param_dtype != model.param_dtype:
+      raise UserError(
+        f'model.kan.param_dtype={model.kan.param_dtype!r}: must be '
+        f'model.param_dtype={model.param_dtype!r}'
+      )
+    families = model.kan.pool.split(',') if model.linear == 'kan_selectable' else []
+    with_af = model.linear == 'kan_af' or 'af' in families
+    if with_af and model.kan.function_norm == 'batch':
       raise UserError(
         "model.kan.function_norm='batch': would show a token those after it; 'example' "
         "and 'none' do not"

@@ -61,7 +61,7 @@ def _groups(params: Any) -> dict[str, int]:
   counts = collections.Counter()
   for path, leaf in jax.tree_util.tree_leaves_with_path(params):
     parts = path_name(path).split('/')
-    group = parts[1] if parts[0] == 'layers' else parts[0]
+    group = parts[1] if parts[0] in ('layers', 'network') else parts[0]
     counts['norms' if group.endswith('norm') else group] += leaf.size
   return dict(counts)
 

@@ -1,5 +1,6 @@
 """Model FLOPs of a training step, and the peak rates they are compared with."""
 
+import re
 from typing import Any
 
 import jax
@@ -20,6 +21,11 @@ PEAK_FLOPS = {
 }
 
 
+# Layers of more than matrices, and which of their parameters those are.
+VARIANTS = re.compile(r'/(kan|quadratic|rational_[12])/')
+KERNELS = re.compile(r'/(coefficients|kernel(_[rgb])?|base|k)$')
+
+
 def flops_per_token(config: ModelConfig, params: Any, sequence_length: int) -> float:
   """Model FLOPs of forward and backward for one token, in the convention of PaLM.
 
@@ -29,7 +35,8 @@ def flops_per_token(config: ModelConfig, params: Any, sequence_length: int) -> f
   count 4, having no gradient; sltrain multiplies by the whole W that it forms, so its I O
   entries count and not the factors. Recomputation under remat and the forming of that W
   do not count: this is what the model needs, not what the hardware does. Nor does 2:4
-  lower it.
+  lower it. Of quadratic, Kolmogorov-Arnold and rational layers matrices alone count, of
+  inputs times basis where there is one.
   """
   matrices, frozen = 0, config.linear == 'lora'
   flat = jax.tree_util.tree_leaves_with_path(params)
@@ -40,6 +47,8 @@ def flops_per_token(config: ModelConfig, params: Any, sequence_length: int) -> f
     if config.linear == 'sltrain' and name.startswith('layers/'):
       if name.endswith('/a'):  # (N, I, R), beside b (N, R, O)
         matrices += leaf.size // leaf.shape[-1] * leaves[name[:-1] + 'b'].shape[-1]
+      continue
+    if VARIANTS.search(name) and not KERNELS.search(name):
       continue
     share = 2 / 3 if frozen and name.endswith('/kernel') else 1
     matrices += share * leaf.size

@@ -139,6 +139,11 @@ def main(arguments: list[str] | None = None) -> None:
   parser.add_argument('--seed', type=int, default=0)
   options = parser.parse_args(arguments)
   run = open_run(options.workdir, options.step, {'eval.batch_size': jax.device_count()})
+  if run.tokenizer is None:
+    raise UserError(
+      f'--workdir={options.workdir}: its task is {run.config.task!r}; must be the folder '
+      "of a 'language' run"
+    )
   prompts = options.prompt or ['']
   texts = generate(
     run.config.model,

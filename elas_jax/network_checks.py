@@ -9,6 +9,16 @@ def check_network(config: Config) -> None:
   """Refuses values that cannot run, naming field, value and what is accepted."""
   _check_model(config.model)
   _check_rows(config.data)
+  if config.train.z_loss and config.task == 'regression':
+    raise UserError(
+      f"train.z_loss={config.train.z_loss!r}: must be 0 with task='regression', which has "
+      'no normaliser'
+    )
+  if config.optimizer.relinear != 'none' and config.model.layer != 'quadratic':
+    raise UserError(
+      f'optimizer.relinear={config.optimizer.relinear!r}: needs '
+      f"model.layer='quadratic', not {config.model.layer!r}"
+    )
   images = len(config.model.input_shape) == 3
   if config.data.augment != 'none' and not images:
     raise UserError(
@@ -18,9 +28,9 @@ def check_network(config: Config) -> None:
 
 
 def _check_model(model: NetworkConfig) -> None:
+  from elas_jax.kan_checks import check_kan
   from elas_jax.layers.kan import KANS
   from elas_jax.models.classifier import ACTIVATIONS, ARCHITECTURES, CONVOLUTIONS, LAYERS
-  from elas_jax.ops.kan.check import check_kan
   from elas_jax.ops.quadratic import FORMS
 
   at_least(1, 'model', model, 'outputs width rational_groups patch heads')
@@ -30,6 +40,15 @@ def _check_model(model: NetworkConfig) -> None:
   choice('model.layer', model.layer, CONVOLUTIONS if convolutional else LAYERS)
   choice('model.activation', model.activation, ACTIVATIONS)
   choice('model.quadratic_form', model.quadratic_form, FORMS)
+  if (
+    model.layer == 'quadratic'
+    and model.quadratic_form == 'square'
+    and model.quadratic_start != 'random'
+  ):
+    raise UserError(
+      f"model.quadratic_start={model.quadratic_start!r}: must be 'random' with "
+      "model.quadratic_form='square', which has no linear branch to start from"
+    )
   if not 0 <= model.label_smoothing < 1:
     raise UserError(
       f'model.label_smoothing={model.label_smoothing!r}: must be at least 0 and below 1'
@@ -61,7 +80,11 @@ def _check_rows(data: RowsConfig) -> None:
 
   at_least(1, 'data', data, 'batch_size read_threads prefetch')
   at_least(2, 'data', data, 'examples')
-  at_least(0, 'data', data, 'noise draw_seed')
+  at_least(0, 'data', data, 'noise')
+  if not 0 <= data.draw_seed < 1 << 32:
+    raise UserError(
+      f'data.draw_seed={data.draw_seed}: must be between 0 and {(1 << 32) - 1}'
+    )
   choice('data.augment', data.augment, AUGMENTATIONS)
   if not 0 < data.validation_share < 1:
     raise UserError(

@@ -29,6 +29,9 @@ RULES = (
   (r'/sparse$', (None, 'tensor')),
   (r'/(query|key|value|gate|up)/quadratic/kernel_[rgb]$', ('fsdp', 'tensor')),
   (r'/(output|down)/quadratic/kernel_[rgb]$', ('tensor', 'fsdp')),
+  (r'/(query|key|value|gate|up)/kan/(.*/)?coefficients$', ('fsdp', None, 'tensor')),
+  (r'/(output|down)/kan/(.*/)?coefficients$', ('tensor', None, 'fsdp')),
+  # Kernels of KANs and what is one vector or a few numbers of each input.
   (r'/(kan|quadratic|rational_[12])/', ()),
   (r'/(query|key|value|gate|up)/kernel$', ('fsdp', 'tensor')),
   (r'/(query|key|value|gate|up)/a$', ('fsdp', None)),

@@ -65,6 +65,10 @@ class BlockSet:
   def __len__(self) -> int:
     return self.blocks
 
+  @property
+  def unit(self) -> str:
+    return f'blocks of data.sequence_length={self.sequence_length}'
+
   def __getitem__(self, index: int) -> dict[str, np.ndarray]:
     """One block: tokens int32[L+1], valid int32[], bytes int32[]."""
     return {name: value[0] for name, value in self.read([index]).items()}

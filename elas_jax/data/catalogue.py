@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import re
+from collections.abc import Sequence
 
 from elas_jax.data.hashing import fingerprint
 from elas_jax.errors import UserError
@@ -13,12 +14,13 @@ _VERSION = re.compile(r'(\d+)\.(\d+)\.(\d+)')
 _NAME = re.compile(r'\w+(/[\w.+-]+)?')
 
 
-def find_folder(name: str, data_dir: str) -> pathlib.Path:
+def find_folder(name: str, data_dir: str, own: Sequence[str] = OWN_SOURCES) -> pathlib.Path:
   """The folder of the newest prepared version of `name`, say 'c4/en' or 'lm1b'.
 
   Args:
     name: 'set' or 'set/config'.
     data_dir: where TFDS keeps its sets; '' is TFDS's own default.
+    own: what else would have been accepted, for the messages.
 
   Raises:
     UserError: no such set, not prepared, or prepared in a format without random
@@ -26,13 +28,13 @@ def find_folder(name: str, data_dir: str) -> pathlib.Path:
   """
   if not _NAME.fullmatch(name):
     raise UserError(
-      f'data.source={name!r}: accepted are {", ".join(OWN_SOURCES)} and names of '
+      f'data.source={name!r}: accepted are {", ".join(own)} and names of '
       "prepared TFDS sets such as 'c4/en'"
     )
   root = pathlib.Path(data_dir or _default_data_dir()).expanduser()
   versions = sorted(_versions(root / name))
   if not versions:
-    raise UserError(_not_prepared(name, root))
+    raise UserError(_not_prepared(name, root, own))
   folder = root / name / '.'.join(map(str, versions[-1]))
   if (found := _read_info(folder).get('fileFormat')) != 'array_record':
     raise UserError(
@@ -75,7 +77,7 @@ def _read_info(folder: pathlib.Path) -> dict:
     ) from error
 
 
-def _not_prepared(name: str, root: pathlib.Path) -> str:
+def _not_prepared(name: str, root: pathlib.Path, own: Sequence[str]) -> str:
   folder = root / name
   configs = []
   if folder.is_dir():
@@ -84,7 +86,7 @@ def _not_prepared(name: str, root: pathlib.Path) -> str:
     accepted = ', '.join(repr(f'{name}/{config}') for config in configs)
     return f'data.source={name!r} needs a config; prepared are {accepted}'
   return (
-    f'data.source={name!r} is neither {" nor ".join(OWN_SOURCES)} nor a TFDS set '
+    f'data.source={name!r} is neither {" nor ".join(own)} nor a TFDS set '
     f'prepared in data.path={str(root)!r}; prepare it with: {_command(name, root)}'
   )
 

@@ -49,9 +49,8 @@ def train_batches(
   own_size = _own_batch_size('data', batch_size, process_count)
   if len(blocks) < batch_size:
     raise UserError(
-      f'data.batch_size={batch_size}: the train split has only {len(blocks)} blocks '
-      f'of data.sequence_length={blocks.sequence_length}; use a batch of at most '
-      f'{len(blocks)}, shorter sequences, or more text'
+      f'data.batch_size={batch_size}: the train split has only {len(blocks)} '
+      f'{blocks.unit}; use a batch of at most {len(blocks)}, or more data'
     )
   # Grain adds the number of the epoch to the seed, so without this the second epoch
   # of seed 0 would be the first of seed 1.

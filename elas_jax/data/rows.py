@@ -20,6 +20,7 @@ from elas_jax.errors import UserError
 
 FORMAT_VERSION = 1  # raise it when the rows of the same set change
 DIGITS = 'digits'
+OWN_SOURCES = (DIGITS, *functions.FUNCTIONS, *functions.SHAPES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +34,8 @@ class RowSet:
 
   inputs: np.ndarray
   targets: np.ndarray
+
+  unit = 'rows'
 
   def __len__(self) -> int:
     return len(self.inputs)
@@ -96,7 +99,7 @@ def _digits(validation_share: float) -> PreparedRows:
 
 def _catalogue(config: RowsConfig) -> PreparedRows:
   """A prepared TFDS set of labelled images, decoded once into the cache."""
-  folder = catalogue.find_folder(config.source, config.path)
+  folder = catalogue.find_folder(config.source, config.path, OWN_SOURCES)
   name = fingerprint(FORMAT_VERSION, catalogue.folder_fingerprint(folder))
   made = cache.make_folder(
     pathlib.Path(config.cache_dir).expanduser(),

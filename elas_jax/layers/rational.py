@@ -4,7 +4,6 @@ A function of each edge, phi(x) = w F(x), whose F = P / Q is shared by the chann
 group: so F once for every channel, and then a dense map. See ops/rational.py.
 """
 
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -77,38 +76,6 @@ class GroupRationalDense(nn.Module):
       kernel_init=init,
       name='dense',
     )(y)
-
-
-class KatFeedForward(nn.Module):
-  """down(F_2(up(F_1(x)))), the feed-forward of a KAT block, through width `hidden`.
-
-  F_1 starts as the identity and F_2 as swish, the published pair.
-  """
-
-  features: int
-  hidden: int
-  groups: int = 8
-  presets: Sequence[str] = ('identity', 'swish')
-  numerator: Literal['shared', 'per_group'] = 'shared'
-  denominator: str = 'absolute_terms'
-  use_bias: bool = True
-  param_dtype: Any = jnp.float32
-
-  @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
-    layers = zip(('up', 'down'), (self.hidden, self.features), self.presets, strict=True)
-    for name, width, preset in layers:
-      x = GroupRationalDense(
-        width,
-        self.groups,
-        preset,
-        self.numerator,
-        self.denominator,
-        self.use_bias,
-        self.param_dtype,
-        name=name,
-      )(x)
-    return x
 
 
 def _check(layer: GroupRational, width: int) -> None:

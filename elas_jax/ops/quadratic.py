@@ -8,8 +8,10 @@ convolution. The activation that follows is the caller's.
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from elas_jax.ops.linear import dense
 
@@ -21,7 +23,7 @@ FORMS = {
   'square': ('b',),  # (x * x) W_b + c
 }
 
-Linear = Callable[[jax.Array, jax.Array], jax.Array]
+Linear = Callable[[jax.Array, jax.Array, Any], jax.Array]
 
 
 def quadratic(
@@ -32,8 +34,11 @@ def quadratic(
   Args:
     x: (..., I) for dense maps; what `linear` takes otherwise.
     parameters: kernel_r, kernel_g, kernel_b and, each where there is one, bias_r, bias_g,
-      bias_b (the c of the formula), shape (O,). All are cast to x's dtype.
-    linear: (x, kernel) -> y, without bias.
+      bias_b (the c of the formula), shape (O,). Kernels are cast to x's dtype.
+    linear: (x, kernel, dtype of y) -> y, without bias.
+
+  Branches and their product are float32, and rounded once to x's dtype: in bfloat16 a
+  small x W_g beside b_g = 1 would be lost in every entry.
 
   With W_g = 0, b_g = 1, W_b = 0 and c = 0 the result is that of the plain layer bit for
   bit, where x is finite: a product with 1 and a sum with 0 do not round. The gradients of
@@ -49,34 +54,38 @@ def quadratic(
   if 'kernel_g' in parameters:
     y = y * branch('g')
   if 'kernel_b' not in parameters:
-    return y
-  squares = jax.checkpoint(lambda x, kernel: linear(x * x, kernel))
+    return y.astype(x.dtype)
+  squares = lambda x, kernel, dtype: jax.checkpoint(
+    lambda x, kernel: linear(x * x, kernel, dtype)
+  )(x, kernel)
   b = _branch(x, parameters, squares, 'b')
-  return b if y is None else y + b
+  return (b if y is None else y + b).astype(x.dtype)
 
 
 def _branch(x, parameters, linear, name):
-  y = linear(x, parameters[f'kernel_{name}'].astype(x.dtype))
+  y = linear(x, parameters[f'kernel_{name}'].astype(x.dtype), jnp.float32)
   bias_O = parameters.get(f'bias_{name}')
   if bias_O is None:
     return y
-  return y + bias_O.astype(x.dtype).reshape((1,) * (y.ndim - 1) + (-1,))
+  return y + bias_O.astype(jnp.float32).reshape((1,) * (y.ndim - 1) + (-1,))
 
 
 def convolve(
   x_BxHxWxI: jax.Array,
   kernel_hxwxIxO: jax.Array,
+  dtype: Any = None,
   stride: Sequence[int] = (1, 1),
   padding: str | Sequence[tuple[int, int]] = 'SAME',
 ) -> jax.Array:
-  """A 2-D convolution, channels last (NHWC, kernels HWIO) -> (B, H', W', O).
+  """A 2-D convolution, channels last (NHWC, kernels HWIO) -> (B, H', W', O), of `dtype`.
 
   `padding` is 'SAME', 'VALID' or ((top, bottom), (left, right)).
   """
-  return jax.lax.conv_general_dilated(
+  y = jax.lax.conv_general_dilated(
     x_BxHxWxI,
     kernel_hxwxIxO,
     tuple(stride),
     padding,
     dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
   )
+  return y.astype(dtype or y.dtype)

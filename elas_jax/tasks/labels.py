@@ -37,6 +37,12 @@ def rows(config: Config, count: int) -> Batch:
 def prepared(config: Config) -> PreparedRows:
   """The rows, which must be what the network takes and gives."""
   data = open_rows(config.data)
+  for name, split in (('train', data.train), ('validation', data.validation)):
+    if not len(split):
+      raise UserError(
+        f'data.validation_share={config.data.validation_share!r}: leaves the {name} split '
+        'without rows; both need one'
+      )
   row = data.train.read([0])
   shape = row['inputs'].shape[1:]
   if shape != config.model.input_shape:
@@ -56,12 +62,6 @@ def prepared(config: Config) -> PreparedRows:
       f'model.outputs={config.model.outputs}: must be {outputs} for '
       f'data.source={config.data.source!r}'
     )
-  for field, split in (
-    ('data.batch_size', data.train),
-    ('data.validation_share', data.validation),
-  ):
-    if len(split) < 1:
-      raise UserError(f'{field}: the split it reads from has no rows')
   return data
 
 
@@ -168,7 +168,8 @@ def classification_headline(values: dict[str, float]) -> str:
 
 
 def regression_headline(values: dict[str, float]) -> str:
-  return f'RMSE {values["eval/rmse"]:.4g}, R2 {values["eval/r2"]:.4f}'
+  r2 = values['eval/r2']  # None: the targets are all the same
+  return f'RMSE {values["eval/rmse"]:.4g}, R2 {"undefined" if r2 is None else f"{r2:.4f}"}'
 
 
 COMMON = {

@@ -95,7 +95,18 @@ def test_gradients_equal_finite_differences(form):
 
 
 def plain_dense(x, kernel, bias):
-  return dense(x, kernel.astype(x.dtype)) + bias.astype(x.dtype).reshape(1, 1, -1)
+  """Rounded once, after the bias."""
+  y = dense(x, kernel.astype(x.dtype), jnp.float32)
+  return (y + bias.reshape(1, 1, -1)).astype(x.dtype)
+
+
+def test_a_small_term_is_not_lost_in_bf16():
+  x, plain = normal(0, 1, 64, 65), (normal(1, 65, 130), normal(2, 130))
+  p = start(*plain) | {'kernel_g': 1e-4 * normal(3, 65, 130)}
+  difference = lambda x: np.float64(quadratic(x, p)) - np.float64(plain_dense(x, *plain))
+  found, change = difference(jnp.asarray(x, jnp.bfloat16)), difference(jnp.asarray(x))
+  # Single entries are rounded, but not all in one direction.
+  np.testing.assert_allclose((found * change).sum() / (change**2).sum(), 1, atol=0.3)
 
 
 @pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-PHASES = ('full', 'top_k', 'pruned')
+PHASES = ('full', 'selective', 'pruned')
 
 
 def selection_weights(theta: jax.Array, phase: str, top_k: int) -> jax.Array:
@@ -12,14 +12,18 @@ def selection_weights(theta: jax.Array, phase: str, top_k: int) -> jax.Array:
   The others weigh nothing, and their theta gets no gradient; on ties the earlier member
   is kept. `theta` is (M,) for a layer or (M, O) with a choice for each node.
   """
-  kept = {'full': theta.shape[0], 'top_k': top_k, 'pruned': 1}[phase]
+  kept = {'full': theta.shape[0], 'selective': top_k, 'pruned': 1}[phase]
   theta = theta.astype(jnp.float32)
   place = jnp.argsort(jnp.argsort(-theta, axis=0), axis=0)
   return jax.nn.softmax(theta, axis=0, where=place < kept)
 
 
 def select(outputs: list[jax.Array], weights: jax.Array) -> jax.Array:
-  """Sum over m of weights_m y_m; M of (..., O) and (M,) or (M, O) -> (..., O), float32."""
+  """Sum over m of weights_m y_m; M of (..., O) and (M,) or (M, O) -> (..., O), float32.
+
+  Members of weight 0 do not count even where they are not finite.
+  """
   shape = (1,) * (outputs[0].ndim - 1) + (-1,)
-  parts = (w.reshape(shape) * y.astype(jnp.float32) for w, y in zip(weights, outputs))
-  return sum(parts)
+  weights = [w.reshape(shape) for w in weights]
+  safe = lambda w, y: jnp.where(w != 0, y.astype(jnp.float32), 0)
+  return sum(w * safe(w, y) for w, y in zip(weights, outputs))

@@ -16,7 +16,6 @@ from elas_jax.ops.kan.wavelet import WAVELETS
 SPLINES = ('bspline', 'bsrbf', 'relu', 'af')
 # What a selectable layer can choose from.
 POOL = (*SPLINES, 'chebyshev', 'fourier', 'wavelet', 'fast', 'faster', 'polynomial', 'skan')
-KINDS = (*POOL, 'selectable')
 
 CHOICES = {
   'activation': ACTIVATIONS,
@@ -33,14 +32,12 @@ CHOICES = {
 }
 
 
-def check_kan(config: KanConfig, kind: str | None = None) -> None:
+def check_kan(config: KanConfig, kind: str) -> None:
   """Refuses values that cannot be, naming field, value and what is accepted.
 
-  `kind` is the family that the config is for, None for any: then the order must fit the
-  grid although the degree of a polynomial, the same field, need not.
+  `kind` is the family that the config is for: the order of a spline must fit its grid, the
+  degree of a polynomial, the same field, need not.
   """
-  if kind is not None and kind not in KINDS:
-    raise UserError(f'kind={kind!r}: must be one of {quoted(sorted(KINDS))}')
   for name, choices in CHOICES.items():
     value = getattr(config, name)
     if value not in choices:
@@ -52,12 +49,12 @@ def check_kan(config: KanConfig, kind: str | None = None) -> None:
     raise _refusal(config, 'top_k', f'from 1 to {len(pool)}, the members of model.kan.pool')
 
 
-def _check_sizes(config: KanConfig, kind: str | None) -> None:
+def _check_sizes(config: KanConfig, kind: str) -> None:
   for name in ('grid', 'order'):
     if getattr(config, name) < 1:
       raise _refusal(config, name, 'at least 1')
   pool = config.pool.split(',') if kind == 'selectable' else [kind]
-  if config.order > config.grid and (kind is None or set(pool) & set(SPLINES)):
+  if config.order > config.grid and set(pool) & set(SPLINES):
     raise _refusal(config, 'order', f'at most model.kan.grid={config.grid}')
   for name in ('grid_min', 'grid_max', 'init_scale'):
     if not math.isfinite(getattr(config, name)):
