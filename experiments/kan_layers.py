@@ -27,11 +27,16 @@ from configs import rows
 from elas_jax.cli import run_command
 from elas_jax.config import KanConfig, parse
 from elas_jax.layers.kan import KANS
+from elas_jax.layers.rational import GroupRationalDense
 from experiments import microbenchmark
 
 SHAPE, SMOKE = (1024, 784, 64), (64, 32, 16)
+MOST = 10  # times a dense layer
+ROUNDING = 0.2  # what is one row or a few beside the basis
 # Functions of an input that a family has.
+GR_KAN = 'gr_kan'
 BASES = {
+  GR_KAN: lambda c: 1,
   'bspline': lambda c: c.grid + c.order,
   'chebyshev': lambda c: c.order + 1,
   'polynomial': lambda c: c.order + 1,
@@ -48,9 +53,12 @@ BASES = {
 }
 
 
-def configs() -> dict[str, KanConfig]:
-  """Of every family, as the networks on rows have it."""
-  found = {}
+GROUPS = 8  # of gr_kan
+
+
+def configs() -> dict[str, KanConfig | None]:
+  """Of every family, as the networks on rows have it; gr_kan has none."""
+  found = {GR_KAN: None}
   for name, fields in rows.LAYERS.items():
     if fields['layer'] in KANS:
       config = rows.base()
@@ -59,10 +67,10 @@ def configs() -> dict[str, KanConfig]:
   return found
 
 
-def forward(family: str, config: KanConfig, shape: tuple[int, ...]) -> tuple:
+def forward(family: str, config: KanConfig | None, shape: tuple[int, ...]) -> tuple:
   """(function, (variables, x)) of a family."""
   B, I, O = shape
-  layer = KANS[family](O, config)
+  layer = KANS[family](O, config) if config else GroupRationalDense(O, GROUPS)
   keys = jax.random.split(jax.random.key(0))
   x_BxI = jax.random.normal(keys[0], (B, I))
   return layer.apply, (layer.init(keys[1], x_BxI), x_BxI)
@@ -117,10 +125,22 @@ def table(found: list[dict[str, Any]]) -> list[str]:
     lines.append(
       f'| {case["name"]} | {case["basis"]} | {case["flops"] / 1e6:.0f} | '
       f'{microbenchmark.milliseconds(kan)} | {microbenchmark.milliseconds(peer)} | '
-      f'{kan["median"] / peer["median"]:.1f} | {case["temporary_bytes"][0] / 1e6:.1f} | '
+      f'{ratio(case):.1f} | {case["temporary_bytes"][0] / 1e6:.1f} | '
       f'{case["slope"]:.2f} |'
     )
-  return lines
+  slow = [c['name'] for c in found if ratio(c) > MOST]
+  large = [c['name'] for c in found if c['slope'] > 1 + ROUNDING]
+  return [
+    *lines,
+    '',
+    f'Above {MOST} times the time of the dense layer: {", ".join(slow) or "none"}. More '
+    f'than one basis of a row (up to {ROUNDING:.0%}): {", ".join(large) or "none"}.',
+  ]
+
+
+def ratio(case: dict[str, Any]) -> float:
+  """Time over that of the dense layer."""
+  return case['seconds']['kan']['median'] / case['seconds']['dense']['median']
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -5,9 +5,12 @@
 Writes experiments/results/rational_backward/MACHINE.json and .md (a smoke run:
 runs/smoke/results/rational_backward/). Each row is the gradient of one function by its
 input and coefficients, of (rows, width) arrays; that includes its forward pass as far as
-the gradient needs it.
+the gradient needs it. Three rows of ours tell the parts of its time apart: what the sums
+over rows for the coefficients cost is FlashKAT's question (arXiv 2505.13813).
 
   ours      ops/rational.py: saves the input, sums coefficient gradients as trees
+  forward   ours, without a gradient
+  by input  ours, with the gradient by the input alone
   horner    the same formula, differentiated by JAX
   powers    sums of powers and a quotient, differentiated by JAX
   silu      jax.nn.silu, which has no coefficients
@@ -66,6 +69,12 @@ FUNCTIONS: dict[str, Callable] = {
 }
 
 
+PARTS = {
+  'forward': lambda x, a, b, g: rational(x, a, b),
+  'by input': lambda x, a, b, g: jax.vjp(lambda x: rational(x, a, b), x)[1](g),
+}
+
+
 def _groups(x: jax.Array) -> jax.Array:
   return x.astype(jnp.float32).reshape(x.shape[0], GROUPS, -1)
 
@@ -102,11 +111,13 @@ def measure(shape: tuple[int, int], dtype: str, repetitions: int) -> dict[str, A
   for name, function in FUNCTIONS.items():
     gradient = lambda x, a, b, g, function=function: jax.vjp(function, x, a, b)[1](g)
     programs[name] = microbenchmark.compiled(gradient, *inputs), inputs
+  for name, part in PARTS.items():
+    programs[name] = microbenchmark.compiled(part, *inputs), inputs
   seconds = microbenchmark.seconds_in_turns(programs, repetitions)
   return {
     name: {
       'temporary_bytes': microbenchmark.temporary_bytes(program),
-      'saved_bytes': saved_bytes(FUNCTIONS[name], *inputs[:-1]),
+      'saved_bytes': saved_bytes(FUNCTIONS[name], *inputs[:-1]) if name in FUNCTIONS else 0,
       'seconds': seconds[name],
     }
     for name, (program, _) in programs.items()
@@ -123,12 +134,13 @@ def table(found: list[dict[str, Any]]) -> list[str]:
   for case in found:
     base = case['functions'][BASE]['seconds']['median']
     for name, cell in case['functions'].items():
+      saved = f'{cell["saved_bytes"] / 1e6:.3f}' if name in FUNCTIONS else '-'
       size = ' x '.join(map(str, case['shape']))
       lines.append(
         f'| {case["name"]} ({size}) | {case["dtype"]} | {name} | '
         f'{microbenchmark.milliseconds(cell["seconds"])} | '
         f'{cell["seconds"]["median"] / base:.2f} | {cell["temporary_bytes"] / 1e6:.3f} | '
-        f'{cell["saved_bytes"] / 1e6:.3f} |'
+        f'{saved} |'
       )
   return lines
 

@@ -4,6 +4,7 @@ import json
 import pathlib
 import shutil
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -349,8 +350,16 @@ def test_decoders_have_equal_parameters_and_the_best_kan(tmp_path):
     assert count == pytest.approx(counts['swiglu'], rel=0.005), name
 
 
+@pytest.fixture
+def optimised():
+  """The other tests do without XLA's optimisations; what it fuses is what memory is."""
+  jax.config.update('jax_disable_most_optimizations', False)
+  yield
+  jax.config.update('jax_disable_most_optimizations', True)
+
+
 @pytest.mark.parametrize('family', kan_layers.BASES)
-def test_no_layer_holds_more_than_one_basis_of_a_row(family):
+def test_no_layer_holds_more_than_one_basis_of_a_row(family, optimised):
   """Nor anything of inputs x bases x outputs, 64 times as much here."""
   config, O = kan_layers.configs()[family], 64
   temporary = [
