@@ -130,25 +130,27 @@ def conclude(entries: list[dict[str, Any]]) -> tuple[Any, list[str]]:
     for where, kinds in whole.items()
     if kinds['gamma_1']['collapsed'] == kinds['gamma_1']['done']
   ]
-  lines = []
-  if failing:
-    total = {
-      name: [
-        sum(whole[where][name][key] for where in failing) for key in whole[failing[0]][name]
-      ]
-      for name in RELINEAR
-    }
-    lines.append(
-      f'Where plain training of the quadratic net (gamma_1) collapses in every run '
-      f'({", ".join(failing)}): '
-      + ', '.join(f'{n} collapses in {k} of {of}' for n, (k, of) in total.items())
-      + '.'
-    )
+  lines = [_relinear(failing, whole)] if failing else []
   for where, kinds in whole.items():
     if any(kind['collapsed'] for kind in kinds.values()):
       counts = (f'{n} {kinds[n]["collapsed"]} of {kinds[n]["done"]}' for n in METHODS)
       lines.append(f'{where}: collapsed {", ".join(counts)}.')
   return {'collapsed': found, 'gamma_1_always_collapses': failing}, lines
+
+
+def _relinear(failing: list[str], found: dict[str, Any]) -> str:
+  """What ReLinear does where plain training of the quadratic net always collapses."""
+  parts = []
+  for name in RELINEAR:
+    kinds = [found[where][name] for where in failing]
+    fallen, done = (sum(kind[key] for kind in kinds) for key in ('collapsed', 'done'))
+    never = [where for where in failing if not found[where][name]['collapsed']]
+    spared = f', in none at {", ".join(never)}' if never else ''
+    parts.append(f'{name} collapses in {fallen} of {done}{spared}')
+  return (
+    'Where plain training of the quadratic net (gamma_1) collapses in every run '
+    f'({", ".join(failing)}): {"; ".join(parts)}.'
+  )
 
 
 EXPERIMENT = Experiment(

@@ -160,7 +160,10 @@ def test_collapse_is_chance_or_divergence():
     entries({'gamma_1': bad, 'weights': outcomes[:2]})
   )
   assert found['gamma_1_always_collapses'] == ['sgd_0.01_depth_4']
-  assert lines[0].endswith('gradients collapses in 0 of 2, weights collapses in 1 of 2.')
+  assert lines[0].endswith(
+    'gradients collapses in 0 of 2, in none at sgd_0.01_depth_4; '
+    'weights collapses in 1 of 2.'
+  )
   found, lines = quadratic_table.conclude(entries({'gradients': bad}))
   assert 'gradients 2 of 2' in lines[0]
   unfinished = {'gamma_1': [*bad, {'status': 'not run'}]}
