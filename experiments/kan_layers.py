@@ -73,7 +73,7 @@ def forward(family: str, config: KanConfig | None, shape: tuple[int, ...]) -> tu
   layer = KANS[family](O, config) if config else GroupRationalDense(O, GROUPS)
   keys = jax.random.split(jax.random.key(0))
   x_BxI = jax.random.normal(keys[0], (B, I))
-  return layer.apply, (layer.init(keys[1], x_BxI), x_BxI)
+  return layer.apply, (jax.jit(layer.init)(keys[1], x_BxI), x_BxI)
 
 
 def dense(flops: float, B: int, O: int) -> tuple:

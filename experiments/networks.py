@@ -147,7 +147,13 @@ def parameters(model: NetworkConfig) -> int:
 
 def equal_width(model: NetworkConfig, budget: int, step: int = 1) -> int:
   """The width, a multiple of `step`, at which a network's parameters are nearest."""
-  count = lambda units: parameters(dataclasses.replace(model, width=units * step))
+  one, two, three = (
+    parameters(dataclasses.replace(model, width=units * step)) for units in (1, 2, 3)
+  )
+  # Layers have at most width x width parameters, so that three counts give all others.
+  count = lambda n: (
+    one + (n - 1) * (two - one) + (n - 1) * (n - 2) // 2 * (three - 2 * two + one)
+  )
   high = 1
   while count(high) < budget:
     high *= 2

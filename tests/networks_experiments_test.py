@@ -304,7 +304,7 @@ def test_functions_are_fitted_and_drawn(tmp_path):
 def test_edges_of_a_layer_add_up_to_it(method, tmp_path):
   setting = setting_of(function_fitting.EXPERIMENT, 'proxy', tmp_path)
   config = setting.config(method, function_figures.EDGES_OF, {})
-  variables = init_variables(config)
+  variables = jax.jit(lambda: init_variables(config))()
   run = Run(config, 0, variables, None, None)
   x_N, phi_NxIxO = function_figures.edge_functions(run)
   axes = Figure().subplots()

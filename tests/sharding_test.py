@@ -46,20 +46,21 @@ def losses(config, devices, steps=4):
   return np.array(values), state
 
 
+FULL = {'model.linear': 'dense', 'model.feed_forward': 'swiglu', 'train.accumulation': 2}
+KAN = {'model.linear': 'kan_chebyshev', 'model.feed_forward': 'kat'}
+
+
 @pytest.mark.parametrize(
-  'sizes',
+  ('sizes', 'overrides'),
   [
-    {'data': 4},
-    {'data': 1, 'fsdp': 4},
-    {'data': 2, 'tensor': 2},
-    {'data': 1, 'fsdp': 2, 'tensor': 2},
-  ],
-)
-@pytest.mark.parametrize(
-  'overrides',
-  [
-    {},
-    {'model.linear': 'dense', 'model.feed_forward': 'swiglu', 'train.accumulation': 2},
+    ({'data': 4}, {}),
+    ({'data': 1, 'fsdp': 4}, {}),
+    ({'data': 2, 'tensor': 2}, {}),
+    ({'data': 1, 'fsdp': 2, 'tensor': 2}, {}),
+    ({'data': 1, 'fsdp': 4}, FULL),
+    ({'data': 1, 'fsdp': 2, 'tensor': 2}, FULL),
+    ({'data': 1, 'fsdp': 2, 'tensor': 2}, KAN),
+    ({'data': 1, 'fsdp': 2, 'tensor': 2}, {'model.linear': 'quadratic'}),
   ],
 )
 def test_four_devices_equal_one(make_config, sizes, overrides):
@@ -71,7 +72,7 @@ def test_four_devices_equal_one(make_config, sizes, overrides):
   if sizes.get('fsdp', 1) > 1:
     assert not state.params['embedding'].is_fully_replicated
     moments = optax.tree.get(state.opt_state, 'mu')['layers']['feed_forward']['up']
-    assert not jax.tree.leaves(moments)[0].is_fully_replicated
+    assert not all(leaf.is_fully_replicated for leaf in jax.tree.leaves(moments))
 
 
 @pytest.mark.parametrize(
