@@ -14,8 +14,8 @@ grid and order of configs/rows.py, of (1024, 784) to 64 in float32:
   slope       what temporary bytes grow by a row, over one float32 basis of the row, of
               inputs x S: up to 1 the basis is held at most once
 
-Hardware: any; a minute on two cores. Expected on a CPU: to dense below 10 but for bsrbf, skan
-and af.
+Hardware: any; a minute on two cores. Expected on a CPU: to dense below 10 but for bsrbf,
+skan and af.
 """
 
 from collections.abc import Callable, Iterator
