@@ -55,8 +55,9 @@ def global_attention(
   y: jax.Array, kernel_S: jax.Array, bias: jax.Array, temperature: jax.Array
 ) -> jax.Array:
   """Sum over s of y a with a = softmax over *inputs* of (y w + b) / max(T, 1)."""
-  logits = multistep(y, kernel_S, bias) / jnp.maximum(temperature, 1)
-  return y.sum(0) * jax.nn.softmax(logits, axis=-1)
+  # Without the barrier XLA forms the sum within the softmax, several times as slowly.
+  logits = jax.lax.optimization_barrier(multistep(y, kernel_S, bias))
+  return _sum(list(y)) * jax.nn.softmax(logits / jnp.maximum(temperature, 1), axis=-1)
 
 
 def spatial_attention(
@@ -75,7 +76,8 @@ def spatial_attention(
 
 def multistep(y: jax.Array, kernel_S: jax.Array, bias: jax.Array) -> jax.Array:
   """Y w + b, the plain linear reduction."""
-  return jnp.sum(y * follow(kernel_S, y.ndim - 1), axis=0) + bias.astype(jnp.float32)
+  terms = [y_s * kernel for y_s, kernel in zip(y, kernel_S.astype(jnp.float32))]
+  return _sum(terms) + bias.astype(jnp.float32)
 
 
 # From (S, ..., I) to (..., I).

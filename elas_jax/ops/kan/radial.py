@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from elas_jax.ops.kan.base import centres, lead
+from elas_jax.ops.kan.base import centres, lead, per_input
 from elas_jax.ops.kan.bspline import bspline_basis, uniform_knots
 
 
@@ -33,7 +33,10 @@ def bspline_radial_basis(
   BSRBF-KAN (arXiv 2406.11173); both share one set of coefficients.
   """
   knots_IxM = uniform_knots(x.shape[-1], grid, order, low, high)
-  return bspline_basis(x, knots_IxM, order) + gaussian_basis(x, grid + order, low, high)
+  gaussians = lambda x: gaussian_basis(x, grid + order, low, high)
+  # Together, so that the gradient keeps the slopes of the sum alone.
+  both = lambda x, knots_IxM: bspline_basis(x, knots_IxM, order) + gaussians(x)
+  return per_input(both, x, knots_IxM)
 
 
 def _offsets(x: jax.Array, count: int, low: float, high: float) -> jax.Array:

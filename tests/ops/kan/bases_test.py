@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from scipy.interpolate import BSpline
 
-from elas_jax.ops.kan.base import centres, mix, overlapping_intervals
+from elas_jax.ops.kan.base import centres, mix, overlapping_intervals, per_input
 from elas_jax.ops.kan.fourier import fourier_basis
 from elas_jax.ops.kan.patches import patches
 from elas_jax.ops.kan.radial import bspline_radial_basis, gaussian_basis, switch_basis
 from elas_jax.ops.kan.relu import relu_basis
-from elas_jax.ops.kan.skan import EDGES, skan
+from elas_jax.ops.kan.skan import EDGES, arctan, skan
 from elas_jax.ops.kan.wavelet import WAVELETS, wavelet_basis
 
 I, O, GRID, ORDER = 3, 4, 5, 3
@@ -147,6 +147,32 @@ def test_skan_equals_a_loop_over_edges(edge):
   for i in range(I):
     expected = expected + scaled(k[i][None], WIDE[:, i : i + 1])
   np.testing.assert_allclose(skan(X, k, edge, jnp.float32), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_arctan_and_its_slope_equal_numpy():
+  sizes = np.concatenate([np.logspace(-30, 30, 6001), np.linspace(0, 4, 40001)])
+  x = np.concatenate([sizes, -sizes]).astype(np.float32)
+  expected = np.arctan(x.astype(np.float64))
+  error = np.abs(np.asarray(jax.jit(arctan)(x), np.float64) - expected)
+  assert (error / np.spacing(np.abs(expected.astype(np.float32)))).max() <= 3
+  slope = jax.jit(jax.vmap(jax.grad(arctan)))(x)
+  expected = 1 / (1 + x.astype(np.float64) ** 2)
+  np.testing.assert_allclose(slope, expected, rtol=1e-6, atol=2e-38)  # no subnormals
+  ends = np.asarray(arctan(jnp.array([-jnp.inf, -0.0, jnp.inf, jnp.nan])))
+  np.testing.assert_allclose(ends, [-np.pi / 2, 0, np.pi / 2, np.nan], rtol=1e-6)
+  assert np.signbit(ends[1])
+
+
+def test_slopes_of_a_basis_reach_its_input_twice():
+  """The gradient and, through it, the second derivative."""
+  basis = lambda x: per_input(lambda x: jnp.stack([x**n for n in range(4)], -1), x)
+  weights = normal(1, 9, I, 4)
+  slope = jax.grad(lambda x: (basis(x) * weights).sum())
+  expected = (weights[..., 1:] * [1, 2, 3] * WIDE[..., None] ** [0, 1, 2]).sum(-1)
+  np.testing.assert_allclose(slope(X), expected, rtol=1e-4, atol=1e-4)
+  expected = (weights[..., 2:] * [2, 6] * WIDE[..., None] ** [0, 1]).sum(-1)
+  second = jax.jit(jax.grad(lambda x: slope(x).sum()))(X)
+  np.testing.assert_allclose(second, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_mix_equals_numpy():

@@ -74,6 +74,29 @@ def test_basis_equals_scipy(order):
       np.testing.assert_allclose(basis[..., i, s], expected, atol=2e-5)
 
 
+@pytest.mark.parametrize('order', [1, 2, 3])
+def test_slope_of_the_basis_equals_scipy(order):
+  knots = uneven_knots()
+  x = np.random.default_rng(1).uniform(-2, 3, size=(40, I)).astype(np.float32)
+  weights = normal(2, 40, I, knots.shape[1] - order - 1)
+  loss = lambda x, knots: (ops.bspline_basis(x, knots, order) * weights).sum()
+  to_x, to_knots = jax.jit(jax.grad(loss, (0, 1)))(x, knots)
+  curves = [  # of each input and s
+    [
+      BSpline.basis_element(knots[i, s : s + order + 2].astype(np.float64), False)
+      for s in range(weights.shape[-1])
+    ]
+    for i in range(I)
+  ]
+  slopes = [
+    np.stack([np.nan_to_num(curve(x[:, i], nu=1)) for curve in curves[i]], -1)
+    for i in range(I)
+  ]
+  expected = np.sum(np.stack(slopes, 1) * weights, -1)
+  assert np.abs(expected).max() > 1 and not np.any(to_knots)
+  np.testing.assert_allclose(to_x, expected, rtol=1e-4, atol=1e-4)
+
+
 def test_layer_equals_scipy():
   knots, c = uneven_knots(), normal(2, I, S, O)
   scaler, base = normal(3, I, O), normal(4, I, O)

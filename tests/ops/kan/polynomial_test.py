@@ -67,3 +67,16 @@ def test_fourier_equals_numpy():
   for k in range(1, 5):
     np.testing.assert_allclose(basis[..., k - 1], np.cos(k * WIDE), atol=1e-5)
     np.testing.assert_allclose(basis[..., k + 3], np.sin(k * WIDE), atol=1e-5)
+
+
+@pytest.mark.parametrize('frequencies', [1, 2, 5, 64])
+def test_fourier_and_its_slope_do_not_lose_digits_on_the_way_up(frequencies):
+  x = np.linspace(-6, 6, 301).astype(np.float32)[:, None]
+  angles = x.astype(np.float64)[..., None] * np.arange(1, frequencies + 1)
+  expected = np.concatenate([np.cos(angles), np.sin(angles)], -1)
+  basis = lambda x: fourier_basis(x, frequencies)
+  np.testing.assert_allclose(jax.jit(basis)(x), expected, atol=1e-6 * frequencies)
+  k = np.arange(1, frequencies + 1)
+  expected = np.concatenate([-k * np.sin(angles), k * np.cos(angles)], -1)
+  slopes = jax.jit(lambda x: jax.jvp(basis, (x,), (jnp.ones_like(x),))[1])(x)
+  np.testing.assert_allclose(slopes, expected, atol=1e-6 * frequencies**2)
