@@ -52,9 +52,11 @@ def state_from(config: Config, variables: dict[str, Any]) -> TrainState:
   return TrainState(step=jnp.zeros((), jnp.int32), opt_state=opt_state, **variables)
 
 
+@functools.cache
 def abstract_state(config: Config, mesh: Mesh) -> TrainState:
   """The state as ShapeDtypeStructs that carry their shardings."""
-  shapes = jax.eval_shape(lambda: state_from(config, init_variables(config)))
+  state = functools.partial(state_from, config)
+  shapes = jax.eval_shape(state, abstract_variables(config))
   shardings = state_shardings(mesh, shapes)
   return jax.tree.map(
     lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings

@@ -1,6 +1,8 @@
 """Set-up of every test: four fake CPU devices, strict shapes, and small configs."""
 
 import functools
+import gc
+import os
 import pathlib
 import sys
 import tempfile
@@ -9,6 +11,11 @@ from absl import flags
 
 # Grain reads absl flags in its workers, and nobody parses them under pytest.
 flags.FLAGS.mark_as_parsed()
+
+# Each of these small programs is compiled on one thread, as one module: splitting costs
+# more than it saves. Read when the first program is compiled.
+SPLIT = '--xla_cpu_parallel_codegen_split_count=1'
+os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {SPLIT}'.strip()
 
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
@@ -24,6 +31,9 @@ jax.config.update('jax_compilation_cache_dir', COMPILED.name)
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
 # These models run in no time; what takes long is optimising their programs.
 jax.config.update('jax_disable_most_optimizations', True)
+
+# Tracing makes many small objects, which the collector would search all the time.
+gc.set_threshold(100_000, 20, 100)
 
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # configs/ and experiments/ without an installation

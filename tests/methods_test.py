@@ -55,8 +55,9 @@ def test_loss_falls_on_a_repeated_batch(method):
     state = create_state(config, mesh)
     for number in range(1, 21):
       now = at_step(config, number)
-      step = steps.setdefault(now, jit_train_step(config, mesh, now))
-      state, metrics = step(state, batch)
+      if now not in steps:
+        steps[now] = jit_train_step(config, mesh, now)
+      state, metrics = steps[now](state, batch)
       losses.append(float(metrics['loss'] / metrics['count']))
   assert len(steps) == (2 if method.startswith('elas') else 1)
   assert np.all(np.isfinite(losses))
