@@ -101,6 +101,18 @@ def write_corpus(folder: pathlib.Path, words_of_documents: list[int]) -> pathlib
 
 
 @pytest.fixture
+def plots():
+  """Asked for by tests that look for the plots of a run."""
+
+
+@pytest.fixture(autouse=True)
+def no_plots(request, monkeypatch):
+  """They take half a second a run, mostly for text, and runs are many."""
+  if 'plots' not in request.fixturenames:
+    monkeypatch.setattr('elas_jax.train.plot_run', lambda workdir: None)
+
+
+@pytest.fixture
 def make_config(tmp_path):
   """Builds a tiny Config: make_config(**{'model.rank': 4}) overrides fields."""
   return functools.partial(tiny_config, tmp_path)

@@ -180,6 +180,7 @@ def test_stopped_and_resumed_run_is_bit_equal(make_config, corpus, tmp_path, cap
   )
 
 
+@pytest.mark.usefixtures('plots')
 def test_workdir_holds_what_the_readme_says(make_config, corpus, tmp_path):
   config = make_config(**{'train.tensorboard': True, 'profile_steps': '3,4'})
   last = train(config, tmp_path / 'run')

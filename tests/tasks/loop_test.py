@@ -21,6 +21,7 @@ from elas_jax.train import jit_train_step, train
 from tests.tasks.networks import config_of, losses, tiny
 
 
+@pytest.mark.usefixtures('plots')
 def test_digits_are_told_apart(tmp_path):
   config = config_of(
     'images',
