@@ -6,8 +6,8 @@ Writes experiments/results/kan_layers/MACHINE.json and .md. Each row is one fami
 grid and order of configs/rows.py, of (1024, 784) to 64 in float32:
 
   dense       a product (1024, K) to 64 with the FLOPs that the compiler counts for the
-              family, which are those of its products and of its arithmetic, tanh and the
-              like not among them
+              family: of its products and of its arithmetic as it is carried out, tanh and
+              the like not among them
   to dense    time of the family over that of its dense layer
   temporary   bytes beside arguments and results, by the compiler's memory analysis, for
               1024 rows and, for the slope, for 2048

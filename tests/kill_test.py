@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -126,11 +127,19 @@ def test_killed_run_ends_like_an_undisturbed_one(folder):
     process.kill()
     assert finish(process, folder)[0] == -signal.SIGKILL
 
-  saved = steps(workdir, 'workdir')[-1]
-  assert 1 < saved < STEPS
+  process = start(workdir, folder)
+  wait_until(lambda: logged_steps(workdir) > moments.randint(101, 120), process)
+  process.send_signal(signal.SIGTERM)
+  code, printed = finish(process, folder)
+  assert code == 0
+  assert 'continuing after step ' in printed
+  stopped = int(re.search(r'stopped after step (\d+), saved', printed)[1])
+  assert steps(workdir, 'workdir')[-1] == stopped < STEPS
+  assert computed(workdir)[-1]['step'] == stopped
+
   code, printed = finish(start(workdir, folder), folder)
   assert code == 0
-  assert f'continuing after step {saved}\n' in printed
+  assert f'continuing after step {stopped}\n' in printed
   assert computed(workdir) == computed(folder / 'whole')
   jax.tree.map(
     np.testing.assert_array_equal, final_params(workdir), final_params(folder / 'whole')

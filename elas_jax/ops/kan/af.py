@@ -76,7 +76,9 @@ def spatial_attention(
 
 def multistep(y: jax.Array, kernel_S: jax.Array, bias: jax.Array) -> jax.Array:
   """Y w + b, the plain linear reduction."""
-  terms = [y_s * kernel for y_s, kernel in zip(y, kernel_S.astype(jnp.float32))]
+  terms = [
+    y_s * kernel for y_s, kernel in zip(y, kernel_S.astype(jnp.float32), strict=True)
+  ]
   return _sum(terms) + bias.astype(jnp.float32)
 
 

@@ -34,11 +34,13 @@ def bspline_basis(x: jax.Array, knots_IxM: jax.Array, order: int) -> jax.Array:
   Shapes (..., I) -> (..., I, S), float32. They sum to one inside the range; B_s is zero
   outside of [knot_s, knot_(s + order + 1)). No gradient goes to the knots.
   """
-  return per_input(functools.partial(_cox_de_boor, order=order), x, knots_IxM)
+  return per_input(functools.partial(cox_de_boor, order=order), x, knots_IxM)
 
 
-def _cox_de_boor(x: jax.Array, knots_IxM: jax.Array, order: int) -> jax.Array:
-  """Every B_s by a table of its own, so that all steps are in vectors of S.
+def cox_de_boor(x: jax.Array, knots_IxM: jax.Array, order: int) -> jax.Array:
+  """What bspline_basis gives, of a float32 x, without its rule for the gradient.
+
+  Every B_s has a table of its own, so that all steps are in vectors of S.
 
   Splines share most of the entries. To form these once takes slices of odd lengths, which
   cost XLA's CPU backend ten times what it saves.

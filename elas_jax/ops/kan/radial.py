@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from elas_jax.ops.kan.base import centres, lead, per_input
-from elas_jax.ops.kan.bspline import bspline_basis, uniform_knots
+from elas_jax.ops.kan.bspline import cox_de_boor, uniform_knots
 
 
 def gaussian_basis(x: jax.Array, count: int, low: float, high: float) -> jax.Array:
@@ -35,7 +35,7 @@ def bspline_radial_basis(
   knots_IxM = uniform_knots(x.shape[-1], grid, order, low, high)
   gaussians = lambda x: gaussian_basis(x, grid + order, low, high)
   # Together, so that the gradient keeps the slopes of the sum alone.
-  both = lambda x, knots_IxM: bspline_basis(x, knots_IxM, order) + gaussians(x)
+  both = lambda x, knots_IxM: cox_de_boor(x, knots_IxM, order) + gaussians(x)
   return per_input(both, x, knots_IxM)
 
 

@@ -7,6 +7,7 @@ import pytest
 from scipy.interpolate import BSpline
 
 from elas_jax.ops.kan.base import centres, mix, overlapping_intervals, per_input
+from elas_jax.ops.kan.bspline import bspline_basis, uniform_knots
 from elas_jax.ops.kan.fourier import fourier_basis
 from elas_jax.ops.kan.patches import patches
 from elas_jax.ops.kan.radial import bspline_radial_basis, gaussian_basis, switch_basis
@@ -161,6 +162,19 @@ def test_arctan_and_its_slope_equal_numpy():
   ends = np.asarray(arctan(jnp.array([-jnp.inf, -0.0, jnp.inf, jnp.nan])))
   np.testing.assert_allclose(ends, [-np.pi / 2, 0, np.pi / 2, np.nan], rtol=1e-6)
   assert np.signbit(ends[1])
+
+
+@pytest.mark.parametrize(
+  'basis',
+  [
+    lambda x: bspline_basis(x, uniform_knots(I, 5, 3, -1, 1), 3),
+    lambda x: bspline_radial_basis(x, 5, 3, -1, 1),
+    lambda x: fourier_basis(x, 4),
+  ],
+)
+def test_a_basis_keeps_its_slopes_alone(basis):
+  backward = jax.jit(lambda x: jax.vjp(basis, x)[1])(X)
+  assert [leaf.shape for leaf in jax.tree.leaves(backward)] == [(9, I, 8)]
 
 
 def test_slopes_of_a_basis_reach_its_input_twice():

@@ -75,7 +75,7 @@ def test_fourier_and_its_slope_do_not_lose_digits_on_the_way_up(frequencies):
   angles = x.astype(np.float64)[..., None] * np.arange(1, frequencies + 1)
   expected = np.concatenate([np.cos(angles), np.sin(angles)], -1)
   basis = lambda x: fourier_basis(x, frequencies)
-  np.testing.assert_allclose(jax.jit(basis)(x), expected, atol=1e-6 * frequencies)
+  np.testing.assert_allclose(jax.jit(basis)(x), expected, atol=3e-7 + 1e-7 * frequencies)
   k = np.arange(1, frequencies + 1)
   expected = np.concatenate([-k * np.sin(angles), k * np.cos(angles)], -1)
   slopes = jax.jit(lambda x: jax.jvp(basis, (x,), (jnp.ones_like(x),))[1])(x)
