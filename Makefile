@@ -24,7 +24,7 @@ train: $(VENV)/installed
 test: $(VENV)/installed
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
-	$(PYTHON) -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
+	$(PYTHON) -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
 
 pairs: $(VENV)/installed
 	$(PYTHON) -m pytest -m pairs --numprocesses=auto --maxprocesses=4 tests/tasks

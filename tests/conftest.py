@@ -1,7 +1,6 @@
 """Set-up of every test: four fake CPU devices, strict shapes, and small configs."""
 
 import functools
-import gc
 import os
 import pathlib
 import sys
@@ -25,35 +24,18 @@ import pytest  # noqa: E402
 jax.config.update('jax_platforms', 'cpu')
 jax.config.update('jax_num_cpu_devices', 4)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
-# Many tests compile the same programs; each is compiled once in a run of the suite, whose
-# workers inherit the folder. With a bound on its size JAX locks it.
-COMPILED = 'ELAS_JAX_TESTS_COMPILED'
-if COMPILED not in os.environ:
-  folder = tempfile.TemporaryDirectory()
-  os.environ[COMPILED] = folder.name
-jax.config.update('jax_compilation_cache_dir', os.environ[COMPILED])
-jax.config.update('jax_compilation_cache_max_size', 2**33)
+# Many tests compile the same programs; each is compiled once in a run of the suite.
+COMPILED = tempfile.TemporaryDirectory()
+jax.config.update('jax_compilation_cache_dir', COMPILED.name)
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
 # These models run in no time; what takes long is optimising their programs.
 jax.config.update('jax_disable_most_optimizations', True)
-
-# Tracing makes many small objects, which the collector would search all the time.
-gc.set_threshold(100_000, 20, 100)
 
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # configs/ and experiments/ without an installation
 
 from configs import default  # noqa: E402
 from elas_jax.config import Config, parse  # noqa: E402
-
-# Run first, so that no worker is left with one of them at the end.
-LONGEST = ['methods_test.py', 'processes_test.py', 'train_test.py', 'sharding_test.py']
-LONGEST += ['networks_test.py', 'kill_test.py']
-
-
-def pytest_collection_modifyitems(items):
-  place = {name: number for number, name in enumerate(LONGEST)}
-  items.sort(key=lambda item: place.get(item.path.name, len(place)))
 
 
 def tiny_config(folder: pathlib.Path, **overrides) -> Config:

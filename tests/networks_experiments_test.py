@@ -374,7 +374,7 @@ def test_a_layer_holds_one_basis_of_a_row_and_little_beside(family, optimised):
   basis = 4 * 256 * kan_layers.BASES[family](config)
   slope = (temporary[1] - temporary[0]) / (128 * basis)
   case = {'slope': slope, 'basis': kan_layers.BASES[family](config)}
-  # Only af holds two more values of an input: its sum and its logit.
+  # af holds two more values of an input, which count beside its small basis.
   assert slope < (1.4 if family == 'af' else 1.25)
   assert kan_layers.beside(case) <= kan_layers.BESIDE
 

@@ -55,7 +55,7 @@ def global_attention(
   y: jax.Array, kernel_S: jax.Array, bias: jax.Array, temperature: jax.Array
 ) -> jax.Array:
   """Sum over s of y a with a = softmax over *inputs* of (y w + b) / max(T, 1)."""
-  # Without the barrier XLA forms the sum within the softmax, several times as slowly.
+  # Without the barrier XLA forms the sum within the softmax, which is slow on a CPU.
   logits = jax.lax.optimization_barrier(multistep(y, kernel_S, bias))
   return _sum(list(y)) * jax.nn.softmax(logits / jnp.maximum(temperature, 1), axis=-1)
 

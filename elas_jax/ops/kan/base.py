@@ -31,9 +31,8 @@ def per_input(basis: Callable, x: jax.Array, *constants: jax.Array) -> jax.Array
   """basis(x, *constants), (..., I) -> (..., I, S), with its slope kept for the gradient.
 
   For a basis of which each value depends on its own x alone; constants get no gradient.
-  Autodiff keeps what every operation of the formula needs, some 20 arrays of the basis's
-  size for B-splines, and has XLA sum over S within the whole expression, which takes a CPU
-  ten times as long. Here the gradient keeps one array, of the slopes.
+  Autodiff keeps what every operation of the formula needs, many arrays of the basis's
+  size. Here the gradient keeps one, of the slopes.
   """
 
   @jax.custom_jvp
@@ -55,7 +54,7 @@ def mix(basis: jax.Array, coefficients_IxSxO: jax.Array, dtype: Any) -> jax.Arra
   One product with (I * S, O), multiplied in `dtype`, accumulated and returned in float32.
   """
   # The product reads the basis from memory in any case. The barrier has XLA write it in
-  # its own shape, in vectors of S; in that of the product it takes several times as long.
+  # its own shape, in vectors of S; in that of the product it is slow on a CPU.
   basis = jax.lax.optimization_barrier(basis.astype(dtype))
   flat = basis.reshape(*basis.shape[:-2], -1)
   kernel_ISxO = coefficients_IxSxO.reshape(flat.shape[-1], -1).astype(dtype)

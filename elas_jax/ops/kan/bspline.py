@@ -40,10 +40,8 @@ def bspline_basis(x: jax.Array, knots_IxM: jax.Array, order: int) -> jax.Array:
 def cox_de_boor(x: jax.Array, knots_IxM: jax.Array, order: int) -> jax.Array:
   """What bspline_basis gives, of a float32 x, without its rule for the gradient.
 
-  Every B_s has a table of its own, so that all steps are in vectors of S.
-
-  Splines share most of the entries. To form these once takes slices of odd lengths, which
-  cost XLA's CPU backend ten times what it saves.
+  Every B_s has a table of its own, so that all steps are in vectors of S. Splines share
+  most entries; to form these once takes slices of other lengths and is slower on a CPU.
   """
   x, t = x[..., None], lead(knots_IxM, x.ndim + 1)
   # Of each s, knot_s ... knot_(s + order + 1).

@@ -12,8 +12,8 @@ from elas_jax.ops.kan.base import per_input
 def fourier_basis(x: jax.Array, frequencies: int) -> jax.Array:
   """[cos kx, sin kx] for k = 1 ... frequencies: (..., I) -> (..., I, 2 frequencies).
 
-  In float32, as powers k of cos x + i sin x by repeated squaring: products cost much less
-  than sines, and k x is not rounded.
+  In float32, as powers k of cos x + i sin x by repeated squaring: one
+  sine and one cosine for all k, and k x is not rounded.
   """
   return per_input(functools.partial(_powers, frequencies=frequencies), x)
 

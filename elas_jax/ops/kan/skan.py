@@ -1,6 +1,7 @@
 """SKAN (LArctan-SKAN): one parameter k for every edge."""
 
 import functools
+import math
 from typing import Any
 
 import jax
@@ -10,8 +11,8 @@ from numpy.polynomial import Chebyshev, Polynomial
 
 from elas_jax.ops.linear import dense
 
-TAN_PI_8 = np.sqrt(2) - 1
-# p with arctan(t) = t + t^3 p(t^2) up to tan(pi / 8); from the highest power down.
+TAN_PI_8 = math.sqrt(2) - 1
+# p with arctan(t) = t + t^3 p(t^2) up to tan(pi / 8).
 ARCTAN_POLYNOMIAL = Chebyshev.interpolate(
   lambda z: (np.arctan(np.sqrt(z)) / np.sqrt(z) - 1) / z, 4, domain=[0, TAN_PI_8**2]
 ).convert(kind=Polynomial)
@@ -22,11 +23,11 @@ def arctan(x: jax.Array) -> jax.Array:
   """The inverse tangent of a float32 x, within 3 units in the last place.
 
   Of |x|: above tan(3 pi / 8) it is pi / 2 - arctan(1 / x), above tan(pi / 8)
-  pi / 4 + arctan((x - 1) / (x + 1)), and what is left is a polynomial. On a CPU XLA's own
-  takes some thirty times as long.
+  pi / 4 + arctan((x - 1) / (x + 1)), and what is left is a polynomial. XLA's own is
+  slow on a CPU: with it experiments/kan_layers.py saw this layer take 8 ms, not 1.
   """
   size = jnp.abs(x)
-  steep, middle = size > float(1 / TAN_PI_8), size > float(TAN_PI_8)
+  steep, middle = size > 1 / TAN_PI_8, size > TAN_PI_8
   rest = jnp.where(middle, (size - 1) / (size + 1), size)
   rest = jnp.where(steep, -1 / size, rest)
   offset = jnp.where(steep, jnp.pi / 2, jnp.where(middle, jnp.pi / 4, 0))
