@@ -19,6 +19,8 @@ from pallas_kernels.bench.peers import (
 )
 from pallas_kernels.roofline import SIZES, Layer
 from pallas_kernels.two_four import feed_forward
+from pallas_kernels.two_four.dispatch import padded
+from pallas_kernels.two_four.packed import TILE_K
 
 # The method of roofline.py whose floor each has.
 METHODS = {
@@ -101,13 +103,17 @@ def _function(layer: Layer, training: bool, core: Callable) -> Callable:
   return both if training else forward
 
 
-@jax.custom_vjp
 def train_unpruned(s: jax.Array, up: jax.Array, down: jax.Array) -> jax.Array:
   """By our kernels without pruning, the gradient of the square in an epilogue as well.
 
   The other products are plain and dense, and XLA's. Saved is y, as in the roofline's
-  control.
+  control. Features are padded once, in the weights, as those of `feed_forward` are.
   """
+  return _train_unpruned(s, padded(up, (1, TILE_K)), padded(down, (TILE_K, 1)))
+
+
+@jax.custom_vjp
+def _train_unpruned(s, up, down):
   return jnp.matmul(up_unpruned(s, up), down)
 
 
@@ -122,7 +128,7 @@ def _backward(saved, g):
   return jnp.matmul(dh, up.T), jnp.matmul(s.T, dh), jnp.matmul(y.T, g)
 
 
-train_unpruned.defvjp(_forward, _backward)
+_train_unpruned.defvjp(_forward, _backward)
 
 
 @functools.cache

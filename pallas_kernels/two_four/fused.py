@@ -79,7 +79,6 @@ def weight_gradient(
   return pick(implementation, z.values, g).weight_gradient(z, g, jnp.dtype(out_dtype))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
 def feed_forward(
   s: jax.Array,
   up: jax.Array,
@@ -100,10 +99,6 @@ def feed_forward(
       to 2:4 along tokens as well, so that the gradients of the weights, which contract
       tokens, are sparse products too. (z and dh are unpacked in memory for that.)
   """
-  return _feed_forward(s, up, down, backward, implementation, keep=False)
-
-
-def _feed_forward(s, up, down, backward, implementation, keep: bool):
   _check_product('s', s, 'up', up, False)
   if down.ndim != 2 or down.shape[0] != up.shape[1] or up.shape[1] % 4:
     raise ValueError(
@@ -112,11 +107,20 @@ def _feed_forward(s, up, down, backward, implementation, keep: bool):
     )
   if backward not in BACKWARDS:
     raise ValueError(f'backward={backward!r}: must be one of {", ".join(BACKWARDS)}')
-  return pick(implementation, s, up, down).feed_forward(s, up, down, keep)
+  # Features of zeros, here once and in the weights alone: else every kernel would copy
+  # what is F wide to pad it, and again to cut it.
+  features = pick(implementation, s, up, down).FEATURES
+  up, down = padded(up, (1, features)), padded(down, (features, 1))
+  return _feed_forward(s, up, down, backward, implementation)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def _feed_forward(s, up, down, backward, implementation):
+  return pick(implementation, s, up, down).feed_forward(s, up, down, False)
 
 
 def _forward(s, up, down, backward, implementation):
-  out, z = _feed_forward(s, up, down, backward, implementation, keep=True)
+  out, z = pick(implementation, s, up, down).feed_forward(s, up, down, True)
   return out, (s, up, down, z)
 
 
@@ -143,7 +147,7 @@ def _backward(backward, implementation, saved, g):
   return ds, d_up, d_down
 
 
-feed_forward.defvjp(_forward, _backward)
+_feed_forward.defvjp(_forward, _backward)
 
 
 def sharded_feed_forward(

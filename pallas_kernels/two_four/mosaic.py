@@ -28,6 +28,7 @@ from pallas_kernels.two_four.packed import TILE_K, TILE_M, TwoFour, metadata_sha
 EMPTY_WORD = 0x44444444  # of groups of zeros
 SHARED_MEMORY = 232_448 - 4096  # bytes of a CTA, less barriers and alignment
 MAX_RANK = fused.MAX_RANK
+FEATURES = TILE_K  # a feed-forward has a multiple of these
 
 
 def compress(y, axis: int, rule: str, activation: str | None, key: None, scale: None):

@@ -6,6 +6,8 @@ import jax.numpy as jnp
 from pallas_kernels.two_four.packed import EMPTY, TwoFour, pack_nibbles, unpack_nibbles
 from pallas_kernels.two_four.rules import apply_rule, transposable_mask
 
+FEATURES = 1  # a feed-forward has a multiple of these: any number
+
 
 def compress(
   y: jax.Array,

@@ -1,11 +1,18 @@
 """Every kernel, in all operand layouts, lowers for a GPU on a machine without one."""
 
+from types import SimpleNamespace
+
 import jax
+import jax.numpy as jnp
 import pytest
+from jax.extend.core import jaxprs_in_params
+from jax.interpreters import mlir
+from jaxlib.mlir import ir
 
 from pallas_kernels import aot
-from pallas_kernels.two_four import cases
+from pallas_kernels.two_four import cases, feed_forward
 from pallas_kernels.two_four.dispatch import H200, building_for
+from pallas_kernels.two_four.mosaic_gpu.instructions import row_width, whole_rows
 
 SMALL = [
   aot.Program(case.name, case.function('mosaic'), case.abstract_inputs, ((0, 0),))
@@ -35,3 +42,49 @@ def test_the_gradient_lowers(N, kernels):
     out = jax.eval_shape(function, *operands)
     lowered = jax.jit(backward).trace(out, *operands).lower(lowering_platforms=('cuda',))
   assert lowered.as_text().count('mosaic_gpu_v2') == kernels
+
+
+def primitives(jaxpr):
+  """(name, shapes of operands) of a program and all within it, kernels left out."""
+  for equation in jaxpr.eqns:
+    shapes = [x.aval.shape for x in equation.invars if hasattr(x.aval, 'shape')]
+    yield equation.primitive.name, shapes
+    if equation.primitive.name != 'core_map':
+      for inner in jaxprs_in_params(equation.params):
+        yield from primitives(inner)
+
+
+@pytest.mark.parametrize('N', [40, 300], ids=['fused', 'two_kernels'])
+def test_nothing_wide_is_copied_to_pad_or_cut_it(N):
+  """F of no whole tile, T of whole ones: features are padded in the weights alone."""
+  T, R, F = 256, 40, 1156
+  shapes = [(T, N), (T, R), (R, F), (F, N)]
+  g, *operands = (jax.ShapeDtypeStruct(shape, jnp.bfloat16) for shape in shapes)
+  function = lambda *x: feed_forward(*x, 'exact', 'mosaic')
+  both = lambda g, *operands: jax.vjp(function, *operands)[1](g)
+  with building_for(H200):
+    program = jax.make_jaxpr(both)(g, *operands)
+  moved = [
+    (name, shape)
+    for name, shapes in primitives(program.jaxpr)
+    if name in ('pad', 'slice', 'dynamic_slice', 'concatenate', 'gather')
+    for shape in shapes
+    if len(shape) == 2 and shape[0] >= T // 2 and shape[1] >= F // 2
+  ]
+  assert not moved
+
+
+def memref(shape, strides):
+  layout = ir.StridedLayoutAttr.get(ir.ShapedType.get_dynamic_stride_or_offset(), strides)
+  return ir.MemRefType.get(shape, ir.BF16Type.get(), layout)
+
+
+def test_the_rows_of_a_reference_to_part_of_the_columns():
+  whole, part = (8, 2, 8, 64), (8, 1, 8, 64)
+  strides = [1024, 512, 64, 1]
+  with mlir.make_ir_context(), ir.Location.unknown():
+    whole, part = (SimpleNamespace(type=memref(s, strides)) for s in (whole, part))
+    assert row_width(whole) == row_width(part) == 128
+    whole_rows(whole)
+    with pytest.raises(ValueError, match='must be whole rows'):
+      whole_rows(part)

@@ -8,7 +8,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from pallas_kernels.two_four import compress, expand
+from pallas_kernels.two_four import TwoFour, compress, expand
 from pallas_kernels.two_four.mosaic_gpu import packing
 from tests.pallas_kernels.simulated import (
   POISON,
@@ -56,7 +56,7 @@ def test_prune_in_halves():
   values, metadata = Shared.of_bytes(64 * 256), Shared.of_bytes(2 * 1024)
   for column in (64, 0, 192, 128):
     words = fragments_of(np.ascontiguousarray(x[:, column : column + 64]))
-    packing.prune(Simulated(), words, values, metadata, None, column, 256)
+    packing.prune(Simulated(), words, values, metadata, None, column, 128)
   check(x, None, values, metadata)
 
 
@@ -73,6 +73,23 @@ def check(x: np.ndarray, activation, values: Shared, metadata: Shared) -> None:
   )
 
 
+def test_parts_of_a_wider_matrix_have_its_rows():
+  """As up_compress and gated_backward take 128 of their 256 columns at a time."""
+  x, d = matrix('zeros', 256), matrix('signed', 256)
+  z = compress(jnp.asarray(x))
+  packed, metadata = Shared.of_bytes(64 * 256), Shared.of_bytes(2 * 1024)
+  gated = swizzled(np.asarray(z.values))
+  for part in (0, 1):
+    columns = slice(part * 128, (part + 1) * 128)
+    words, slopes = (fragments_of(np.ascontiguousarray(m[:, columns])) for m in (x, d))
+    here = lambda shared, part=part: Shared(shared.words[part * packing.TILE // 4 :])
+    there = Shared(metadata.words[part * 256 : (part + 1) * 256])
+    packing.prune(Simulated(), words, here(packed), there, None, width=128)
+    packing.gate(Simulated(), slopes, here(gated), there, 128)
+  check(x, None, packed, metadata)
+  np.testing.assert_array_equal(unswizzled(gated, 64, 128), slope_at_kept(z, d))
+
+
 @pytest.mark.parametrize('width', [128, 256])
 def test_gate_takes_the_slope_at_the_kept_entries(width):
   z = compress(jnp.asarray(matrix('zeros', width)))
@@ -80,11 +97,14 @@ def test_gate_takes_the_slope_at_the_kept_entries(width):
   values = swizzled(np.asarray(z.values))
   metadata = Shared(np.asarray(z.metadata).reshape(-1))
   packing.gate(Simulated(), fragments_of(d), values, metadata)
+  np.testing.assert_array_equal(unswizzled(values, 64, width // 2), slope_at_kept(z, d))
+
+
+def slope_at_kept(z: TwoFour, d: np.ndarray) -> np.ndarray:
   dense = np.asarray(expand(z)).astype(np.float32)
-  expected = (2 * np.sqrt(dense) * d.astype(np.float32)).astype(BF16)
-  kept = np.asarray(expand(z.__class__(jnp.ones_like(z.values), z.metadata, 1, z.shape)))
-  expected = expected[kept != 0].reshape(64, width // 2)
-  np.testing.assert_array_equal(unswizzled(values, 64, width // 2), expected)
+  slope = (2 * np.sqrt(dense) * d.astype(np.float32)).astype(BF16)
+  kept = np.asarray(expand(TwoFour(jnp.ones_like(z.values), z.metadata, 1, z.shape)))
+  return slope[kept != 0].reshape(64, d.shape[1] // 2)
 
 
 @pytest.mark.parametrize('warpgroup', [0, 1])

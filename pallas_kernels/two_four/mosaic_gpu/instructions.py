@@ -104,10 +104,10 @@ class Instructions:
     if self.emulate:
       emulation.prune(h, values_ref, metadata_ref, activation, column)
       return
-    width = 2 * values_ref.shape[-1]
 
     @plgpu.inline_mgpu(arg_types=(plgpu.Layout.WGMMA, TILE, PLAIN))
     def inline(ctx, h, values, metadata):
+      width = row_width(values)
       packing.prune(Threads(), fragments(h), values, metadata, activation, column, width)
 
     inline(h, values_ref, metadata_ref)
@@ -120,7 +120,7 @@ class Instructions:
 
     @plgpu.inline_mgpu(arg_types=(plgpu.Layout.WGMMA, TILE, PLAIN))
     def inline(ctx, d, values, metadata):
-      packing.gate(Threads(), fragments(d), values, metadata)
+      packing.gate(Threads(), fragments(d), values, metadata, row_width(values))
 
     inline(d, values_ref, metadata_ref)
 
@@ -132,6 +132,7 @@ class Instructions:
 
     @plgpu.inline_mgpu(arg_types=(TILE, PLAIN, TILE))
     def inline(ctx, values, metadata, dense):
+      whole_rows(values, dense)
       packing.spread(Threads(), values, metadata, dense)
 
     inline(values_ref, metadata_ref, dense_ref)
@@ -158,10 +159,28 @@ class Instructions:
 
     @plgpu.inline_mgpu(arg_types=types)
     def inline(ctx, y, half, features, tokens):
+      whole_rows(y, *(pair[0] for pair in (features, tokens) if pair))
       half = Word(half.registers.item())
       packing_tiles.pack_tile(Threads(), y, half, features, tokens, rule, activation)
 
     inline(y_ref, half, features, tokens)
+
+
+def row_width(ref: ir.Value) -> int:
+  """bf16 in a row of the matrix in memory of which a swizzled reference may be a part.
+
+  The tiles of eight rows below one another are that many times eight apart.
+  """
+  strides, _ = ir.MemRefType(ref.type).get_strides_and_offset()
+  return strides[-4] // 8
+
+
+def whole_rows(*refs: ir.Value) -> None:
+  """Refuses references to part of the columns, for code that takes rows to be whole."""
+  for ref in refs:
+    kind = ir.MemRefType(ref.type)
+    if row_width(ref) != kind.shape[-3] * 64:
+      raise ValueError(f'{kind}: must be whole rows, not part of the columns of a matrix')
 
 
 def _multiply(ctx, a, b, *, n: int):

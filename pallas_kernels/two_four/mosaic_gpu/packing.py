@@ -114,13 +114,14 @@ def prune(
   Args:
     m: the machine.
     words: [N/8, 2], the fragment; N a multiple of 64.
-    values: reference to 64 x width/2 bf16, swizzled.
-    metadata: reference to uint32[width/128, 256].
+    values: reference to 64 rows of at least N/2 bf16, swizzled.
+    metadata: reference to uint32[at least N/128, 256].
     activation: 'relu2' squares the positive entries first and drops the others.
     column: where the fragment starts in the references, a multiple of 64.
-    width: of what the references hold, if that is more than the fragment.
+    width: of a row of values in memory. A reference to part of the columns of a wider
+      matrix has the rows of that matrix, so the fragment does not tell.
   """
-  lane, width, parts = m.lane(), width or len(words) * 8, []
+  lane, width, parts = m.lane(), width or len(words) * 4, []
   if activation == 'relu2':
     words = each(m.squared_relu, words)
   groups = rows_of_quad(m, lane, words)
@@ -133,7 +134,7 @@ def prune(
     ]
     low, high, nibbles = keep(x, largest_two(m, x, signed=activation is None))
     for block, selector in ((0, LOWER), (1, UPPER)):
-      offset = value_offset(lane, column // 8 + number + block, width // 2)
+      offset = value_offset(lane, column // 8 + number + block, width)
       m.store(m.permute(low, high, selector), values, offset)
     parts.append((nibbles & own) | ((nibbles >> 16) & own << 8))
   store_metadata(m, lane, parts, metadata, column // 64)
@@ -162,13 +163,12 @@ def word_offset(lane: Any, number: int):
   return (word + number // 2 * 256) * 4
 
 
-def gate(m: Any, words: np.ndarray, values: Any, metadata: Any) -> None:
+def gate(m: Any, words: np.ndarray, values: Any, metadata: Any, width: int = 0) -> None:
   """Replaces packed z by 2 sqrt(z) d at its kept entries, d being a fragment.
 
   Args as of `prune`: d is `words`, z is read from `values` and `metadata`.
   """
-  lane = m.lane()
-  width = len(words) * 4
+  lane, width = m.lane(), width or len(words) * 4
   for block, (first, second) in enumerate(rows_of_quad(m, lane, words)):
     nibble = _nibble(m, lane, block, metadata)
     kept = _entry(m, first, second, nibble & 3)
