@@ -59,13 +59,16 @@ CANDIDATES = {
   ],
   'up_compress': [
     {'cluster': 2},
+    {'in_flight': 0},
     {'stages': 2},
     {'tile_n': 128, 'stages': 4},
     {'tile_n': 128, 'stages': 4, 'cluster': 2},
+    {'tile_n': 128, 'stages': 6},
     {'tile_n': 128, 'stages': 4, 'warpgroups': 3},
     {'snake': 16},
   ],
   'weight_gradient': [
+    {'in_flight': 0},
     {'tile_n': 128},
     {'tile_n': 64},
     {'stages': 3},

@@ -15,7 +15,7 @@ from pallas_kernels.bench.peers import (
   straight,
 )
 from pallas_kernels.roofline import SIZES, Op
-from pallas_kernels.two_four.cases import FULL_RANK, Case
+from pallas_kernels.two_four.cases import FULL_RANK, Case, whole
 
 OPS = (
   'matmul', 'layer', 'up_compress', 'gated_backward', 'weight_gradient', 'feed_forward',
@@ -27,7 +27,7 @@ FIRST = ('matmul-M{T}-K8192-N2048', '350m low rank', '1b low rank')  # in a shor
 
 def sizes_of(F: int, K: int) -> set[str]:
   """The models that have an F-wide product with inner width K."""
-  return {size for size, (_, f, r) in SIZES.items() if (f, r) == (F, K)} | {
+  return {size for size, (_, f, r) in SIZES.items() if (whole(f), r) == (F, K)} | {
     size for size, (d, f) in FULL_RANK.items() if (f, d) == (F, K)
   }
 

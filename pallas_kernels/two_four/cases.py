@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from pallas_kernels.roofline import SIZES
 from pallas_kernels.two_four import fused, op
-from pallas_kernels.two_four.packed import TwoFour
+from pallas_kernels.two_four.packed import TILE_K, TwoFour
 
 FULL_RANK = {'1b': (2048, 8192), '7b': (4096, 16384)}  # D, F of whole tiles
 TOKENS = 16384
@@ -153,10 +153,15 @@ def small() -> list[Case]:
   return cases
 
 
+def whole(F: int) -> int:
+  """The features that a feed-forward of F gives its kernels: whole tiles."""
+  return F + -F % TILE_K
+
+
 def published() -> list[Case]:
   """Every operation of a feed-forward at the published sizes, low rank and full rank."""
   cases, T = [], TOKENS
-  shapes = [(F, R) for _, F, R in SIZES.values()]
+  shapes = [(whole(F), R) for _, F, R in SIZES.values()]
   shapes += [(F, D) for D, F in FULL_RANK.values()]
   for F, K in shapes:
     cases += _compress_cases(T, F)

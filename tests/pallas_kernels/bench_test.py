@@ -98,7 +98,7 @@ def test_the_most_important_come_first():
     '1b low rank'
   ] * 2
   only = selection.items(['matmul'], ['60m'], 64)
-  assert {name.split('-axis')[0] for _, name in only} == {'matmul-M64-K2064-N128'}
+  assert {name.split('-axis')[0] for _, name in only} == {'matmul-M64-K2176-N128'}
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_dry_run_builds_and_lists(capsys):
 def test_dry_run_reports_what_cannot_be_built(capsys, monkeypatch):
   monkeypatch.setattr(bench, '_build', lambda *_: [].pop())
   assert bench.main(['--dry_run', '--ops=up_compress', '--sizes=60m']) == 1
-  assert 'up_compress-T16384-K128-F2064: failed: IndexError' in capsys.readouterr().out
+  assert 'up_compress-T16384-K128-F2176: failed: IndexError' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize('module', [bench, tune])

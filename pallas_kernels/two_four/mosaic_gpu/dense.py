@@ -31,6 +31,7 @@ class Config:
   stages: int = 3
   cluster: int = 1  # CTAs that share the copies of the weights
   snake: int = 8
+  in_flight: int = 1  # steps whose product may still run when the next one begins
 
   @property
   def tile_m(self) -> int:
@@ -75,7 +76,8 @@ def up_compress(
     for here, there in zip((values, metadata), packed_tile(tile, *tile.outputs)):
       plgpu.copy_smem_to_gmem(here, there)
 
-  kernel = functools.partial(dense_kernel, do, x, w, w_t, config)
+  name = 'two_four_up_compress' if prune else 'dense_up'
+  kernel = functools.partial(dense_kernel, do, x, w, w_t, config, name)
   if prune:
     out_type, scratch = packed_type(T, F), packed_scratch(config)
     return kernel(out_type, store_packed, scratch)(x, w)
@@ -132,7 +134,8 @@ def gated_backward(
     plgpu.copy_smem_to_gmem(values, packed_tile(tile, *tile.outputs)[0])
 
   out_type = (jax.ShapeDtypeStruct(values.shape, jnp.bfloat16),)
-  kernel = dense_kernel(do, g, w, w_t, c, out_type, finish, scratch, start)
+  name = 'two_four_gated_backward' if prune else 'dense_gated_backward'
+  kernel = dense_kernel(do, g, w, w_t, c, name, out_type, finish, scratch, start)
   return kernel(g, w, values, *([metadata] if prune else []))[0]
 
 
@@ -146,7 +149,7 @@ def gate_dense(do: Instructions, dz: jax.Array, z) -> None:
 
 
 def dense_kernel(
-  do, x, w, w_t: bool, config: Config, out_type, finish, scratch, start=None
+  do, x, w, w_t: bool, config: Config, name: str, out_type, finish, scratch, start=None
 ):
   """A kernel for finish(x w, tile), after start(tile): see pipeline.tiled_kernel."""
   (T, K), F = x.shape, w.shape[0 if w_t else 1]
@@ -169,7 +172,8 @@ def dense_kernel(
     x, w = blocks
     mine = x.at[pl.ds(tile.warpgroup * ROWS, ROWS)]
     plgpu.wgmma(acc, mine, w.transpose((1, 0)) if w_t else w)
-    plgpu.wgmma_wait(0)
+    if not grid.running:
+      plgpu.wgmma_wait(0)
     return acc
 
   def compute(tile, run):
@@ -183,9 +187,17 @@ def dense_kernel(
     pl.run_scoped(scope, plgpu.ACC((ROWS, c.tile_n), jnp.float32))
 
   grid = Grid(
-    T // c.tile_m, F // c.tile_n, K // K_STEP, c.stages, c.warpgroups, c.cluster, c.snake
+    T // c.tile_m,
+    F // c.tile_n,
+    K // K_STEP,
+    c.stages,
+    c.warpgroups,
+    c.cluster,
+    c.snake,
+    in_flight=c.in_flight,
   )
-  return tiled_kernel(do, grid, [x_operand, w_operand], out_type, step, compute, scratch)
+  operands = [x_operand, w_operand]
+  return tiled_kernel(do, grid, operands, out_type, step, compute, scratch, name)
 
 
 def packed_tile(tile, values, metadata=None):

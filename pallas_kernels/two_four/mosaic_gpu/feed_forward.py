@@ -115,7 +115,9 @@ def feed_forward(
     T // config.tile_m, 1, F // TILE_K, config.stages, config.warpgroups, barriers=True
   )
   scratch = _scratch(config.warpgroups, R, N, prune)
-  out = tiled_kernel(do, grid, weights, out_type, step, compute, scratch)(up, down, s)
+  name = 'two_four_feed_forward' if prune else 'dense_feed_forward'
+  kernel = tiled_kernel(do, grid, weights, out_type, step, compute, scratch, name)
+  out = kernel(up, down, s)
   return tuple(out) if keep else out[0]
 
 

@@ -105,6 +105,7 @@ def matmul(
     step,
     compute,
     {'out': out_scratch(c.warpgroups, c.warpgroup_rows, c.tile_n, out_dtype, c.slots)},
+    'two_four_matmul',
   )
   return kernel(values, metadata, b)
 

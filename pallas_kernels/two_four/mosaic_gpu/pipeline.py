@@ -73,6 +73,12 @@ class Grid:
   cluster: int = 1  # CTAs that take tiles one below the other at the same time
   snake: int = 8  # columns of tiles that are taken together, for the L2 cache
   barriers: bool = False  # a step waits for each block and frees it itself
+  in_flight: int = 0  # products that may run on while the steps after them begin
+
+  @property
+  def running(self) -> int:
+    """`in_flight`, as far as there are steps and stages."""
+    return min(self.in_flight, self.steps - 1, self.stages - 1)
 
 
 def cta_count(do: Instructions) -> int:
@@ -98,6 +104,7 @@ def tiled_kernel(
   step: Callable,
   compute: Callable,
   scratch: dict[str, Any],
+  name: str,
 ) -> Callable:
   """A kernel: operands, then other inputs -> outputs.
 
@@ -107,6 +114,7 @@ def tiled_kernel(
     compute: (tile, run): all that a warpgroup does for a tile; run(carry) runs the steps
       and returns the last carry.
     scratch: of a CTA, by name.
+    name: what profilers call it.
   """
   total = len(operands)
   outputs = len(jax.tree.leaves(out_type))
@@ -135,6 +143,8 @@ def tiled_kernel(
 
         def run_step(index, *rest):
           carry = step(tile, index[0], rest[:-1], rest[-1])
+          if grid.running:
+            _wait_for_products(grid, index[0])
           if grid.cluster > 1:
             do.meet()  # only one warp tells the other CTAs that a block is free
           return carry
@@ -145,6 +155,7 @@ def tiled_kernel(
 
     plgpu.wait_smem_to_gmem(0, wait_read_only=True)
 
+  body.__name__ = name
   return plgpu.kernel(
     body,
     out_type=out_type,
@@ -155,6 +166,19 @@ def tiled_kernel(
     thread_name='wg',
     compiler_params=plgpu.CompilerParams(lowering_semantics=plgpu.LoweringSemantics.Lane),
   )
+
+
+def _wait_for_products(grid: Grid, k: jax.Array) -> None:
+  """Leaves `running` products of plgpu.wgmma on their way, after the last step none.
+
+  The blocks of a step are then freed that many steps later. Nobody frees those of the last
+  steps: the copies of the next tile begin when the last step ends.
+  """
+  plgpu.wgmma_wait(grid.running)
+
+  @pl.when(k == grid.steps - 1)
+  def _():
+    plgpu.wgmma_wait(0)
 
 
 def _pipeline(grid: Grid, operands: list[Operand], step: Callable, compute: Callable):
@@ -174,6 +198,7 @@ def _pipeline(grid: Grid, operands: list[Operand], step: Callable, compute: Call
         x.index,
         transforms=() if x.plain else SWIZZLED,
         collective_axes=('cluster',) if x.shared and grid.cluster > 1 else None,
+        delay_release=grid.running,
       )
       for x in operands
     ],

@@ -33,6 +33,7 @@ class Config:
   stages: int = 4
   splits: int = 1
   snake: int = 8
+  in_flight: int = 1  # z of a step is unpacked while the product of the one before runs
 
 
 @functools.partial(jax.jit, static_argnames=('out_dtype', 'config', 'emulate'))
@@ -82,13 +83,27 @@ def weight_gradient(
     ),
   ]
 
-  def step(tile, _, blocks, acc):
+  grid = Grid(
+    features * c.splits,
+    N // c.tile_n,
+    words,
+    c.stages,
+    WARPGROUPS,
+    snake=c.snake,
+    in_flight=c.in_flight,
+  )
+
+  def step(tile, k, blocks, acc):
     values, metadata, g = blocks
+    # One slot for each product that runs; of the one that read this slot last, every warp
+    # has waited for its own share.
+    dense = tile.mine('dense').at[k % (grid.running + 1)]
     do.meet()
-    do.spread(values, metadata, tile.mine('dense'), tile.warpgroup)
+    do.spread(values, metadata, dense, tile.warpgroup)
     plgpu.commit_smem()
-    plgpu.wgmma(acc, tile.mine('dense').transpose((1, 0)), g)
-    plgpu.wgmma_wait(0)
+    plgpu.wgmma(acc, dense.transpose((1, 0)), g)
+    if not grid.running:
+      plgpu.wgmma_wait(0)
     return acc
 
   def compute(tile, run):
@@ -99,19 +114,20 @@ def weight_gradient(
     pl.run_scoped(scope, plgpu.ACC((TILE_K // WARPGROUPS, c.tile_n), jnp.float32))
 
   parts = jnp.dtype(out_dtype) if c.splits == 1 else jnp.float32
-  dense = (WARPGROUPS, TILE_M, TILE_K // WARPGROUPS)
+  dense = (WARPGROUPS, grid.running + 1, TILE_M, TILE_K // WARPGROUPS)
   scratch = {
     'dense': plgpu.SMEM(dense, jnp.bfloat16, transforms=SWIZZLED),
-    'out': out_scratch(WARPGROUPS, TILE_K // WARPGROUPS, c.tile_n, parts),
+    'out': out_scratch(WARPGROUPS, TILE_K // WARPGROUPS, c.tile_n, parts, slots=1),
   }
   kernel = tiled_kernel(
     do,
-    Grid(features * c.splits, N // c.tile_n, words, c.stages, WARPGROUPS, snake=c.snake),
+    grid,
     operands,
     jax.ShapeDtypeStruct((c.splits * F, N), parts),
     step,
     compute,
     scratch,
+    'two_four_weight_gradient',
   )
   out = kernel(values, metadata, g)
   return out.reshape(c.splits, F, N).sum(axis=0, dtype=jnp.float32).astype(out_dtype)
