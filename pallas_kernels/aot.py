@@ -249,7 +249,9 @@ def compiled(program: Program) -> list[Resources]:
       lowered = jax.jit(program.function).lower(*operands)
     with _quiet():
       lowered.compile()
-    files = sorted(pathlib.Path(folder).glob('*.ptx'), key=lambda f: int(f.stem.rpartition('_')[2]))
+    files = sorted(
+      pathlib.Path(folder).glob('*.ptx'), key=lambda f: int(f.stem.rpartition('_')[2])
+    )
     return [
       Resources.parse(
         *(file.with_suffix(x).read_text() for x in ('.ptx', '.ptxas', '.mlir-passes.log'))

@@ -95,6 +95,21 @@ def test_none_takes_xla_for_what_has_no_kernel(device):
   assert 'copy_gmem_to_smem' not in primitives(jax.make_jaxpr(function)(y, key).jaxpr)
 
 
+def test_none_stands_for_what_is_preferred(device):
+  device(H200)
+  s, up, down = (jax.ShapeDtypeStruct(x, jnp.bfloat16) for x in ((8, 4), (4, 8), (8, 4)))
+  trace = lambda which: primitives(
+    jax.make_jaxpr(lambda *x: feed_forward(*x, 'exact', which))(s, up, down).jaxpr
+  )
+  assert 'copy_gmem_to_smem' not in trace(None)  # nothing was checked on this device
+  with dispatch.preferring('mosaic'):
+    assert 'copy_gmem_to_smem' in trace(None)
+    assert 'copy_gmem_to_smem' not in trace('xla')
+  device(B200)
+  with dispatch.preferring('mosaic'), pytest.raises(NotImplementedError, match='B200'):
+    trace(None)
+
+
 @each_operation
 def test_mosaic_on_a_cpu_names_the_device_and_what_it_needs(case, device):
   message = (

@@ -49,7 +49,7 @@ def primitives(jaxpr):
   for equation in jaxpr.eqns:
     shapes = [x.aval.shape for x in equation.invars if hasattr(x.aval, 'shape')]
     yield equation.primitive.name, shapes
-    if equation.primitive.name != 'core_map':
+    if equation.primitive.name != 'mpmd_map':
       for inner in jaxprs_in_params(equation.params):
         yield from primitives(inner)
 
