@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from elas_jax.optim.adam import scale_by_early_epsilon_adam
+
 
 class GaloreState(NamedTuple):
   count: jax.Array
@@ -28,7 +30,7 @@ def scale_by_galore(
 
     P   = the R first singular vectors of G on its shorter side, at steps 0, every, ...
     G_R = P^T G where I <= O, else G P
-    m = b1 m + (1 - b1) G_R;  v = b2 v + (1 - b2) G_R^2;  d = m^ / (sqrt(v^) + epsilon)
+    d   = Adam's direction of G_R; epsilon comes before the bias correction: adam.py
     direction = scale P d, or scale d P^T
 
   for kernels (..., I, O), leading axes independent; G_R, m and v are (..., R, O) or
@@ -38,7 +40,7 @@ def scale_by_galore(
   `projected` is a tree of bools, or a function from parameters to one; leaves with fewer
   than two axes are never projected. Weight decay and -lr follow in a chain.
   """
-  adam = optax.scale_by_adam(b1, b2, epsilon)
+  adam = scale_by_early_epsilon_adam(b1, b2, epsilon)
 
   def init(params: Any) -> GaloreState:
     mask = projected(params) if callable(projected) else projected

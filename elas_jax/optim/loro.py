@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from jax.scipy.linalg import solve_triangular
 
+from elas_jax.optim.adam import scale_by_early_epsilon_adam
 from elas_jax.optim.factors import FACTORS, map_modules
 
 
@@ -39,7 +40,7 @@ def loro(
   its count are zero. Published: b1 0.9, b2 0.999, epsilon 1e-6, exact_every 500 (200 for
   1b), lazy_scale R / width. The short warm-up after each reset is the schedule's.
   """
-  adam = optax.scale_by_adam(b1, b2, epsilon)
+  adam = scale_by_early_epsilon_adam(b1, b2, epsilon)
 
   def init(params: Any) -> LoroState:
     return LoroState(jnp.zeros((), jnp.int32), adam.init(params))
@@ -81,14 +82,16 @@ def exact_step(
 
   The new W^T is the best rank-R approximation of
 
-    W^T - lr (U (U^T G) + (G V) V^T - U (U^T G) V V^T),
+    W^T - lr (U (U^T G) + (G V) V^T - U U^T (G V) V^T),
 
   which is G projected to the tangent space, G - (1 - U U^T) G (1 - V V^T). Adam's
-  directions come from no common G; the last term is then dN's, as in the published code.
+  directions come from no common G, so that U U^T (G V) and (U^T G V) differ; the last term
+  is the former, dM's. The published code has it so: its K0 = (U^T G) V is part of the
+  first term, and what it takes off the second is U U^T (G V).
   A^T A = B B^T = diag(the R largest singular values).
 
   Shapes a (..., I, R), b (..., R, O), da and db like them, leading axes independent;
-  R <= min(I, O), both factors of full rank, float32. From LORO (ICLR 2025).
+  R <= min(I, O), both factors of full rank; computed in their dtype. From LORO (ICLR 2025).
   """
   step = functools.partial(_exact_step, lr=lr)
   return jnp.vectorize(step, signature='(i,r),(r,o),(i,r),(r,o)->(i,r),(r,o)')(a, b, da, db)
@@ -107,7 +110,7 @@ def _exact_step(a_IxR, b_RxO, da_IxR, db_RxO, lr):
   q_OxS, left_SxS = jnp.linalg.qr(jnp.hstack([u_OxR, gv_OxR]))
   q_IxS, right_SxS = jnp.linalg.qr(jnp.hstack([v_IxR, gtu_IxR]))
   slope = -lr * jnp.eye(rank, dtype=a_IxR.dtype)
-  first = rm_RxR @ rn_RxR.T + lr * (gtu_IxR.T @ v_IxR)
+  first = rm_RxR @ rn_RxR.T + lr * (u_OxR.T @ gv_OxR)
   middle = jnp.block([[first, slope], [slope, jnp.zeros_like(slope)]])
   p, sigma, zt = jnp.linalg.svd(left_SxS @ middle @ right_SxS.T, full_matrices=False)
 

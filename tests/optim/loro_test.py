@@ -8,7 +8,8 @@ import pytest
 from elas_jax.optim import groups
 from elas_jax.optim.loro import exact_step, loro
 
-B1, B2, EPSILON, LAZY = 0.9, 0.95, 1e-6, 0.25
+# The epsilon is a large one, so that it shows where it is added.
+B1, B2, EPSILON, LAZY = 0.9, 0.95, 0.1, 0.25
 SCHEDULE = optax.linear_schedule(0.02, 0.01, 10)
 
 
@@ -33,21 +34,41 @@ def make(exact_every):
 
 
 def directions(gradients):
-  """Adam's directions after each of these gradients, in float64."""
+  """The published Adam's directions after each of these gradients, in float64.
+
+  Its bias correction scales the step m / (sqrt(v) + epsilon).
+  """
   m = v = 0.0
   for t, g in enumerate(gradients, 1):
     g = np.asarray(g, np.float64)
     m, v = B1 * m + (1 - B1) * g, B2 * v + (1 - B2) * g * g
-    yield m / (1 - B1**t) / (np.sqrt(v / (1 - B2**t)) + EPSILON)
+    yield np.sqrt(1 - B2**t) / (1 - B1**t) * m / (np.sqrt(v) + EPSILON)
 
 
-def target(a, b, da, db, lr):
-  """The map before it is cut to rank R: the published step, U K0 V^T with dN's K0."""
-  a, b, da, db = (np.asarray(x, np.float64) for x in (a, b, da, db))
-  u, rm = np.linalg.qr(b.T)
-  v, rn = np.linalg.qr(a)
-  gv, utg = db.T @ np.linalg.inv(rn), np.linalg.inv(rm).T @ da.T
-  return (b.T @ a.T - lr * (u @ utg + gv @ v.T - u @ (utg @ v) @ v.T)).T
+def published_step(a, b, da, db, lr):
+  """The exact step of LORO's code, line by line in float64; (A, B) afterwards.
+
+  There the map is M N^T with M = B^T and N = A, dM and dN are the directions, and the
+  tangent vector is held by its coordinates K0, Y1 = Q1 K1 and Y2 = Q2 K2.
+  """
+  M, N, dM, dN = (np.asarray(x, np.float64) for x in (b.T, a, db.T, da))
+  rank = M.shape[1]
+  U, Rm = np.linalg.qr(M)
+  V, Rn = np.linalg.qr(N)
+  GV = np.linalg.solve(Rn.T, dM.T).T
+  UtG = np.linalg.solve(Rm.T, dN.T)
+  K0 = UtG @ V
+  Q1, K1 = np.linalg.qr((UtG - K0 @ V.T).T)
+  Q2, K2 = np.linalg.qr(GV - U @ (U.T @ GV))
+  zero = np.zeros((rank, rank))
+  core = np.block([[Rm @ Rn.T, zero], [zero, zero]]) - lr * np.block(
+    [[K0, K1.T], [K2, zero]]
+  )
+  P, sigma, Zt = np.linalg.svd(core)
+  root = np.sqrt(sigma[:rank])
+  M = np.hstack([U, Q2]) @ P[:, :rank] * root
+  N = np.hstack([V, Q1]) @ Zt[:rank].T * root
+  return N, M.T
 
 
 def cut(w, rank):
@@ -72,12 +93,22 @@ def test_exact_step_of_one_gradient_is_the_cut_projected_step(shape):
   np.testing.assert_allclose(new_b @ new_b.T, np.diag(sigma), rtol=1e-4, atol=2e-5)
 
 
-def test_exact_step_of_unrelated_directions():
-  a, b, da, db = (normal(i, *s) for i, s in enumerate([(9, 3), (3, 7)] * 2))
-  new_a, new_b = exact_step(a, b, da, db, 0.2)
-  best, sigma = cut(target(a, b, da, db, 0.2), 3)
-  np.testing.assert_allclose(np.asarray(new_a) @ new_b, best, rtol=1e-4, atol=2e-5)
-  np.testing.assert_allclose(new_a.T @ new_a, np.diag(sigma), rtol=1e-4, atol=2e-5)
+@pytest.mark.parametrize('shape', [(12, 9, 3), (8, 20, 4), (9, 9, 1)])
+def test_exact_step_is_the_published_one(shape):
+  """In float64, of directions with no common gradient: Adam's have none either."""
+  rows, columns, rank = shape
+  random = np.random.default_rng(sum(shape))
+  a, da = random.normal(size=(2, rows, rank))
+  b, db = random.normal(size=(2, rank, columns))
+  golden_a, golden_b = published_step(a, b, da, db, 0.2)
+  with jax.enable_x64(True):
+    new_a, new_b = (np.asarray(x) for x in exact_step(a, b, da, db, 0.2))
+  assert new_a.dtype == np.float64
+  np.testing.assert_allclose(new_a @ new_b, golden_a @ golden_b, rtol=0, atol=1e-12)
+  # The factors too, up to the sign that a pair of singular vectors is free in.
+  signs = np.sign((new_a * golden_a).sum(0))
+  np.testing.assert_allclose(new_a * signs, golden_a, rtol=0, atol=1e-12)
+  np.testing.assert_allclose(signs[:, None] * new_b, golden_b, rtol=0, atol=1e-12)
 
 
 def test_exact_step_without_a_gradient_keeps_the_map():
@@ -130,8 +161,8 @@ def test_every_third_step_is_exact_and_resets_adam():
     if exact:
       new = np.asarray(old['a'] + pair['a']) @ np.asarray(old['b'] + pair['b'])
       for i in range(2):
-        best, _ = cut(target(old['a'][i], old['b'][i], da[i], db[i], lr), 2)
-        np.testing.assert_allclose(new[i], best, rtol=1e-4, atol=1e-5)
+        a, b = published_step(old['a'][i], old['b'][i], da[i], db[i], lr)
+        np.testing.assert_allclose(new[i], a @ b, rtol=1e-4, atol=1e-5)
       since = []
     else:
       np.testing.assert_allclose(pair['a'], -lr * LAZY * da, rtol=1e-4)
