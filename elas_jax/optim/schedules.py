@@ -1,7 +1,8 @@
 """Learning-rate schedules by name: (OptimizerConfig, steps) -> optax schedule.
 
-All start with a linear warm-up from warmup_fraction to 1 over warmup_steps; fractions
-are of the peak, `learning_rate`. The schedule's argument is the step, from 0.
+All start with a linear warm-up from warmup_fraction over warmup_steps, to 1 but where
+said; fractions are of the peak, `learning_rate`. The schedule's argument is the step,
+from 0.
 """
 
 import math
@@ -67,23 +68,62 @@ def wsdc(config: OptimizerConfig, steps: int) -> optax.Schedule:
 def cosine_restarts(config: OptimizerConfig, steps: int) -> optax.Schedule:
   """The cosine schedule, re-warmed after every restart_every steps.
 
-  The first restart_warmup_steps steps after a restart rise linearly from near 0 to the
-  cosine's value (ReLoRA, arXiv 2307.05695): step k of them, from 0, has the factor
-  (k + 1) / (restart_warmup_steps + 1). No restart falls into the warm-up.
+  As in ReLoRA's code (arXiv 2307.05695): step j = 0, 1, ... of the restart_warmup_steps
+  after a restart has the share j / restart_warmup_steps of the cosine's value at their
+  end; the first is 0. No restart falls into the warm-up.
   """
-  if config.restart_warmup_steps >= config.restart_every:
-    raise UserError(
-      f'optimizer.restart_warmup_steps={config.restart_warmup_steps}: must be below '
-      f'optimizer.restart_every={config.restart_every}'
-    )
+  _check_restarts(config)
   envelope = cosine(config, steps)
-  # The first restart that is not in the warm-up.
-  first = max(-(-config.warmup_steps // config.restart_every), 1) * config.restart_every
+  first, length = (
+    max(config.warmup_steps, config.restart_every),
+    config.restart_warmup_steps,
+  )
 
   def schedule(step):
     since = step % config.restart_every
-    factor = jnp.minimum((since + 1) / (config.restart_warmup_steps + 1), 1.0)
-    return envelope(step) * jnp.where(step < first, 1.0, factor)
+    rise = since / max(length, 1) * envelope(step - since + length)
+    return jnp.where((step >= first) & (since < length), rise, envelope(step))
+
+  return schedule
+
+
+def displaced_cosine_restarts(config: OptimizerConfig, steps: int) -> optax.Schedule:
+  """LORO's schedule (ICLR 2025): a cosine displaced to later steps, with restarts.
+
+  For steps s of N, a warm-up of w and the displacement a = N - w - decay_steps (published
+  as lr_adjust_steps = -a; a = w at all sizes but one), as shares of the peak
+
+    s < w    f0 + (c(a) - f0) s / w                with f0 = warmup_fraction
+    s >= w   f1 + (1 - f1) c(s - a - w)            with f1 = final_fraction
+             c(t) = 0.5 (1 + cos(pi t / (N - w)))
+
+  so that the peak is at w + a and the decay takes the decay_steps after it. The steps
+  j < restart_warmup_steps after a restart rise from 1e-6 by shares of j /
+  restart_warmup_steps to the value of the restart itself. Restarts are at the multiples
+  of restart_every in the warm-up, and after it where s - a is one; none is at 0, in s or
+  in s - a.
+  """
+  _check_restarts(config)
+  _fits(config, steps, 'decay_steps')
+  w, length = config.warmup_steps, config.restart_warmup_steps
+  period, displacement = max(steps - w, 1), steps - w - config.decay_steps
+  start, floor = config.warmup_fraction, config.final_fraction
+  cosine_of = lambda t: 0.5 * (1 + jnp.cos(math.pi * t / period))
+  top = cosine_of(displacement)
+
+  def schedule(step):
+    in_warmup = step < w
+    displaced = jnp.where(in_warmup, step, step - displacement)
+
+    def share(displaced):
+      rising = start + (top - start) * displaced / max(w, 1)
+      return jnp.where(in_warmup, rising, floor + (1 - floor) * cosine_of(displaced - w))
+
+    since = displaced % config.restart_every
+    restart = displaced - since
+    rise = 1e-6 + (share(restart) - 1e-6) * since / max(length, 1)
+    restarted = (restart > 0) & (since < length)
+    return config.learning_rate * jnp.where(restarted, rise, share(displaced))
 
   return schedule
 
@@ -94,7 +134,16 @@ SCHEDULES: dict[str, Callable[[OptimizerConfig, int], optax.Schedule]] = {
   'wsd': wsd,
   'wsdc': wsdc,
   'cosine_restarts': cosine_restarts,
+  'displaced_cosine_restarts': displaced_cosine_restarts,
 }
+
+
+def _check_restarts(config: OptimizerConfig) -> None:
+  if config.restart_warmup_steps >= config.restart_every:
+    raise UserError(
+      f'optimizer.restart_warmup_steps={config.restart_warmup_steps}: must be below '
+      f'optimizer.restart_every={config.restart_every}'
+    )
 
 
 def _fits(config: OptimizerConfig, steps: int, *phases: str) -> None:
