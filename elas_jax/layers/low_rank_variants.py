@@ -70,9 +70,10 @@ class SLTrain(nn.Module):
 class LOST(nn.Module):
   """y = gamma silu(x A) B^T + (1 - gamma) x[columns] S (Li et al., LOST).
 
-  A and B start as the SVD of a dense start W; the next 256 components, or as many as
-  there are, give S on the input columns where they are largest. Read off the authors'
-  code, not the paper.
+  A and B start as the SVD of a dense start W. The columns are the inputs where the next 256
+  components, or as many as there are, are largest; S starts as W's own weights of those.
+  Columns and S as in a development code of the authors, A and B and the silu as their
+  notes and the reviews say of LOST; the released code was not read.
   """
 
   features: int

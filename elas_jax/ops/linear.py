@@ -70,13 +70,17 @@ def svd_factors(w_IxO: jax.Array, rank: int) -> tuple[jax.Array, jax.Array, jax.
 def lost_start(
   key: jax.Array, inputs: int, outputs: int, rank: int, count: int, std: float, dtype: Any
 ) -> dict[str, jax.Array]:
-  """A, B, the `count` sparse input columns and their weights, all from one dense start."""
+  """A, B, the `count` sparse input columns and their weights, all from one dense start W.
+
+  A B is W's best approximation of that rank, the columns are those where the next 256
+  components are largest, and their weights are W's own there, not those of what A B
+  leaves: so in the authors' code.
+  """
   w_IxO = std * jax.random.normal(key, (inputs, outputs))
   a, b, rest_IxO = svd_factors(w_IxO, rank)
   left, right, _ = svd_factors(rest_IxO, min(256, min(inputs, outputs)))
-  next_IxO = left @ right
-  _, columns_P = jax.lax.top_k(jnp.linalg.norm(next_IxO, axis=1), count)
-  arrays = {'a': a, 'b': b, 'sparse': next_IxO[columns_P]}
+  _, columns_P = jax.lax.top_k(jnp.linalg.norm(left @ right, axis=1), count)
+  arrays = {'a': a, 'b': b, 'sparse': w_IxO[columns_P]}
   return jax.tree.map(lambda x: x.astype(dtype), arrays) | {'columns': columns_P}
 
 
