@@ -22,9 +22,10 @@ Sizes, ranks and steps are those of GaLore's and LORO's scripts (the 1b row of G
 paper swaps heads and layers), learning rates and warm-ups those in RECIPES where published.
 Baselines were tuned over 1e-2, 5e-3, 1e-3, 5e-4 and 1e-4 without saying which won; 1e-3
 stands here for them, a choice, not a record. SLTrain was published with 8 to 40 % more
-steps than the others; here all have the same. Weights are bfloat16 as published; the
-moments are float32 here and bfloat16 there. GaLore's script has rank 1024 at 1b where its
-table has 512, which stands here.
+steps than the others up to 1b, and has them here; --config.train.steps gives it the same.
+Weights are bfloat16 as published; the moments are float32 here and bfloat16 there. GaLore's
+script has rank 1024 at 1b where its table has 512, which stands here: only that has the
+table's memory.
 """
 
 from ml_collections import ConfigDict
@@ -50,6 +51,7 @@ RECIPES = {
 }
 RECIPES |= {'loro_relu2': RECIPES['loro'], 'elas': RECIPES['loro']}
 RECIPES |= {'cola_m': RECIPES['cola']}
+SLTRAIN_STEPS = {'60m': 11_000, '130m': 22_000, '350m': 65_000, '1b': 140_000}
 SLTRAIN_ALPHA = {'60m': 32.0, '130m': 16.0, '350m': 16.0, '1b': 8.0, '7b': 8.0}
 
 
@@ -100,14 +102,14 @@ def get_config(arg: str = '60m,low_rank') -> ConfigDict:
   config.optimizer.final_fraction = 0.1
   config.optimizer.b1 = 0.9
   config.optimizer.b2 = 0.999
-  config.optimizer.epsilon = 1e-6
+  config.optimizer.epsilon = 1e-8
   config.optimizer.weight_decay = 0.0
   config.optimizer.clip_norm = 1.0 if size == '7b' else 0.0
 
+  config.train.steps = steps
   methods.apply(config, method)
   _recipe(config, size, method)
 
-  config.train.steps = steps
   config.train.log_every = 10
 
   config.checkpoint.every = 1_000
@@ -126,13 +128,21 @@ def _recipe(config: ConfigDict, size: str, method: str) -> None:
     config.optimizer.learning_rate = rate
     config.optimizer.warmup_steps = warmup
   if method in ('loro', 'loro_relu2', 'elas'):
+    config.optimizer.epsilon = 1e-6
     config.optimizer.exact_every = 200 if size == '1b' else 500
     config.optimizer.warmup_fraction = 0.1
+    if size == '350m':  # displaced by 6,000 steps, not by its warm-up
+      config.optimizer.decay_steps = config.train.get_ref('steps') - (2_000 + 6_000)
+  if method == 'galore':
+    config.optimizer.epsilon = 1e-6
+    config.optimizer.projection_every = 500 if size == '7b' else 200
   if method == 'sltrain':
     config.model.alpha = SLTRAIN_ALPHA.get(size, 32.0)
     config.model.sparse_share = 0.05 if size == '7b' else 0.03
+    config.train.steps = SLTRAIN_STEPS.get(size, config.train.steps)
   if method in ('cola', 'cola_m'):
     config.optimizer.clip_norm = 0.5
+    config.optimizer.decay_rules = (('.*', 1.0),)  # norms and embedding too
     if size not in ('tiny', '60m', '130m'):
       config.model.feed_forward = 'bilinear'  # its larger models drop SwiGLU's own SiLU
   at_7b = {'galore': 5e-3, 'cola': 1e-3, 'cola_m': 1e-3, 'sltrain': 3e-3}

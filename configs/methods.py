@@ -8,11 +8,11 @@ from ml_collections import ConfigDict
 
 LOW_RANK = {'model.linear': 'low_rank'}
 RELU2 = {'model.feed_forward': 'relu2'}
-# LORO, ICLR 2025: lazy steps of R / D, all moments reset and 5 steps of warm-up each time.
-# Its own cosine is displaced by the warm-up; this one is not.
+# LORO, ICLR 2025: lazy steps of R / D, all moments reset at each exact step, and 5 steps
+# of re-warm-up after most; a cosine whose peak is as long after the warm-up as that takes.
 LORO = LOW_RANK | {
   'optimizer.name': 'loro',
-  'optimizer.schedule': 'cosine_restarts',
+  'optimizer.schedule': 'displaced_cosine_restarts',
   'optimizer.weight_decay': 0.0,
   'optimizer.restart_warmup_steps': 5,
 }
@@ -38,7 +38,7 @@ METHODS = {
     'optimizer.merge_every': 5_000,
     'optimizer.schedule': 'cosine_restarts',
     'optimizer.restart_every': 5_000,
-    'optimizer.restart_warmup_steps': 50,
+    'optimizer.restart_warmup_steps': 100,
   },
   # dense weights, Adam's moments of projected gradients (arXiv 2403.03507)
   'galore': {'optimizer.name': 'galore'},
@@ -69,8 +69,11 @@ def apply(config: ConfigDict, method: str) -> None:
     config[section][field] = value
   if method in ('loro', 'loro_relu2', 'elas'):
     config.optimizer.lazy_scale = config.model.rank / config.model.width
-    # Adam starts anew after each exact step, and behind the warm-up so does the rate.
+    # Adam starts anew after each exact step, and so does the rate, but for the schedule's
+    # displacement, by the length of the warm-up.
     config.optimizer.restart_every = config.optimizer.get_ref('exact_every')
+    warmup = config.optimizer.get_ref('warmup_steps')
+    config.optimizer.decay_steps = config.train.get_ref('steps') - 2 * warmup
   config.optimizer.projection_rank = config.model.rank
 
 

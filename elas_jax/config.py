@@ -163,18 +163,18 @@ class OptimizerConfig:
   schedule: str  # a name of optim/schedules.py:SCHEDULES
   warmup_steps: int
   warmup_fraction: float  # where the linear warm-up starts
-  decay_steps: int  # wsd, wsdc: length of the decay
+  decay_steps: int  # wsd, wsdc, displaced_cosine_restarts: length of the decay
   decay_shape: Literal['linear', 'cosine', 'exponential', 'one_minus_sqrt']
   constant_steps: int  # wsdc: steps at the floor, at the end
   final_fraction: float  # the floor
-  restart_every: int  # cosine_restarts: steps between restarts
-  restart_warmup_steps: int  # cosine_restarts: linear re-warm-up after each restart
+  restart_every: int  # ..._restarts: steps between restarts
+  restart_warmup_steps: int  # ..._restarts: linear re-warm-up after each restart
   relinear: Literal['none', 'gradients', 'weights']  # quadratic layers: optim/relinear.py
   relinear_g: float  # gradients: factor of learning_rate for (W_g, b_g); weights: decay
   relinear_b: float  # the same for (W_b, c)
   b1: float  # sgd: momentum
   b2: float
-  epsilon: float
+  epsilon: float  # loro and galore add it before Adam's bias correction
   weight_decay: float  # decoupled: p -= lr * weight_decay * factor * p
   decay_rules: Rules  # (regex on the parameter path, factor), first match wins
   clip_norm: float  # of the global gradient norm, 0 = off
