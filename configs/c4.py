@@ -24,8 +24,8 @@ Baselines were tuned over 1e-2, 5e-3, 1e-3, 5e-4 and 1e-4 without saying which w
 stands here for them, a choice, not a record. SLTrain was published with 8 to 40 % more
 steps than the others up to 1b, and has them here; --config.train.steps gives it the same.
 Weights are bfloat16 as published; the moments are float32 here and bfloat16 there. GaLore's
-script has rank 1024 at 1b where its table has 512, which stands here: only that has the
-table's memory.
+script has rank 1024 at 1b where its table has 512, which stands here: its memory is that
+of the table. SLTrain at 7b had an 8-bit Adam, which is not here.
 """
 
 from ml_collections import ConfigDict

@@ -8,7 +8,7 @@ Reproduces: no table. The draft of ELAS goes straight through the pruning, its c
 three recipes, and no published number tells them apart; see elas_jax/ops/two_four.py.
 Hardware: proxy two CPU cores, 15 runs of 500 steps, 3 of them table 1's, three to
 five minutes each on a core of its own; paper GPUs, not yet run on any.
-Expected: experiments/results/backward_recipes/proxy.md: all but transposable alike.
+Expected: experiments/results/backward_recipes/proxy.md, whose runs are to be made again.
 """
 
 from typing import Any

@@ -28,7 +28,7 @@ from elas_jax.errors import UserError
 from elas_jax.host_memory import keep_freed_memory
 from elas_jax.metrics import describe_run
 from elas_jax.workdir import write_text
-from experiments import notes, report
+from experiments import notes, report, revisions
 from experiments.rates import RATE, all_chosen
 from experiments.runs import (
   RUNS,
@@ -42,6 +42,7 @@ from experiments.runs import (
   outcome,
   recorded,
   recorded_by_tables,
+  runs_of_file,
 )
 
 
@@ -120,17 +121,18 @@ class Table:
   only: str | None
 
   def lines(self) -> list[Line]:
-    known, seeds, lines = recorded_by_tables(self.path), self._seeds_of_file(), []
+    known, of_file, lines = recorded_by_tables(self.path), runs_of_file(self.path), []
     for size in self.experiment.sizes(self.setting.scale):
       for row in self.experiment.rows(self.setting, size):
-        of_row = sorted({*self.seeds, *seeds.get((row.label, size), ())})
-        runs = [] if row.problem else [self.setting.run(row, size, s) for s in of_row]
-        lines.append(Line(row, size, runs, [outcome(run, known) for run in runs]))
+        old = of_file.get((row.label, size), {})
+        seeds = [] if row.problem else sorted({*self.seeds, *old})
+        runs = [self.setting.run(row, size, seed) for seed in seeds]
+        outcomes = [
+          revisions.with_before(outcome(run, known), old.get(run.seed), run.config)
+          for run in runs
+        ]
+        lines.append(Line(row, size, runs, outcomes))
     return lines
-
-  def _seeds_of_file(self) -> dict[tuple[str, str], set[int]]:
-    rows = json.loads(self.path.read_text())['rows'] if self.path.exists() else []
-    return {(row['label'], row['size']): {r['seed'] for r in row['runs']} for row in rows}
 
   def todo(self) -> list[tuple[Line, Run]]:
     return [
@@ -330,7 +332,12 @@ def _result(table: Table, lines: list[Line]) -> dict[str, Any]:
     'published': experiment.family.published,
     'about': experiment.family.about,
     'summary': summary,
-    'text': [*text, *experiment.notes, *_notes(table, lines, configs)],
+    'text': [
+      *revisions.lines(entries),
+      *text,
+      *experiment.notes,
+      *_notes(table, lines, configs),
+    ],
     'rows': entries,
   }
 
@@ -345,7 +352,9 @@ def _notes(table: Table, lines: list[Line], configs: list[Config]) -> list[str]:
     found.append(family.recipe(configs))
     if not any(x.startswith(f'--config.{RATE}=') for x in setting.overrides):
       rates = (
-        family.rate_name(x.size, x.row.method) for x in lines if RATE not in x.row.fields
+        family.rate_name(x.size, x.row.method)
+        for x in lines
+        if RATE not in x.row.fields and _done([x])
       )
       if names := dict.fromkeys(rates):
         chosen = all_chosen(setting.rates)

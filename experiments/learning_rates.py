@@ -20,7 +20,8 @@ from elas_jax.cli import run_command
 from elas_jax.errors import UserError
 from experiments.harness import Experiment, main
 from experiments.rates import BASE, conclude, grown
-from experiments.runs import Row, Run, Setting, outcome, recorded
+from experiments.revisions import with_before
+from experiments.runs import Row, Run, Setting, outcome, recorded, runs_of_file
 
 SEED = 1000
 
@@ -31,14 +32,17 @@ def rows(setting: Setting, size: str) -> list[Row]:
       '--scale=paper: takes the published rates of configs/c4.py; must be proxy or smoke'
     )
   known, result = recorded(setting.rates), []
+  of_file = runs_of_file(setting.rates)
+
+  def score(row, factor):
+    old = of_file.get((row(factor).label, size), {}).get(SEED)
+    return bits_per_byte(setting.run(row(factor), size, SEED), known, old)
+
   for method, base in BASE.items():
     steps = setting.config(method, size, {'optimizer.learning_rate': base}).train.steps
     steps = max(steps // 2, 10)  # periods are shares of it, 1/10 the least
     row = functools.partial(_row, method, base, steps)
-    score = lambda factor, row=row: bits_per_byte(
-      setting.run(row(factor), size, SEED), known
-    )
-    result += map(row, grown(score))
+    result += map(row, grown(functools.partial(score, row)))
   return result
 
 
@@ -48,9 +52,15 @@ def _row(method: str, base: float, steps: int, factor: float) -> Row:
   return Row(f'{method}_x{factor:g}', method, fields)
 
 
-def bits_per_byte(run: Run, known: dict[str, dict[str, Any]]) -> float | None:
-  """What a run reached, infinite if it diverged; None if it is not done."""
-  found = outcome(run, known)
+def bits_per_byte(
+  run: Run, known: dict[str, dict[str, Any]], old: dict[str, Any] | None = None
+) -> float | None:
+  """What a run reached, infinite if it diverged; None if it is not done.
+
+  Of a run that is to be made again, what it reached before (in `old`): its grid stays.
+  """
+  found = with_before(outcome(run, known), old, run.config)
+  found = found.get('before', found)
   if found['status'] == 'finished':
     return found['values']['eval/bits_per_byte']
   return math.inf if found['status'] == 'diverged' else None

@@ -198,7 +198,9 @@ def markdown(result: dict[str, Any]) -> str:
     if entry['problem']:
       cells += ['-', '-', '-']
     else:
-      cells += [f'{entry["parameters"]:,}', _memory(entry), f'{entry["learning_rate"]:g}']
+      done = any(run['status'] != 'not run' for run in entry['runs'])
+      rate = f'{entry["learning_rate"]:g}' if done else '-'
+      cells += [f'{entry["parameters"]:,}', _memory(entry), rate]
     cells.append(_non_finite(entry))
     lines.append('| ' + ' | '.join(cells) + ' |')
   lines += ['', *(f'- {line}' for line in result['text'] + _footnotes(result))]

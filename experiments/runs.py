@@ -27,6 +27,7 @@ from elas_jax.workdir import MACHINE_FIELDS, write_text
 from experiments.network_values import network_values
 from experiments.published import SIZES
 from experiments.rates import RATE, base_rate, chosen_rate
+from experiments.revisions import revisions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,9 +220,11 @@ def _as_flags(fields: dict[str, Any]) -> dict[str, str]:
 
 @functools.cache
 def fingerprint(config: Config) -> str:
-  """Of every field that can change what a run computes."""
+  """Of every field that can change what a run computes, and the revisions of its code."""
   tree = json.loads(to_json(config))
   _drop_unused(tree)
+  if names := revisions(config):
+    tree['revisions'] = names
   for field in (*MACHINE_FIELDS, 'train.compilation_cache', 'train.tensorboard'):
     section, name = field.split('.')
     tree[section].pop(name, None)
@@ -270,12 +273,20 @@ def recorded_by_tables(path: pathlib.Path) -> dict[str, dict[str, Any]]:
   return found | recorded(path)
 
 
+def runs_of_file(path: pathlib.Path) -> dict[tuple[str, str], dict[int, dict[str, Any]]]:
+  """(Label, size) -> seed -> what the result file at `path` has of the run, done or not."""
+  rows = json.loads(path.read_text())['rows'] if path.exists() else []
+  return {(x['label'], x['size']): {r['seed']: r for r in x['runs']} for x in rows}
+
+
 def outcome(run: Run, known: dict[str, dict[str, Any]] | None = None) -> dict[str, Any]:
   """Where a run stands: 'finished' with its values, 'diverged' with the step, 'not run'.
 
   By its folder or else, if that has no end, by the `recorded` outcomes.
   """
   own = {'seed': run.seed, 'command': run.command, 'fingerprint': fingerprint(run.config)}
+  if names := revisions(run.config):
+    own['revisions'] = names
   found = _on_disk(run)
   if found['status'] == 'not run':
     found = (known or {}).get(own['fingerprint'], found)

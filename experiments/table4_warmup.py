@@ -10,7 +10,7 @@ run that those are at 60m. The paper prints NaN for 0 steps at 60m, so the colum
 checked.
 Hardware: proxy two CPU cores, 12 runs of 500 steps, 3 of them table 1's, three to
 five minutes each on a core of its own; paper GPUs, not yet run on any.
-Expected: experiments/results/table4_warmup/proxy.md: no NaN, 0.01 bits between all.
+Expected: experiments/results/table4_warmup/proxy.md, whose runs are to be made again.
 """
 
 from typing import Any

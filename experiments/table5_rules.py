@@ -9,7 +9,7 @@ mvue is not in the paper. Rules that change the kept values have no exact backwa
 what is saved, and go straight through.
 Hardware: proxy two CPU cores, 12 runs of 500 steps, 3 of them table 1's, three to
 five minutes each on a core of its own; paper GPUs, not yet run on any.
-Expected: experiments/results/table5_rules/proxy.md: within one spread of each other.
+Expected: experiments/results/table5_rules/proxy.md, whose runs are to be made again.
 """
 
 from elas_jax.cli import run_command
