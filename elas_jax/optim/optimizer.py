@@ -26,6 +26,8 @@ def make_optimizer(config: Config, params: Any) -> optax.GradientTransformation:
     galore  the same with projected moments for the kernels of linear maps: galore.py
     loro    LORO on factor pairs, Adam on the rest: loro.py
 
+  galore and loro add epsilon before Adam's bias correction, as published: adam.py
+
   The frozen kernels of lora are left alone, and with merge_every they take up their
   factors: relora.py. `params` gives the paths; its values are not used.
   """
