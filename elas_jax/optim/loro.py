@@ -29,8 +29,8 @@ def loro(
   """LORO, low-rank Riemannian optimisation (Mo, Huang and Pan, ICLR 2025).
 
   For maps W = A B with the factors A 'a' (..., I, R) and B 'b' (..., R, O). With Adam's
-  direction d = m^ / (sqrt(v^) + epsilon) of every parameter p and the learning rate
-  lr = schedule(step, from 0), the updates are
+  direction d of every parameter p (adam.py: epsilon comes before the bias correction) and
+  the learning rate lr = schedule(step, from 0), the updates are
 
     p = -lr d                 where p is no factor, at every step
     p = -lr lazy_scale d      where p is A or B, at a lazy step
@@ -38,7 +38,7 @@ def loro(
 
   After an exact step Adam starts anew: all moments, those of other parameters too, and
   its count are zero. Published: b1 0.9, b2 0.999, epsilon 1e-6, exact_every 500 (200 for
-  1b), lazy_scale R / width. The short warm-up after each reset is the schedule's.
+  1b), lazy_scale R / width. The short warm-up after most resets is the schedule's.
   """
   adam = scale_by_early_epsilon_adam(b1, b2, epsilon)
 
