@@ -20,77 +20,23 @@ from experiments import (
   notes,
   rates,
   report,
-  revisions,
   runs,
   table1_perplexity,
   table4_warmup,
   table5_rules,
 )
-from experiments.runs import Row, Setting
-
-PAIR = harness.Experiment(
-  name='pair',
-  title='A pair',
-  rows=lambda setting, size: [
-    Row('one', 'elas'),
-    Row('two', 'low_rank_relu2'),
-    Row('three', 'elas', problem='cannot be run'),
-  ],
-  conclude=lambda entries: report.gaps(entries, (('one', 'two'),)),
-)
+from experiments.runs import Row
+from tests.fake_runs import PAIR, fake_training, flags_of, result_in, setting_of, values
 
 
-def setting_of(folder, *overrides, scale='smoke'):
-  return Setting(scale, overrides, folder / 'runs', folder / f'{scale}.json')
-
-
-def flags_of(folder, *more):
-  own = [f'--runs={folder / "runs"}', f'--results={folder / "results"}']
-  data = ['source=text_files', f'path={folder / "corpus"}', f'cache_dir={folder / "cache"}']
-  return [
-    '--scale=smoke',
-    *own,
-    *(f'--config.data.{flag}' for flag in (*data, 'processes=1')),
-    '--config.train.compilation_cache=',
-    *more,
-  ]
-
-
-def result_in(folder, name='pair'):
-  return json.loads((folder / f'results/{name}/smoke.json').read_text())
-
-
-def values(bits):
-  return {
-    'eval/loss': 1.0,
-    'eval/bits_per_byte': bits,
-    'eval/perplexity': 10 * bits,
-    'eval/published_perplexity': 5 * bits,
-  }
+@pytest.fixture
+def calls(monkeypatch):
+  return fake_training(monkeypatch)
 
 
 def finished_runs(numbers):
   run = {'status': 'finished', 'commit': 'a' * 40}
   return [run | {'seed': i, 'values': values(bits)} for i, bits in enumerate(numbers)]
-
-
-@pytest.fixture
-def calls(monkeypatch):
-  """Replaces the training by the files it would leave; returns the workdirs in order."""
-  trained = []
-
-  def fake(config, workdir):
-    trained.append(workdir)
-    workdir.mkdir(parents=True, exist_ok=True)
-    (workdir / 'config.json').write_text(to_json(config))
-    bits = 2.0 + config.seed / 5 + (config.model.feed_forward == 'relu2') / 10
-    lines = [{'run': {'commit': 'c' * 40, 'device': 'cpu'}}, {'step': 5, 'train/loss': 1.0}]
-    lines.append({'step': config.train.steps} | values(bits))
-    text = ''.join(json.dumps(line) + '\n' for line in lines)
-    (workdir / 'metrics.jsonl').write_text(text)
-
-  monkeypatch.setattr(runs, 'train', fake)
-  return trained
 
 
 def workdir(experiment, label, folder, seed=0):
@@ -210,63 +156,6 @@ def test_calls_at_the_same_time_do_not_undo_each_other(calls, tmp_path, monkeypa
   rows = result_in(tmp_path)['rows'][:2]
   statuses = [[run['status'] for run in row['runs']] for row in rows]
   assert statuses == [['finished', 'not run'], ['finished', 'finished']]
-
-
-def test_runs_of_before_a_revision_are_kept_but_neither_shown_nor_reused(
-  calls, tmp_path, monkeypatch
-):
-  path = tmp_path / 'results/pair/smoke.json'
-  with monkeypatch.context() as patch:  # the code of before: it knew of no revision
-    patch.setattr(revisions, 'REVISIONS', {})
-    runs.fingerprint.cache_clear()
-    harness.main(PAIR, flags_of(tmp_path))
-  runs.fingerprint.cache_clear()
-  old, other = (row['runs'][0] for row in json.loads(path.read_text())['rows'][:2])
-  assert old['status'] == 'finished' and 'revisions' not in old and len(calls) == 2
-  shown = f'{old["values"]["eval/bits_per_byte"]:.4f}'
-  assert f'| one | {shown} |' in path.with_suffix('.md').read_text()
-
-  # A call that makes another row, where the old folders are too, writes the table anew.
-  for _ in range(2):
-    harness.main(PAIR, flags_of(tmp_path, '--only=two', '--seeds=2'))
-    one, two = json.loads(path.read_text())['rows'][:2]
-    assert one['runs'][0]['status'] == 'not run'
-    assert one['runs'][0]['lacks'] == ['loro_step'] and one['runs'][0]['before'] == old
-    assert one['mean'] == {} and two['runs'][0] == other
-    text = path.with_suffix('.md').read_text()
-    assert (
-      '| one | - |' in text and 'Not shown until they are made again: runs of o' in text
-    )
-    assert 'one - two (smoke): not known' in text
-  assert len(calls) == 3  # seed 1 of row two
-
-  harness.main(PAIR, flags_of(tmp_path, '--seeds=2'))
-  assert len(calls) == 5
-  one = json.loads(path.read_text())['rows'][0]['runs']
-  assert [run['status'] for run in one] == ['finished'] * 2
-  assert all(run['revisions'] == ['loro_step'] for run in one)
-  assert not any('before' in run for run in one)
-  text = path.with_suffix('.md').read_text()
-  assert 'Not shown' not in text and '| one | - |' not in text
-  harness.main(PAIR, flags_of(tmp_path, f'--runs={tmp_path / "clone"}', '--seeds=2'))
-  assert len(calls) == 5  # what was made since is taken from the file
-
-
-def test_a_grid_stays_while_its_runs_are_to_be_made_again(calls, tmp_path, monkeypatch):
-  monkeypatch.setattr(rates, 'BASE', {'elas': 8e-3})
-  monkeypatch.setattr(learning_rates, 'BASE', {'elas': 8e-3})
-  with monkeypatch.context() as patch:
-    patch.setattr(revisions, 'REVISIONS', {})
-    runs.fingerprint.cache_clear()
-    harness.main(learning_rates.EXPERIMENT, flags_of(tmp_path))
-  runs.fingerprint.cache_clear()
-  assert len(calls) == 5
-  path = tmp_path / 'results/learning_rates/smoke.json'
-  setting = Setting('smoke', tuple(flags_of(tmp_path)[3:]), tmp_path / 'runs', path)
-  assert len(learning_rates.rows(setting, 'smoke')) == 5
-  # But no rate is chosen by them.
-  table = harness.Table(learning_rates.EXPERIMENT, setting, path, range(1000, 1001), None)
-  assert harness._result(table, table.lines())['summary'] == {}
 
 
 @pytest.mark.parametrize('damage', ['metrics', 'config', 'no evaluation'])
