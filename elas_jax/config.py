@@ -120,7 +120,9 @@ class DataConfig:
   path: str  # text_files: folder, file or glob. TFDS set: its data_dir ('' = TFDS's)
   validation_path: str  # text_files: validation files; '' = split by hash
   validation_share: float  # share of the documents that the hash sends to validation
-  max_bad_share: float  # refuse a corpus with more unreadable records than this
+  # Refuse a corpus with a larger share of unreadable records, or of their bytes, than
+  # this. Files that break off are refused below 1: what they have lost is unknown.
+  max_bad_share: float
   tokenizer: str  # 'bytes' or the path of a Hugging Face tokenizer.json
   protocol: Literal['packed', 'document']  # join and cut, or one document a row
   sequence_length: int  # L

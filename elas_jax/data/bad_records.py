@@ -1,4 +1,4 @@
-"""The count of records that could not be read, kept with the prepared documents."""
+"""The count of what could not be read, kept with the prepared documents."""
 
 import dataclasses
 
@@ -9,39 +9,78 @@ MAX_MESSAGES = 20
 
 @dataclasses.dataclass
 class BadRecords:
-  """How many records were seen, how many were unreadable, and the first of those."""
+  """How much was seen, how much of it was unreadable, and the first messages.
+
+  Bytes are counted beside records because one unreadable file may outweigh thousands of
+  lines. A file that breaks off has lost an unknown number of both, so it is counted for
+  itself.
+  """
 
   total: int = 0  # records seen, good and bad
   bad: int = 0
+  total_bytes: int = 0  # of the records seen, as they were read
+  bad_bytes: int = 0
+  broken_files: int = 0  # that break off, so that what they have lost is unknown
+  empty_files: int = 0  # without a single record
   messages: list[str] = dataclasses.field(default_factory=list)  # 'file:line: why'
 
-  def add(self, message: str) -> None:
-    """Counts one unreadable record and keeps its message if it is an early one."""
+  def count(self, size: int) -> None:
+    """Counts one record of so many bytes, good or bad."""
+    self.total += 1
+    self.total_bytes += size
+
+  def add(self, message: str, size: int, breaks_off: bool = False) -> None:
+    """Counts a record as unreadable too; keeps its message if it is an early one."""
     self.bad += 1
-    if len(self.messages) < MAX_MESSAGES:
-      self.messages.append(message)
+    self.bad_bytes += size
+    self.broken_files += breaks_off
+    # A broken file comes first: it would otherwise hide behind single lines.
+    self.messages.insert(0 if breaks_off else len(self.messages), message)
+    del self.messages[MAX_MESSAGES:]
 
   @property
   def share(self) -> float:
-    """Unreadable records over all records, 0 when there were none at all."""
-    return self.bad / self.total if self.total else 0.0
+    """The unreadable share, of records or of bytes, whichever is larger."""
+    of_records = self.bad / self.total if self.total else 0.0
+    of_bytes = self.bad_bytes / self.total_bytes if self.total_bytes else 0.0
+    return max(of_records, of_bytes)
 
   def lines(self) -> list[str]:
-    """The report for the terminal; empty when every record was readable."""
-    if not self.bad:
-      return []
-    head = f'{self.bad} of {self.total} records were unreadable and are left out:'
-    more = self.bad - len(self.messages)
-    tail = [f'  ... and {more} more'] if more else []
-    return [head, *(f'  {message}' for message in self.messages), *tail]
+    """The report for the terminal; empty when everything was readable."""
+    lines = []
+    if self.bad:
+      files = f', {self.broken_files} files break off' if self.broken_files else ''
+      lines += [
+        f'{self.bad} of {self.total} records were unreadable and are left out '
+        f'({self.bad_bytes} of {self.total_bytes} bytes{files}):'
+      ]
+      lines += [f'  {message}' for message in self.messages]
+      if more := self.bad - len(self.messages):
+        lines += [f'  ... and {more} more']
+    if self.empty_files:
+      lines += [f'{self.empty_files} files hold no record']
+    return lines
 
   def check(self, source: str, max_bad_share: float) -> None:
-    """Raises UserError when the unreadable share is above data.max_bad_share."""
-    if self.share <= max_bad_share:
-      return
-    first = '; '.join(self.messages[:3])
-    raise UserError(
-      f'data.max_bad_share={max_bad_share:g}: {self.bad} of {self.total} records of '
-      f'data.source={source!r} ({self.share:.2%}) are unreadable; repair them or '
-      f'accept a larger share. First: {first}'
-    )
+    """Refuses a larger unreadable share than data.max_bad_share, and broken files.
+
+    How much a broken file has lost cannot be known from it, so that no share below 1
+    accepts one.
+
+    Raises:
+      UserError: more is unreadable than accepted.
+    """
+    where = f'data.max_bad_share={max_bad_share:g}: '
+    first = f'First: {"; ".join(self.messages[:3])}'
+    if self.broken_files and max_bad_share < 1:
+      raise UserError(
+        f'{where}{self.broken_files} files of data.source={source!r} break off, and how '
+        'much they have lost is unknown; repair or remove them, or accept any loss with '
+        f'1. {first}'
+      )
+    if self.share > max_bad_share:
+      raise UserError(
+        f'{where}{self.bad} of {self.total} records of data.source={source!r} are '
+        f'unreadable, {self.bad_bytes} of {self.total_bytes} bytes ({self.share:.2%}); '
+        f'repair them or accept a larger share. {first}'
+      )

@@ -39,7 +39,8 @@ def source_arguments(parser: argparse.ArgumentParser) -> None:
     '--max_bad_share',
     type=float,
     default=0.01,
-    help='refuse a corpus with a larger share of unreadable records',
+    help='refuse a corpus with a larger share of unreadable records or bytes; below 1 '
+    'also one with files that break off',
   )
   add('--cache_dir', default='~/.cache/elas_jax', help='where the results go')
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import tensorflow_datasets as tfds
 
-from elas_jax.data import standard_library
+from elas_jax.data import standard_library, text_reader
 from elas_jax.data.bad_records import BadRecords
 from elas_jax.data.hashing import goes_to_validation
 from elas_jax.data.progress import Progress
@@ -52,13 +52,13 @@ class PythonSource(tfds.core.GeneratorBasedBuilder):
     ]
     with Progress(f'reading {split}', 0) as progress:
       for i, (name, path) in enumerate(files):
-        self.report.total += 1
+        self.report.count(text_reader.size_of(path))
         try:
           # tokenize.open honours the coding cookie and makes every newline a \n.
           with tokenize.open(path) as file:
             text = file.read()
         except (OSError, SyntaxError, UnicodeDecodeError) as error:
-          self.report.add(f'{name}: {error}')
+          self.report.add(f'{name}: {error}', text_reader.size_of(path))
           continue
         size = len(text.encode())
         self.text_bytes[split] += size

@@ -17,7 +17,7 @@ from elas_jax.data.bad_records import BadRecords
 from elas_jax.data.hashing import fingerprint
 from elas_jax.errors import UserError
 
-FORMAT_VERSION = 1  # raise it when prepared documents change
+FORMAT_VERSION = 2  # raise it when prepared documents change
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from elas_jax.data.bad_records import BadRecords
 from elas_jax.data.hashing import goes_to_validation
 from elas_jax.data.progress import Progress
-from elas_jax.data.text_reader import Document, read_documents, stat_files
+from elas_jax.data.text_reader import Document, read_documents, size_of
 
 SHARD_BYTES = 1 << 28  # of text, after which the next file of a split is begun
 MAX_NAME_BYTES = 512
@@ -91,16 +91,19 @@ class TextFiles(tfds.core.ShardBasedBuilder):
 
   def _split_documents(self) -> Iterator[tuple[str, Document]]:
     """(split, document) of every good record; counts the bad ones."""
-    total = sum(max(0, size) for _, size, _ in stat_files(self._all_files()))
-    with Progress('reading', total) as progress:
+    sizes = [size_of(path) for _, path in self._all_files()]
+    with Progress('reading', sum(sizes)) as progress:
       for i, (name, path) in enumerate(self._all_files()):
+        before = self.report.total
         for document in read_documents(name, path):
-          self.report.total += 1
+          self.report.count(document.size)
           if document.text is None:
-            self.report.add(f'{path}{document.key[len(name) :]}: {document.error}')
+            message = f'{path}{document.key[len(name) :]}: {document.error}'
+            self.report.add(message, document.size, document.breaks_off)
           else:
             yield self._split_of(i, document.key), document
-        progress.advance(path.stat().st_size if path.exists() else 0)
+        self.report.empty_files += self.report.total == before
+        progress.advance(sizes[i])
 
   def _all_files(self) -> Files:
     return self._files + self._validation_files

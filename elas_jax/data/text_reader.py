@@ -1,14 +1,15 @@
 """Finds text files and reads their documents one at a time, good and bad."""
 
+import collections
 import dataclasses
+import functools
 import glob
-import gzip
 import json
 import os
 import pathlib
-import zlib
 from collections.abc import Iterator
 
+from elas_jax.data.archives import BrokenFileError, read_lines
 from elas_jax.errors import UserError
 
 PLAIN = ('.txt', '.md', '.py')
@@ -16,13 +17,17 @@ JSON_LINES = (
   '.jsonl',
   '.jsonl.gz',
   '.jsonl.zst',
+  '.ndjson',
+  '.ndjson.gz',
+  '.ndjson.zst',
   '.json.gz',  # as the published C4 shards are named
   '.json.zst',
 )
 ACCEPTED = ' '.join(PLAIN + JSON_LINES)
-CHUNK_BYTES = 1 << 17  # of a file, read at a time
-ZSTD_CHUNK_BYTES = 1 << 13  # a corrupt chunk loses what was unpacked from it before
+COMPRESSIONS = ('.gz', '.zst', '.bz2', '.xz', '.zip')
 MAX_DOCUMENT_BYTES = 1 << 30  # the format of the documents ends at 2 GiB
+# What JSON becomes in memory may be 25 times its size, so that a line has a lower limit.
+MAX_LINE_BYTES = 1 << 26
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,12 +37,16 @@ class Document:
   Attributes:
     key: 'file' or 'file:line', relative to the folder that was given.
     text: the document; None for a bad record.
+    size: bytes of the record as it was read; 0 if unknown.
     error: why there is no text; '' for a good record.
+    breaks_off: the file ends here, and how many records follow is unknown.
   """
 
   key: str
   text: str | None
+  size: int
   error: str = ''
+  breaks_off: bool = False
 
 
 def list_files(field: str, pattern: str) -> list[tuple[str, pathlib.Path]]:
@@ -50,24 +59,8 @@ def list_files(field: str, pattern: str) -> list[tuple[str, pathlib.Path]]:
   Raises:
     UserError: nothing is there, or nothing of an accepted kind.
   """
-  expanded = os.path.expanduser(pattern)
-  if os.path.isdir(expanded):
-    base, found = expanded, _walk(field, expanded)
-  elif os.path.lexists(expanded):
-    base, found = os.path.dirname(expanded), [expanded]
-  else:
-    matches = sorted(glob.glob(expanded, recursive=True)) if pattern else []
-    if not matches:
-      raise UserError(
-        f'{field}={pattern!r} does not exist; give a folder, a file or a glob of '
-        f'{ACCEPTED} files'
-      )
-    base = _fixed_part(expanded)
-    found = []
-    for match in matches:
-      found += _walk(field, match) if os.path.isdir(match) else [match]
-  # A recursive glob may name a folder and the files in it.
-  files = sorted({path for path in found if path.endswith(PLAIN + JSON_LINES)})
+  base, found = _find(field, pattern)
+  files = [path for path in found if _is_text(path)]
   if not files:
     raise UserError(
       f'{field}={pattern!r} holds no text files; accepted are {ACCEPTED} files'
@@ -77,6 +70,13 @@ def list_files(field: str, pattern: str) -> list[tuple[str, pathlib.Path]]:
     for path in files
   ]
   return sorted(named)
+
+
+def count_other_files(field: str, pattern: str) -> dict[str, int]:
+  """How many files `pattern` finds that list_files leaves out, by kind, most first."""
+  _, found = _find(field, pattern)
+  kinds = collections.Counter(_kind(path) for path in found if not _is_text(path))
+  return dict(kinds.most_common())
 
 
 def stat_files(files: list[tuple[str, pathlib.Path]]) -> list[tuple[str, int, int]]:
@@ -91,28 +91,87 @@ def stat_files(files: list[tuple[str, pathlib.Path]]) -> list[tuple[str, int, in
   return described
 
 
+def size_of(path: pathlib.Path) -> int:
+  """Bytes of a file, 0 where it is unreadable."""
+  try:
+    return path.stat().st_size
+  except OSError:
+    return 0
+
+
 def read_documents(name: str, path: pathlib.Path) -> Iterator[Document]:
   """Yields the documents of one file, bad records among them; never raises for them.
 
   A file that breaks off (a truncated archive, say) gives its good lines and then one
-  bad record.
+  bad record that says so.
   """
+  is_lines = _has_kind(path.name, JSON_LINES)
   if path.exists() and not path.is_file():  # a pipe would be waited for
-    yield Document(name, None, 'not a regular file')
-  elif path.name.endswith(JSON_LINES):
+    yield Document(name, None, 0, 'not a regular file', breaks_off=is_lines)
+  elif is_lines:
     yield from _read_json_lines(name, path)
   else:
     yield _read_plain(name, path)
+
+
+def _has_kind(path: str, kinds: tuple[str, ...]) -> bool:
+  return path.lower().endswith(kinds)
+
+
+def _is_text(path: str) -> bool:
+  return _has_kind(path, PLAIN + JSON_LINES)
+
+
+def _kind(path: str) -> str:
+  """'.parquet' or '.txt.gz', '' without a suffix."""
+  *_, before, last = ('', '', *pathlib.Path(path.lower()).suffixes)
+  return before + last if last in COMPRESSIONS else last
+
+
+def _find(field: str, pattern: str) -> tuple[str, list[str]]:
+  """(folder that names are relative to, every file of any kind), sorted."""
+  expanded = os.path.expanduser(pattern)
+  if os.path.isdir(expanded):
+    base, found = expanded, _walk(field, expanded)
+  elif os.path.lexists(expanded):
+    base, found = os.path.dirname(expanded), [expanded]
+  else:
+    matches = _expand(field, expanded) if pattern else []
+    if not matches:
+      raise UserError(
+        f'{field}={pattern!r} does not exist; give a folder, a file or a glob of '
+        f'{ACCEPTED} files'
+      )
+    base = _fixed_part(expanded)
+    found = []
+    for match in matches:
+      found += _walk(field, match) if os.path.isdir(match) else [match]
+  # A recursive glob may name a folder and the files in it.
+  return base, sorted(set(found))
+
+
+def _expand(field: str, pattern: str) -> list[str]:
+  """The matches of a glob; refuses folders on its way that glob would pass over."""
+  for parent in pathlib.Path(pattern).parents:
+    if glob.has_magic(str(parent)):
+      for folder in glob.iglob(f'{parent}/', recursive=True):
+        if not os.access(folder, os.R_OK | os.X_OK):
+          _refuse_folder(field, folder, 'Permission denied')
+  return sorted(glob.glob(pattern, recursive=True))
+
+
+def _refuse_folder(field: str, folder: str, reason: str) -> None:
+  raise UserError(
+    f'{field}: folder {folder} cannot be listed ({reason}); make it readable or give '
+    'another folder'
+  )
 
 
 def _walk(field: str, folder: str) -> list[str]:
   """Every file below `folder`, through links too, but not hidden ones."""
 
   def refuse(error: OSError):
-    raise UserError(
-      f'{field}: folder {error.filename} cannot be listed ({error.strerror}); make '
-      'it readable or give another folder'
-    ) from error
+    _refuse_folder(field, error.filename, error.strerror)
 
   found = []
   seen = set()  # links may form a loop
@@ -134,98 +193,55 @@ def _fixed_part(pattern: str) -> str:
 
 
 def _read_plain(name: str, path: pathlib.Path) -> Document:
+  size = 0
   try:
     if (size := path.stat().st_size) > MAX_DOCUMENT_BYTES:
-      return Document(name, None, f'{size} bytes; cut documents above 1 GiB')
-    return Document(name, path.read_bytes().decode('utf-8-sig'))
+      return Document(
+        name, None, size, f'{size} bytes; cut documents above {MAX_DOCUMENT_BYTES}'
+      )
+    return Document(name, path.read_bytes().decode('utf-8-sig'), size)
   except OSError as error:
-    return Document(name, None, error.strerror or str(error))
+    return Document(name, None, size, error.strerror or str(error))
   except UnicodeDecodeError as error:
-    return Document(name, None, f'not UTF-8 at byte {error.start}')
+    return Document(name, None, size, f'not UTF-8 at byte {error.start}')
 
 
 def _read_json_lines(name: str, path: pathlib.Path) -> Iterator[Document]:
   number = 0
   try:
-    for number, line in enumerate(_lines(path), start=1):
-      if line.strip():
-        yield _parse_line(f'{name}:{number}', line)
-  # zstandard has its own exception; its module is not loaded for other files.
-  except (OSError, EOFError, zlib.error, _BrokenArchive) as error:
-    reason = getattr(error, 'strerror', None) or str(error)
-    yield Document(f'{name}:{number + 1}', None, f'the file breaks off: {reason}')
+    for number, (line, size, is_ended) in enumerate(
+      read_lines(path, MAX_LINE_BYTES), start=1
+    ):
+      key = f'{name}:{number}'
+      if line is None:
+        reason = f'{size} bytes; cut lines above {MAX_LINE_BYTES}'
+        yield Document(key, None, size, reason)
+      elif line.strip():
+        yield _parse_line(key, line, is_ended)
+  except BrokenFileError as error:
+    reason = f'the file breaks off: {error}'
+    yield Document(f'{name}:{number + 1}', None, 0, reason, breaks_off=True)
 
 
-def _parse_line(key: str, line: bytes) -> Document:
+def _parse_line(key: str, line: bytes, is_ended: bool) -> Document:
+  """The document of a line; half a line at the end is where the file breaks off."""
+  bad = functools.partial(Document, key, None, len(line))
   try:
     record = json.loads(line.decode('utf-8-sig'))
-  except UnicodeDecodeError as error:
-    return Document(key, None, f'not UTF-8 at byte {error.start} of the line')
   except (ValueError, RecursionError) as error:
-    return Document(key, None, f'not JSON: {error}')
+    reason = f'not JSON: {error}'
+    if isinstance(error, UnicodeDecodeError):
+      reason = f'not UTF-8 at byte {error.start} of the line'
+    if is_ended:
+      return bad(reason)
+    return bad(f'the file breaks off: no newline, and {reason}', breaks_off=True)
   if not isinstance(record, dict) or 'text' not in record:
-    return Document(key, None, "no field 'text'")
+    return bad("no field 'text'")
   text = record['text']
   if not isinstance(text, str):
-    return Document(key, None, f"field 'text' is no string but {type(text).__name__}")
+    return bad(f"field 'text' is no string but {type(text).__name__}")
   try:
     text.encode()
   except UnicodeEncodeError:
-    return Document(key, None, "field 'text' holds half a surrogate pair")
-  return Document(key, text)
-
-
-def _lines(path: pathlib.Path) -> Iterator[bytes]:
-  """The lines of a file without their newline; none for a line that breaks off."""
-  started = []  # pieces of a line that does not end in its chunk
-  for chunk in _chunks(path):
-    first, *rest = chunk.split(b'\n')
-    started.append(first)
-    if rest:
-      yield b''.join(started)
-      yield from rest[:-1]
-      started = [rest[-1]]
-  if last := b''.join(started):
-    yield last
-
-
-def _chunks(path: pathlib.Path) -> Iterator[bytes]:
-  """The decompressed bytes of a file, piece by piece."""
-  with open(path, 'rb') as file:
-    if path.name.endswith('.zst'):
-      yield from _zstd_chunks(file)
-    elif path.name.endswith('.gz'):
-      with gzip.GzipFile(fileobj=file) as unpacked:
-        # read1, because read would drop what it already has when the file breaks off.
-        while chunk := unpacked.read1(CHUNK_BYTES):
-          yield chunk
-    else:
-      while chunk := file.read(CHUNK_BYTES):
-        yield chunk
-
-
-class _BrokenArchive(Exception):
-  """A Zstandard file that is corrupt or ends too early."""
-
-
-def _zstd_chunks(file) -> Iterator[bytes]:
-  # Frame by frame, because zstandard's stream reader takes a truncated frame for a
-  # finished one.
-  import zstandard
-
-  frame = None
-  try:
-    while data := file.read(ZSTD_CHUNK_BYTES):
-      while data:
-        frame = frame or zstandard.ZstdDecompressor().decompressobj()
-        if unpacked := frame.decompress(data):
-          yield unpacked
-        data = frame.unused_data
-        if frame.eof:
-          frame = None
-        else:
-          break
-  except zstandard.ZstdError as error:
-    raise _BrokenArchive(str(error)) from error
-  if frame is not None:
-    raise _BrokenArchive('it ends inside a compressed frame')
+    return bad("field 'text' holds half a surrogate pair")
+  return Document(key, text, len(line))
