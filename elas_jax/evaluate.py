@@ -53,6 +53,8 @@ def evaluate(config: Config, variables: Any, rows: Any, mesh: Mesh) -> dict[str,
     lambda *values: np.array(values, np.float64), *jax.device_get(sums)
   )
   values = task_of(config).eval_values(stacked)
+  if rows.lost_share:  # then bits per byte are not comparable
+    values['lost_share'] = rows.lost_share
   return {f'eval/{name}': value for name, value in values.items()}
 
 

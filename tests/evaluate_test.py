@@ -88,6 +88,8 @@ def test_stops_after_the_batch_that_reaches_the_tokens(trained, split):
 class WithoutTargets:
   """Blocks of which those of the first batch have no target."""
 
+  lost_share = 0.0
+
   def __init__(self, blocks):
     self._blocks = blocks
 
@@ -107,6 +109,14 @@ def test_batch_without_targets_counts_for_nothing(trained, split):
   loss = nll[8:16].sum() / valid[8:16].sum()
   np.testing.assert_allclose(result['eval/loss'], loss, rtol=2e-6)
   np.testing.assert_allclose(result['eval/published_loss'], loss / 2, rtol=2e-6)
+
+
+def test_text_that_the_tokenizer_does_not_know_is_said(trained, split):
+  config, (variables, blocks, *_) = trained[0], split
+  part = WithoutTargets(blocks)
+  part.lost_share = 0.25
+  result = evaluate(config, variables, part, make_mesh(config))
+  assert result['eval/lost_share'] == 0.25
 
 
 def test_command_repeats_the_last_evaluation_of_the_run(trained, capsys):

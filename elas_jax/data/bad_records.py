@@ -55,8 +55,8 @@ class BadRecords:
         f'({self.bad_bytes} of {self.total_bytes} bytes{files}):'
       ]
       lines += [f'  {message}' for message in self.messages]
-      if more := self.bad - len(self.messages):
-        lines += [f'  ... and {more} more']
+      if len(self.messages) == MAX_MESSAGES < self.bad:
+        lines += [f'  ... and {self.bad - MAX_MESSAGES} more']
     if self.empty_files:
       lines += [f'{self.empty_files} files hold no record']
     return lines

@@ -27,6 +27,10 @@ class Shard:
     max_token_id: the largest id in the file.
     documents: documents that were read for it.
     text_bytes: all their text, also what the `document` protocol cuts off.
+    empty: documents without text.
+    lost_bytes: of their text, what the tokenizer does not know.
+    unreadable: documents that are left out, since they are not UTF-8.
+    unreadable_bytes: of these.
   """
 
   file: str
@@ -36,6 +40,10 @@ class Shard:
   max_token_id: int
   documents: int
   text_bytes: int
+  empty: int = 0
+  lost_bytes: int = 0
+  unreadable: int = 0
+  unreadable_bytes: int = 0
 
 
 class BlockSet:
@@ -43,7 +51,8 @@ class BlockSet:
 
   Attributes:
     sequence_length: L.
-    blocks, tokens, bytes, max_token_id, documents, text_bytes: totals, as of a Shard.
+    blocks, tokens, bytes, max_token_id, documents, text_bytes, empty, lost_bytes:
+      totals, as of a Shard.
   """
 
   def __init__(self, folder: pathlib.Path, shards: Sequence[Shard], dtype: np.dtype):
@@ -61,9 +70,16 @@ class BlockSet:
     self.max_token_id = max((shard.max_token_id for shard in shards), default=0)
     self.documents = sum(shard.documents for shard in shards)
     self.text_bytes = sum(shard.text_bytes for shard in shards)
+    self.empty = sum(shard.empty for shard in shards)
+    self.lost_bytes = sum(shard.lost_bytes for shard in shards)
 
   def __len__(self) -> int:
     return self.blocks
+
+  @property
+  def lost_share(self) -> float:
+    """The share of the text that the tokenizer does not know."""
+    return self.lost_bytes / max(1, self.text_bytes)
 
   @property
   def unit(self) -> str:

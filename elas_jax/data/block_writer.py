@@ -14,7 +14,7 @@ import os
 import pathlib
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,10 +22,12 @@ from array_record.python.array_record_module import ArrayRecordWriter
 
 from elas_jax.config import DataConfig
 from elas_jax.data import cache
+from elas_jax.data.bad_records import MAX_MESSAGES, BadRecords
 from elas_jax.data.block_set import WRITER_OPTIONS, Shard
 from elas_jax.data.packing import PROTOCOLS, append_eos, row_dtype
 from elas_jax.data.progress import Progress
 from elas_jax.data.sources import Source, open_source, open_split
+from elas_jax.data.text_reader import decode_documents
 from elas_jax.data.tokenizers import Tokenizer, load_tokenizer
 from elas_jax.errors import UserError
 
@@ -64,8 +66,10 @@ def write_blocks(config: DataConfig, tokenizer: Tokenizer, folder: pathlib.Path)
     sum(source.sizes.values()),
   )
   shards = {split: [done[t.output.name] for t in tasks[split]] for split in tasks}
+  report = _report(source, done.values())
   for split, of_split in shards.items():
     if not any(shard.blocks for shard in of_split):
+      report.check(config.source, config.max_bad_share)
       raise UserError(
         f'data.source={config.source!r} data.path={config.path!r}: the {split} split '
         'is too short for a single block; give more text'
@@ -75,7 +79,7 @@ def write_blocks(config: DataConfig, tokenizer: Tokenizer, folder: pathlib.Path)
     'vocab_size': tokenizer.vocab_size,
     'protocol': config.protocol,
     'source': {'name': source.name, 'fingerprint': source.fingerprint},
-    'report': dataclasses.asdict(source.report),
+    'report': dataclasses.asdict(report),
     'shards': {s: [dataclasses.asdict(x) for x in of] for s, of in shards.items()},
   }
   (folder / cache.META).write_text(json.dumps(meta, indent=2))
@@ -93,7 +97,8 @@ def write_shard(task: Task, advance=lambda count: None) -> Shard:
   rows_of = PROTOCOLS[task.protocol](dtype, tokenizer.eos_id)
   writer = ArrayRecordWriter(str(task.output), WRITER_OPTIONS)
   totals = np.zeros(3, np.int64)  # blocks, tokens, bytes
-  largest = text_bytes = 0
+  largest = text_bytes = empty = lost = 0
+  unreadable = []
 
   def put(rows: np.ndarray) -> None:
     nonlocal largest
@@ -105,8 +110,11 @@ def write_shard(task: Task, advance=lambda count: None) -> Shard:
     totals[:] += len(rows), rows['valid'].sum(), rows['bytes'].sum()
     largest = max(largest, int(rows['tokens'].max()))
 
-  for texts in _read_texts(task):
-    encodings = tokenizer.encode_batch(texts)
+  for texts, unreadable_here in _read_texts(task):
+    unreadable += unreadable_here
+    encodings, lost_here = tokenizer.encode_batch(texts)
+    lost += lost_here
+    empty += texts.count('')
     put(
       rows_of.add([append_eos(*pair, tokenizer.eos_id) for pair in zip(texts, encodings)])
     )
@@ -122,8 +130,12 @@ def write_shard(task: Task, advance=lambda count: None) -> Shard:
     tokens=tokens,
     bytes=covered,
     max_token_id=largest,
-    documents=task.stop - task.start,
+    documents=task.stop - task.start - len(unreadable),
     text_bytes=text_bytes,
+    empty=empty,
+    lost_bytes=lost,
+    unreadable=len(unreadable),
+    unreadable_bytes=sum(unreadable),
   )
 
 
@@ -148,19 +160,28 @@ def _tasks(
   ]
 
 
-def _read_texts(task: Task) -> Iterator[list[str]]:
-  """The shard's texts, some at a time.
+def _report(source: Source, shards: Iterable[Shard]) -> BadRecords:
+  """The source's report; of a prepared set, which has none, what the shards left out."""
+  report = source.report
+  if report.total:
+    return report
+  for shard in shards:
+    report.total += shard.documents + shard.unreadable
+    report.total_bytes += shard.text_bytes + shard.unreadable_bytes
+    report.bad += shard.unreadable
+    report.bad_bytes += shard.unreadable_bytes
+    if shard.unreadable:
+      report.messages.append(f'{shard.file}: {shard.unreadable} documents are not UTF-8')
+  del report.messages[MAX_MESSAGES:]
+  return report
 
-  TFDS gives bytes for what was read from files. Bytes of a catalogue set that are not
-  UTF-8 become U+FFFD; own sources have refused such records already.
-  """
+
+def _read_texts(task: Task) -> Iterator[tuple[list[str], list[int]]]:
+  """(texts, bytes of each one that is not UTF-8) of the shard, some at a time."""
   documents = _open_once(task.documents, task.split)
   for start in range(task.start, task.stop, DOCUMENTS_AT_ONCE):
     stop = min(start + DOCUMENTS_AT_ONCE, task.stop)
-    yield [
-      document['text'].decode('utf-8', 'replace')
-      for document in documents.__getitems__(list(range(start, stop)))
-    ]
+    yield decode_documents(documents.__getitems__(list(range(start, stop))))
 
 
 @functools.cache

@@ -13,11 +13,12 @@ from elas_jax.data.bad_records import BadRecords
 from elas_jax.data.block_set import BlockSet, Shard
 from elas_jax.data.hashing import fingerprint
 from elas_jax.data.packing import row_dtype
-from elas_jax.data.sources import source_fingerprint
+from elas_jax.data.sources import other_files, source_fingerprint
 from elas_jax.data.tokenizers import Tokenizer, load_tokenizer
 from elas_jax.errors import UserError
 
-FORMAT_VERSION = 1  # raise it when the blocks of the same documents change
+FORMAT_VERSION = 2  # raise it when the blocks of the same documents change
+MAX_KINDS = 8  # of files that are not read, in messages
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Prepared:
     train, validation: the token blocks.
     tokenizer: made them.
     report: records of the source that could not be read.
+    other_files: files of the source that are not read, by kind.
     folder: where the blocks are.
   """
 
@@ -35,7 +37,27 @@ class Prepared:
   validation: BlockSet
   tokenizer: Tokenizer
   report: BadRecords
+  other_files: dict[str, int]
   folder: pathlib.Path
+
+  def notes(self) -> list[str]:
+    """What a user should know of the text that is not there, for the terminal."""
+    notes = [*self.tokenizer.notes, *self.report.lines()]
+    if self.other_files:
+      notes.append(f'files that are not read: {self.count_other_files()}')
+    for split, blocks in (('train', self.train), ('validation', self.validation)):
+      if blocks.lost_bytes:
+        notes.append(
+          f'{split}: {blocks.lost_share:.2%} of the text ({blocks.lost_bytes} bytes) is '
+          'unknown to the tokenizer, so that bits per byte are not comparable'
+        )
+    return notes
+
+  def count_other_files(self) -> str:
+    """The files that are not read, as '3 .parquet, 1 .txt.gz'."""
+    counts = [f'{n} {kind or "without suffix"}' for kind, n in self.other_files.items()]
+    more = [f'{len(counts) - MAX_KINDS} kinds more'] if len(counts) > MAX_KINDS else []
+    return ', '.join(counts[:MAX_KINDS] + more) or 'none'
 
   def describe(self) -> dict:
     """What a checkpoint keeps of the data, as JSON: the tokenizer."""
@@ -56,9 +78,9 @@ def prepare(config: DataConfig) -> Prepared:
   folder = _cache_dir(config) / name
   if not cache.is_complete(folder):
     _write_in_subprocess(config)
-  prepared = _open(folder, tokenizer)
+  prepared = _open(config, folder, tokenizer)
   prepared.report.check(config.source, config.max_bad_share)
-  for line in prepared.report.lines():
+  for line in prepared.notes():
     print(line, file=sys.stderr)
   return prepared
 
@@ -126,7 +148,7 @@ def _write_in_subprocess(config: DataConfig) -> None:
     )
 
 
-def _open(folder: pathlib.Path, tokenizer: Tokenizer) -> Prepared:
+def _open(config: DataConfig, folder: pathlib.Path, tokenizer: Tokenizer) -> Prepared:
   meta = json.loads((folder / cache.META).read_text())
   dtype = row_dtype(meta['sequence_length'], meta['vocab_size'])
   sets = {
@@ -138,5 +160,6 @@ def _open(folder: pathlib.Path, tokenizer: Tokenizer) -> Prepared:
     validation=sets['validation'],
     tokenizer=tokenizer,
     report=BadRecords(**meta['report']),
+    other_files=other_files(config),
     folder=folder,
   )

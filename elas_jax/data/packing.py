@@ -45,9 +45,8 @@ class PackedRows:
 
   def add(self, documents: list[Encoding]) -> np.ndarray:
     """Takes documents (with their end-of-sequence token), returns the full rows."""
-    ids, lengths = zip(*documents)
-    self._ids = np.concatenate([self._ids, *ids])
-    self._lengths = np.concatenate([self._lengths, *lengths])
+    self._ids = np.concatenate([self._ids, *(ids for ids, _ in documents)])
+    self._lengths = np.concatenate([self._lengths, *(lengths for _, lengths in documents)])
     count = max(0, len(self._ids) - 1) // self._length
     rows = np.zeros(count, self._dtype)
     used = count * self._length

@@ -83,12 +83,19 @@ def _print_summary(prepared: blocks.Prepared, seconds: float) -> None:
   both = (('train', prepared.train), ('validation', prepared.validation))
   for split, of_split in both:
     print(
-      f'{split}: {of_split.documents} documents, {of_split.text_bytes / 1e6:.2f} MB, '
-      f'{of_split.tokens} tokens in {of_split.blocks} blocks of '
-      f'{of_split.sequence_length}, {of_split.bytes / of_split.tokens:.3f} bytes/token'
+      f'{split}: {of_split.documents} documents ({of_split.empty} empty), '
+      f'{of_split.text_bytes / 1e6:.2f} MB, {of_split.tokens} tokens in '
+      f'{of_split.blocks} blocks of {of_split.sequence_length}, '
+      f'{of_split.bytes / of_split.tokens:.3f} bytes/token; '
+      f'{of_split.bytes / max(1, of_split.text_bytes):.2%} of the text is predicted, '
+      f'{of_split.lost_share:.2%} is unknown to the tokenizer'
     )
   megabytes = sum(of_split.text_bytes for _, of_split in both) / 1e6
-  print(f'bad records: {prepared.report.bad} of {prepared.report.total}')
+  print(
+    f'bad records: {prepared.report.bad} of {prepared.report.total}; '
+    f'files that break off: {prepared.report.broken_files}; '
+    f'files not read: {prepared.count_other_files()}'
+  )
   print(f'cache: {prepared.folder}')
   print(f'time: {seconds:.1f} s, {megabytes / seconds:.1f} MB/s')
 

@@ -36,6 +36,7 @@ class RowSet:
   targets: np.ndarray
 
   unit = 'rows'
+  lost_share = 0.0  # of a text
 
   def __len__(self) -> int:
     return len(self.inputs)

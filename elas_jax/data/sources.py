@@ -1,5 +1,6 @@
 """Opens a corpus: documents with random access, by split, prepared when missing."""
 
+import collections
 import contextlib
 import dataclasses
 import functools
@@ -64,6 +65,17 @@ def source_fingerprint(config: DataConfig) -> str:
     return fingerprint(FORMAT_VERSION, config.source, listed, config.validation_share)
   folder = catalogue.find_folder(config.source, config.path)
   return fingerprint(config.source, catalogue.folder_fingerprint(folder))
+
+
+def other_files(config: DataConfig) -> dict[str, int]:
+  """How many files of the corpus are of a kind that is not read, by kind."""
+  if config.source != 'text_files':
+    return {}
+  found = collections.Counter()
+  for field in ('path', 'validation_path'):
+    if pattern := getattr(config, field):
+      found.update(text_reader.count_other_files(f'data.{field}', pattern))
+  return dict(found.most_common())
 
 
 def open_source(config: DataConfig) -> Source:

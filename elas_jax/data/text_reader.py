@@ -7,7 +7,7 @@ import glob
 import json
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from elas_jax.data.archives import BrokenFileError, read_lines
 from elas_jax.errors import UserError
@@ -112,6 +112,20 @@ def read_documents(name: str, path: pathlib.Path) -> Iterator[Document]:
     yield from _read_json_lines(name, path)
   else:
     yield _read_plain(name, path)
+
+
+def decode_documents(documents: Sequence[dict]) -> tuple[list[str], list[int]]:
+  """(texts, bytes of each document that is left out since it is not UTF-8).
+
+  For documents of a prepared TFDS set, which gives bytes; own sources have no others.
+  """
+  texts, unreadable = [], []
+  for document in documents:
+    try:
+      texts.append(document['text'].decode())
+    except UnicodeDecodeError:
+      unreadable.append(len(document['text']))
+  return texts, unreadable
 
 
 def _has_kind(path: str, kinds: tuple[str, ...]) -> bool:

@@ -1,11 +1,12 @@
 """Tokenizers: bytes, or a Hugging Face tokenizer.json.
 
 Both classes offer the same: vocab_size (largest usable id + 1), eos_id, fingerprint,
-encode, encode_batch, decode and to_json. An encoding is a pair (ids, byte_lengths): the
-token ids uint32[n], without special tokens, and int32[n], how many UTF-8 bytes of the
-text each token covers. Text that normalisation or splitting skips counts for the next
-token; whatever remains at the end of the text counts for the end-of-sequence token,
-so that bits per byte are comparable between tokenizers.
+notes (what a user should know), encode, encode_batch, decode and to_json. An encoding is
+a pair (ids, byte_lengths): the token ids uint32[n], without special tokens, and int32[n],
+how many UTF-8 bytes of the text each token holds. Text that normalisation or splitting
+skips counts for the next token; whatever remains at the end of the text counts for the
+end-of-sequence token, so that bits per byte are comparable between tokenizers, where
+none loses text.
 """
 
 import hashlib
@@ -16,6 +17,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from elas_jax.data import token_bytes
 from elas_jax.errors import UserError
 
 Encoding = tuple[np.ndarray, np.ndarray]
@@ -43,15 +45,16 @@ class BytesTokenizer:
   vocab_size = 257
   eos_id = 256
   fingerprint = 'bytes'
+  notes = ()
 
   def encode(self, text: str) -> Encoding:
     """(ids, byte_lengths) of the text."""
     ids = np.frombuffer(text.encode(), np.uint8).astype(np.uint32)
     return ids, np.ones(len(ids), np.int32)
 
-  def encode_batch(self, texts: Sequence[str]) -> list[Encoding]:
-    """One encoding for each text."""
-    return [self.encode(text) for text in texts]
+  def encode_batch(self, texts: Sequence[str]) -> tuple[list[Encoding], int]:
+    """One encoding for each text, and the bytes of text that are lost in them: 0."""
+    return [self.encode(text) for text in texts], 0
 
   def decode(self, ids: Sequence[int]) -> str:
     """The text of the ids without special ones; broken UTF-8 becomes U+FFFD."""
@@ -76,6 +79,7 @@ class HuggingFaceTokenizer:
     import tokenizers  # compiled; not loaded where bytes are enough
 
     self._text = text
+    self._path = path
     try:
       self._tokenizer = tokenizers.Tokenizer.from_str(text)
     except Exception as error:  # the library raises plain Exception
@@ -99,28 +103,84 @@ class HuggingFaceTokenizer:
     self.eos_id = ends[0]
     self.vocab_size = max(vocabulary.values()) + 1
     self.fingerprint = hashlib.sha256(text.encode()).hexdigest()
+    self.notes = self._without_dropout()
+    self._read_model(vocabulary)
+
+  def _without_dropout(self) -> tuple[str, ...]:
+    """Switches off the dropout of BPE, which splits a text differently every time."""
+    rate = getattr(self._tokenizer.model, 'dropout', None)
+    if not rate:
+      return ()
+    self._tokenizer.model.dropout = None
+    return (f'data.tokenizer={self._path!r}: its BPE dropout of {rate:g} is switched off',)
+
+  def _read_model(self, vocabulary: dict[str, int]) -> None:
+    """What the file says about bytes and unknown words."""
+    settings = json.loads(self._text)
+    model = settings['model']
+    unknown = model.get('unk_id', vocabulary.get(model.get('unk_token')))
+    self._unknown_id = -1 if unknown is None else unknown
+    steps = [settings.get('normalizer'), settings.get('pre_tokenizer')]
+    is_byte_level = 'ByteLevel' in _kinds(steps)
+    # Then its tokens hold the bytes of the text itself and no others.
+    self._is_exact = is_byte_level and not _kinds(steps[:1]) - {'Sequence', 'ByteLevel'}
+    self._sizes = token_bytes.token_sizes(
+      vocabulary,
+      added=[token['content'] for token in settings.get('added_tokens') or ()],
+      is_byte_level=is_byte_level,
+      prefix=model.get('continuing_subword_prefix') or '',
+      suffix=model.get('end_of_word_suffix') or '',
+    )
 
   def encode(self, text: str) -> Encoding:
     """(ids, byte_lengths) of the text."""
-    return self.encode_batch([text])[0]
+    return self.encode_batch([text])[0][0]
 
-  def encode_batch(self, texts: Sequence[str]) -> list[Encoding]:
-    """One encoding for each text, by the library's batch call."""
+  def encode_batch(self, texts: Sequence[str]) -> tuple[list[Encoding], int]:
+    """One encoding for each text, and the bytes of text that are lost in them.
+
+    Lost is what becomes the token of unknown words, or none: see token_bytes.py.
+
+    Raises:
+      UserError: the tokenizer cannot encode the text.
+    """
     parts = [[] for _ in texts]
     skipped = [0] * len(texts)  # bytes that the next token of the same text takes
+    lost = 0
     for group in _groups(texts):
-      encodings = self._tokenizer.encode_batch(
-        [piece for _, piece in group], add_special_tokens=False
-      )
+      try:
+        encodings = self._tokenizer.encode_batch(
+          [piece for _, piece in group], add_special_tokens=False
+        )
+      except Exception as error:  # the library raises plain Exception
+        reason = str(error).splitlines()[0]
+        raise UserError(
+          f'data.tokenizer={self._path!r} cannot encode the text ({reason}); it needs a '
+          'token of unknown words'
+        ) from error
       for (i, piece), encoding in zip(group, encodings):
         ids = np.array(encoding.ids, np.uint32)
-        lengths, remainder = _byte_lengths(piece, encoding.offsets)
+        lengths, remainder, of_piece = self._bytes_of(piece, ids, encoding)
         if len(lengths):
           lengths[0] += skipped[i]
           skipped[i] = 0
         skipped[i] += remainder
+        lost += of_piece
         parts[i].append((ids, lengths))
-    return [tuple(map(np.concatenate, zip(*of_text))) for of_text in parts]
+    return [tuple(map(np.concatenate, zip(*of_text))) for of_text in parts], lost
+
+  def _bytes_of(self, text: str, ids: np.ndarray, encoding) -> tuple[np.ndarray, int, int]:
+    """(bytes of each token, bytes behind the last one, bytes that are lost)."""
+    sizes = self._sizes[ids]
+    if self._is_exact and sizes.sum() == len(text.encode()):
+      return sizes.astype(np.int32), 0, 0
+    offsets = token_bytes.offset_array(encoding.offsets)
+    lengths, remainder = token_bytes.byte_lengths(text, offsets, sizes)
+    return (
+      lengths,
+      remainder,
+      token_bytes.lost_bytes(text, offsets, ids != self._unknown_id),
+    )
 
   def decode(self, ids: Sequence[int]) -> str:
     """The text of the ids, without special tokens."""
@@ -202,20 +262,10 @@ def _pieces(text: str) -> Iterator[str]:
   yield text[start:]
 
 
-def _byte_lengths(text: str, offsets: Sequence[tuple[int, int]]) -> tuple[np.ndarray, int]:
-  """Bytes of `text` for each token int32[n], and the bytes behind the last one.
-
-  A token reaches from where the one before it ended to its own end. Several tokens of
-  one character (bytes of a byte-level BPE) leave all its bytes to the first.
-  """
-  flat = np.fromiter((end for _, end in offsets), np.int64, len(offsets))
-  ends = np.maximum.accumulate(flat)
-  if text.isascii():
-    total = len(text)
-  else:
-    codes = np.frombuffer(text.encode('utf-32-le'), np.uint32)
-    widths = 1 + (codes >= 0x80) + (codes >= 0x800) + (codes >= 0x10000)
-    position = np.concatenate([[0], np.cumsum(widths)])
-    ends, total = position[ends], int(position[-1])
-  lengths = np.diff(ends, prepend=0)
-  return lengths.astype(np.int32), total - int(lengths.sum())
+def _kinds(settings: object) -> set[str]:
+  """The names of all steps of a normaliser or pre-tokenizer, nested ones too."""
+  if isinstance(settings, list):
+    return set().union(*map(_kinds, settings))
+  if isinstance(settings, dict):
+    return {settings.get('type')}.union(*map(_kinds, settings.values())) - {None}
+  return set()

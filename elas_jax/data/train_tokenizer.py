@@ -8,6 +8,7 @@ Give the file to training as --config.data.tokenizer=FILE.json.
 import argparse
 import os
 import pathlib
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 
@@ -16,6 +17,7 @@ from elas_jax.config import DataConfig
 from elas_jax.data.prepare import source_arguments
 from elas_jax.data.progress import Progress
 from elas_jax.data.sources import Source, open_source
+from elas_jax.data.text_reader import decode_documents
 from elas_jax.errors import UserError
 
 END_OF_DOCUMENT = '<|endoftext|>'
@@ -47,12 +49,19 @@ def train(texts: Iterator[Sequence[str]], vocab_size: int) -> str:
 def read_texts(source: Source) -> Iterator[list[str]]:
   """The texts of the train split in order, some at a time, with progress."""
   documents = source.splits['train']
+  left_out = 0
   with Progress('reading', source.sizes['train']) as progress:
     for start in range(0, len(documents), DOCUMENTS_AT_ONCE):
       numbers = range(start, min(start + DOCUMENTS_AT_ONCE, len(documents)))
-      texts = [x['text'] for x in documents.__getitems__(list(numbers))]
-      progress.advance(sum(map(len, texts)))
-      yield [text.decode('utf-8', 'replace') for text in texts]
+      texts, unreadable = decode_documents(documents.__getitems__(list(numbers)))
+      left_out += len(unreadable)
+      progress.advance(sum(len(text.encode()) for text in texts))
+      yield texts
+  if left_out:
+    print(
+      f'{left_out} of {len(documents)} documents are not UTF-8 and are left out',
+      file=sys.stderr,
+    )
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -1,4 +1,5 @@
 import contextlib
+import dataclasses
 import io
 import json
 import pathlib
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
+from elas_jax.data import blocks, train_tokenizer
 from elas_jax.data.sources import open_source, source_fingerprint
 from elas_jax.errors import UserError
 
@@ -141,3 +143,36 @@ def test_set_without_needed_splits(build, tiny_config, splits):
   build({name: ['x'] for name in splits})
   with pytest.raises(UserError, match="needed are 'train' and one of"):
     open_source(tiny_config)
+
+
+def test_documents_that_are_not_utf8_are_left_out_and_counted(
+  build, tiny_config, tmp_path, capsys
+):
+  texts = [f'text {i}' for i in range(30)]
+  build({'train': [*texts, b'\xff' * 9, b'ab\xe9'], 'test': ['held out']})
+  accepting = dataclasses.replace(tiny_config, max_bad_share=0.2)
+  blocks.write(accepting)
+  prepared = blocks.prepare(accepting)
+  report = prepared.report
+  assert (report.total, report.bad, report.bad_bytes) == (33, 2, 12)
+  assert report.total_bytes == sum(map(len, texts)) + 12 + len('held out')
+  assert prepared.train.documents == 30
+  assert prepared.train.text_bytes == sum(map(len, texts))
+  ids = prepared.train.read(range(len(prepared.train)))['tokens']
+  assert 0xFF not in ids
+  assert 'train-00000-of-00001.array_record: 2 documents are not UTF-8' in (
+    capsys.readouterr().err
+  )
+  with pytest.raises(UserError, match=r'^data\.max_bad_share=0\.01: 2 of 33[^\n]*$'):
+    blocks.prepare(tiny_config)
+  output = str(tmp_path / 't.json')
+  options = ['--max_bad_share=0.2', f'--cache_dir={tiny_config.cache_dir}']
+  options += [f'--source={tiny_config.source}', f'--path={tiny_config.path}']
+  train_tokenizer.main([*options, '--vocab_size=300', f'--output={output}'])
+  assert '2 of 32 documents are not UTF-8' in capsys.readouterr().err
+
+
+def test_nothing_but_documents_that_are_not_utf8(build, tiny_config):
+  build({'train': [b'\xff' * 9] * 3, 'test': ['held out']})
+  with pytest.raises(UserError, match=r'^data\.max_bad_share=0\.01: 3 of 4[^\n]*$'):
+    blocks.write(tiny_config)
