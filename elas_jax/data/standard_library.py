@@ -23,11 +23,18 @@ def list_files() -> list[tuple[str, pathlib.Path]]:
   """(name relative to the library, path) of every .py file, sorted by name.
 
   Raises:
-    UserError: this interpreter has no library in .py files.
+    UserError: this interpreter has no library in .py files, or one that is locked.
   """
   root = sysconfig.get_path('stdlib')
   found = []
-  for folder, subfolders, names in os.walk(root):
+
+  def refuse(error: OSError):
+    raise UserError(
+      f"data.source='python_source': {error.filename} cannot be listed "
+      f'({error.strerror}); make it readable or use another Python'
+    ) from error
+
+  for folder, subfolders, names in os.walk(root, onerror=refuse):
     subfolders[:] = [name for name in subfolders if name not in EXCLUDED]
     paths = [pathlib.Path(folder, name) for name in names if name.endswith('.py')]
     found += [(path.relative_to(root).as_posix(), path) for path in paths]

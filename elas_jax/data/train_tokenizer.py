@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 
 from elas_jax.cli import Parser, run_command
 from elas_jax.config import DataConfig
+from elas_jax.data.bad_records import BadRecords
 from elas_jax.data.prepare import source_arguments
 from elas_jax.data.progress import Progress
 from elas_jax.data.sources import Source, open_source
@@ -46,22 +47,23 @@ def train(texts: Iterator[Sequence[str]], vocab_size: int) -> str:
   return tokenizer.to_str(pretty=True)
 
 
-def read_texts(source: Source) -> Iterator[list[str]]:
-  """The texts of the train split in order, some at a time, with progress."""
+def read_texts(source: Source, report: BadRecords) -> Iterator[list[str]]:
+  """The texts of the train split in order, some at a time, with progress.
+
+  Documents that are not UTF-8 are left out and counted in `report`.
+  """
   documents = source.splits['train']
-  left_out = 0
   with Progress('reading', source.sizes['train']) as progress:
     for start in range(0, len(documents), DOCUMENTS_AT_ONCE):
       numbers = range(start, min(start + DOCUMENTS_AT_ONCE, len(documents)))
       texts, unreadable = decode_documents(documents.__getitems__(list(numbers)))
-      left_out += len(unreadable)
+      for text in texts:
+        report.count(len(text.encode()))
+      for size in unreadable:
+        report.count(size)
+        report.add('a document is not UTF-8', size)
       progress.advance(sum(len(text.encode()) for text in texts))
       yield texts
-  if left_out:
-    print(
-      f'{left_out} of {len(documents)} documents are not UTF-8 and are left out',
-      file=sys.stderr,
-    )
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -77,8 +79,12 @@ def main(arguments: list[str] | None = None) -> None:
   vocab_size, output = options.pop('vocab_size'), options.pop('output')
   if vocab_size < SMALLEST:
     raise UserError(f'--vocab_size={vocab_size}: at least {SMALLEST}')
-  source = open_source(_config(options))
-  _write_atomically(pathlib.Path(output), train(read_texts(source), vocab_size))
+  source, report = open_source(_config(options)), BadRecords()
+  text = train(read_texts(source, report), vocab_size)
+  report.check(source.name, options['max_bad_share'])
+  _write_atomically(pathlib.Path(output), text)
+  for line in (*source.report.lines(), *report.lines()):
+    print(line, file=sys.stderr)
   print(f'wrote {output}')
 
 

@@ -169,7 +169,9 @@ def test_documents_that_are_not_utf8_are_left_out_and_counted(
   options = ['--max_bad_share=0.2', f'--cache_dir={tiny_config.cache_dir}']
   options += [f'--source={tiny_config.source}', f'--path={tiny_config.path}']
   train_tokenizer.main([*options, '--vocab_size=300', f'--output={output}'])
-  assert '2 of 32 documents are not UTF-8' in capsys.readouterr().err
+  assert '2 of 32 records were unreadable' in capsys.readouterr().err
+  with pytest.raises(UserError, match=r'^data\.max_bad_share=0\.05: 2 of 32[^\n]*$'):
+    train_tokenizer.main([*options, '--max_bad_share=0.05', '--output=/dev/null/x'])
 
 
 def test_nothing_but_documents_that_are_not_utf8(build, tiny_config):

@@ -14,7 +14,8 @@ def run(make_data_config, corpus, capsys):
 
   def run(**changes):
     config = make_data_config(**changes)
-    names = 'source path validation_share cache_dir tokenizer protocol sequence_length'
+    names = 'source path validation_path validation_share cache_dir tokenizer '
+    names += 'protocol sequence_length'
     arguments = [f'--{name}={getattr(config, name)}' for name in names.split()]
     prepare.main([*arguments, '--processes=1'])
     return config, *capsys.readouterr()
@@ -32,23 +33,20 @@ def test_nothing_lost(run, corpus):
 
 
 def test_files_that_are_not_read(run, tmp_path, capsys):
-  config, output, _ = run()
-  for name in ('x.parquet', 'y.parquet', 'z.txt.gz', 'README'):
-    (tmp_path / 'corpus' / name).write_text('x')
   held_out = tmp_path / 'held_out'
   held_out.mkdir()
   (held_out / 'v.txt').write_text('held out')
-  (held_out / 'v.pdf').write_text('x')
+  config, output, _ = run(validation_path=str(held_out))
+  for name in ('x.parquet', 'z.txt.gz', 'README', '../held_out/y.parquet'):
+    (tmp_path / 'corpus' / name).write_text('x')
   # Also at a start that prepares nothing: they came after the blocks.
   found = blocks.prepare(config).folder
   assert f'cache: {found}\n' in output
-  kinds = '2 .parquet, 1 .txt.gz, 1 without suffix'
-  assert sorted(kinds.split(', ')) == sorted(
-    capsys.readouterr().err.removeprefix('files that are not read: ').strip().split(', ')
-  )
-  _, output, errors = run()
-  assert 'files not read: 2 .parquet, ' in output
-  assert 'files that are not read: 2 .parquet, ' in errors
+  kinds = 'files that are not read: 2 .parquet, 1 without suffix, 1 .txt.gz\n'
+  assert capsys.readouterr().err == kinds
+  _, output, errors = run(validation_path=str(held_out))
+  assert 'files not read: 2 .parquet, 1 without suffix, 1 .txt.gz\n' in output
+  assert errors == kinds
 
 
 def test_many_kinds_make_one_line(run, tmp_path):
