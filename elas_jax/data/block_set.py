@@ -40,10 +40,10 @@ class Shard:
   max_token_id: int
   documents: int
   text_bytes: int
-  empty: int = 0
-  lost_bytes: int = 0
-  unreadable: int = 0
-  unreadable_bytes: int = 0
+  empty: int = dataclasses.field(default=0, kw_only=True)
+  lost_bytes: int = dataclasses.field(default=0, kw_only=True)
+  unreadable: int = dataclasses.field(default=0, kw_only=True)
+  unreadable_bytes: int = dataclasses.field(default=0, kw_only=True)
 
 
 class BlockSet:

@@ -24,16 +24,17 @@ from elas_jax.config import DataConfig
 from elas_jax.data import cache
 from elas_jax.data.bad_records import MAX_MESSAGES, BadRecords
 from elas_jax.data.block_set import WRITER_OPTIONS, Shard
-from elas_jax.data.packing import PROTOCOLS, append_eos, row_dtype
+from elas_jax.data.packing import PROTOCOLS, row_dtype
 from elas_jax.data.progress import Progress
 from elas_jax.data.sources import Source, open_source, open_split
 from elas_jax.data.text_reader import decode_documents
-from elas_jax.data.tokenizers import Tokenizer, load_tokenizer
+from elas_jax.data.tokenizers import Tokenizer, encode_documents, load_tokenizer
 from elas_jax.errors import UserError
 
 SHARD_BYTES = 4 << 20  # of text, for small corpora
 MAX_SHARDS = 256  # for large ones: each is an open file during training
 DOCUMENTS_AT_ONCE = 64
+CHARACTERS_AT_ONCE = 1 << 24
 POLL_SECONDS = 0.2
 
 
@@ -112,12 +113,10 @@ def write_shard(task: Task, advance=lambda count: None) -> Shard:
 
   for texts, unreadable_here in _read_texts(task):
     unreadable += unreadable_here
-    encodings, lost_here = tokenizer.encode_batch(texts)
-    lost += lost_here
+    for pieces, lost_here in encode_documents(tokenizer, texts):
+      put(rows_of.add(pieces))
+      lost += lost_here
     empty += texts.count('')
-    put(
-      rows_of.add([append_eos(*pair, tokenizer.eos_id) for pair in zip(texts, encodings)])
-    )
     size = sum(len(text.encode()) for text in texts)
     text_bytes += size
     advance(size)
@@ -179,9 +178,15 @@ def _report(source: Source, shards: Iterable[Shard]) -> BadRecords:
 def _read_texts(task: Task) -> Iterator[tuple[list[str], list[int]]]:
   """(texts, bytes of each one that is not UTF-8) of the shard, some at a time."""
   documents = _open_once(task.documents, task.split)
-  for start in range(task.start, task.stop, DOCUMENTS_AT_ONCE):
-    stop = min(start + DOCUMENTS_AT_ONCE, task.stop)
-    yield decode_documents(documents.__getitems__(list(range(start, stop))))
+  start, count = task.start, 1
+  while start < task.stop:
+    stop = min(start + count, task.stop)
+    texts, unreadable = decode_documents(documents.__getitems__(list(range(start, stop))))
+    yield texts, unreadable
+    size = sum(map(len, texts)) + sum(unreadable)
+    # Fewer of long documents, whose number says little about the memory they take.
+    count = min(DOCUMENTS_AT_ONCE, 1 + CHARACTERS_AT_ONCE * count // max(1, size))
+    start = stop
 
 
 @functools.cache

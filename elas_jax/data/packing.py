@@ -6,9 +6,20 @@ model's inputs are tokens[:L], its targets tokens[1:], of which the first `valid
 in the loss.
 """
 
+from collections.abc import Iterator
+from typing import NamedTuple
+
 import numpy as np
 
-from elas_jax.data.tokenizers import Encoding
+Encoding = tuple[np.ndarray, np.ndarray]  # see tokenizers.py
+
+
+class Piece(NamedTuple):
+  """Some tokens of a document; the last piece ends with the end-of-sequence token."""
+
+  ids: np.ndarray  # uint32[n]
+  lengths: np.ndarray  # int32[n], bytes of text
+  is_last: bool
 
 
 def row_dtype(sequence_length: int, vocab_size: int) -> np.dtype:
@@ -16,16 +27,6 @@ def row_dtype(sequence_length: int, vocab_size: int) -> np.dtype:
   token = '<u2' if vocab_size <= 1 << 16 else '<u4'
   return np.dtype(
     [('valid', '<i4'), ('bytes', '<i4'), ('tokens', token, (sequence_length + 1,))]
-  )
-
-
-def append_eos(text: str, encoding: Encoding, eos_id: int) -> Encoding:
-  """Adds the end-of-sequence token, which takes the bytes that no token covers."""
-  ids, lengths = encoding
-  remainder = len(text.encode()) - int(lengths.sum())
-  return (
-    np.append(ids, np.uint32(eos_id)),
-    np.append(lengths, np.int32(remainder)),
   )
 
 
@@ -43,10 +44,10 @@ class PackedRows:
     self._ids = np.zeros(0, np.uint32)
     self._lengths = np.zeros(0, np.int32)
 
-  def add(self, documents: list[Encoding]) -> np.ndarray:
-    """Takes documents (with their end-of-sequence token), returns the full rows."""
-    self._ids = np.concatenate([self._ids, *(ids for ids, _ in documents)])
-    self._lengths = np.concatenate([self._lengths, *(lengths for _, lengths in documents)])
+  def add(self, pieces: list[Piece]) -> np.ndarray:
+    """Takes documents, or pieces of them in order; returns the full rows."""
+    self._ids = np.concatenate([self._ids, *(piece.ids for piece in pieces)])
+    self._lengths = np.concatenate([self._lengths, *(piece.lengths for piece in pieces)])
     count = max(0, len(self._ids) - 1) // self._length
     rows = np.zeros(count, self._dtype)
     used = count * self._length
@@ -82,10 +83,12 @@ class DocumentRows:
     self._dtype = dtype
     self._eos_id = eos_id
     self._length = dtype['tokens'].shape[0] - 1
+    self._begun = []  # pieces of a document that has not ended, as many as matter
+    self._count = 0  # their tokens
 
-  def add(self, documents: list[Encoding]) -> np.ndarray:
-    """One row for each document of at least two tokens."""
-    documents = [document for document in documents if len(document[0]) > 1]
+  def add(self, pieces: list[Piece]) -> np.ndarray:
+    """One row for each document that ends and has at least two tokens."""
+    documents = [document for document in self._join(pieces) if len(document[0]) > 1]
     rows = np.zeros(len(documents), self._dtype)
     rows['tokens'] = self._eos_id
     for row, (ids, lengths) in zip(rows, documents):
@@ -97,6 +100,16 @@ class DocumentRows:
       row['valid'] = len(ids) - 1
       row['bytes'] = lengths[1:].sum()
     return rows
+
+  def _join(self, pieces: list[Piece]) -> Iterator[Encoding]:
+    """The documents that end, those above L tokens perhaps without their end."""
+    for ids, lengths, is_last in pieces:
+      if self._count <= self._length:
+        self._begun.append((ids, lengths))
+        self._count += len(ids)
+      if is_last:
+        yield tuple(map(np.concatenate, zip(*self._begun)))
+        self._begun, self._count = [], 0
 
   def finish(self) -> np.ndarray:
     """No row: each document is complete by itself."""

@@ -48,10 +48,8 @@ def offset_array(offsets: Sequence[tuple[int, int]]) -> np.ndarray:
   return np.fromiter(flat, np.int64, 2 * len(offsets)).reshape(-1, 2)
 
 
-def byte_lengths(
-  text: str, offsets: np.ndarray, sizes: np.ndarray
-) -> tuple[np.ndarray, int]:
-  """Bytes of `text` for each token int32[n], and the bytes behind the last one.
+def byte_lengths(text: str, offsets: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+  """Bytes of `text` for each token, int32[n]; those behind the last one are of none.
 
   A token reaches from where the one before it ended to its own end. Tokens that share a
   character (bytes of it, say) have its offsets in common: each takes its own size from
@@ -63,7 +61,7 @@ def byte_lengths(
     sizes: int64[n], the bytes of each token's own string.
   """
   if not len(offsets):
-    return np.zeros(0, np.int32), len(text.encode())
+    return np.zeros(0, np.int32)
   position = np.concatenate([[0], np.cumsum(_widths(text))])
   ends = np.maximum.accumulate(offsets[:, 1])
   is_last = np.append(offsets[1:, 0] >= ends[:-1], True)  # of those that share
@@ -74,8 +72,7 @@ def byte_lengths(
   through = np.cumsum(sizes)
   behind = through[lasts][run] - through  # bytes of the run's later tokens
   reached = np.maximum(stops[run] - behind, starts[run])
-  lengths = np.diff(reached, prepend=0)
-  return lengths.astype(np.int32), int(position[-1] - reached[-1])
+  return np.diff(reached, prepend=0).astype(np.int32)
 
 
 def lost_bytes(text: str, offsets: np.ndarray, is_known: np.ndarray) -> int:

@@ -4,9 +4,9 @@ Both classes offer the same: vocab_size (largest usable id + 1), eos_id, fingerp
 notes (what a user should know), encode, encode_batch, decode and to_json. An encoding is
 a pair (ids, byte_lengths): the token ids uint32[n], without special tokens, and int32[n],
 how many UTF-8 bytes of the text each token holds. Text that normalisation or splitting
-skips counts for the next token; whatever remains at the end of the text counts for the
-end-of-sequence token, so that bits per byte are comparable between tokenizers, where
-none loses text.
+skips counts for the next token; what remains at the end counts for the end-of-sequence
+token that encode_documents adds. So bits per byte are comparable between tokenizers that
+lose no text.
 """
 
 import hashlib
@@ -18,9 +18,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from elas_jax.data import token_bytes
+from elas_jax.data.packing import Encoding, Piece
 from elas_jax.errors import UserError
-
-Encoding = tuple[np.ndarray, np.ndarray]
 
 FILE_NAME = 'tokenizer.json'
 # The first of these that the vocabulary holds ends a document.
@@ -144,43 +143,26 @@ class HuggingFaceTokenizer:
     Raises:
       UserError: the tokenizer cannot encode the text.
     """
-    parts = [[] for _ in texts]
-    skipped = [0] * len(texts)  # bytes that the next token of the same text takes
-    lost = 0
-    for group in _groups(texts):
-      try:
-        encodings = self._tokenizer.encode_batch(
-          [piece for _, piece in group], add_special_tokens=False
-        )
-      except Exception as error:  # the library raises plain Exception
-        reason = str(error).splitlines()[0]
-        raise UserError(
-          f'data.tokenizer={self._path!r} cannot encode the text ({reason}); it needs a '
-          'token of unknown words'
-        ) from error
-      for (i, piece), encoding in zip(group, encodings):
-        ids = np.array(encoding.ids, np.uint32)
-        lengths, remainder, of_piece = self._bytes_of(piece, ids, encoding)
-        if len(lengths):
-          lengths[0] += skipped[i]
-          skipped[i] = 0
-        skipped[i] += remainder
-        lost += of_piece
-        parts[i].append((ids, lengths))
-    return [tuple(map(np.concatenate, zip(*of_text))) for of_text in parts], lost
+    try:
+      encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
+    except Exception as error:  # the library raises plain Exception
+      reason = str(error).splitlines()[0]
+      raise UserError(
+        f'data.tokenizer={self._path!r} cannot encode the text ({reason}); it needs a '
+        'token of unknown words'
+      ) from error
+    found = [self._bytes_of(*pair) for pair in zip(texts, encodings)]
+    return [(ids, lengths) for ids, lengths, _ in found], sum(lost for *_, lost in found)
 
-  def _bytes_of(self, text: str, ids: np.ndarray, encoding) -> tuple[np.ndarray, int, int]:
-    """(bytes of each token, bytes behind the last one, bytes that are lost)."""
+  def _bytes_of(self, text: str, encoding) -> tuple[np.ndarray, np.ndarray, int]:
+    """(ids, byte_lengths, bytes that are lost)."""
+    ids = np.array(encoding.ids, np.uint32)
     sizes = self._sizes[ids]
     if self._is_exact and sizes.sum() == len(text.encode()):
-      return sizes.astype(np.int32), 0, 0
+      return ids, sizes.astype(np.int32), 0
     offsets = token_bytes.offset_array(encoding.offsets)
-    lengths, remainder = token_bytes.byte_lengths(text, offsets, sizes)
-    return (
-      lengths,
-      remainder,
-      token_bytes.lost_bytes(text, offsets, ids != self._unknown_id),
-    )
+    lengths = token_bytes.byte_lengths(text, offsets, sizes)
+    return ids, lengths, token_bytes.lost_bytes(text, offsets, ids != self._unknown_id)
 
   def decode(self, ids: Sequence[int]) -> str:
     """The text of the ids, without special tokens."""
@@ -237,12 +219,40 @@ def parse_tokenizer(text: str, path: str) -> Tokenizer:
   return HuggingFaceTokenizer(text, path)
 
 
-def _groups(texts: Sequence[str]) -> Iterator[list[tuple[int, str]]]:
-  """(index of text, piece) in order, in lists of bounded size."""
+def encode_documents(
+  tokenizer: Tokenizer, texts: Sequence[str]
+) -> Iterator[tuple[list[Piece], int]]:
+  """Yields (pieces of documents, bytes of text that are lost in them).
+
+  A list is of about PIECE_CHARACTERS, so that a long document takes no more memory. The
+  last piece of each document has the end-of-sequence token, which takes the bytes that
+  no other token has.
+  """
+  skipped = 0  # bytes of the document that the next token takes
+  for group in _groups(texts):
+    encodings, lost = tokenizer.encode_batch([text for text, _ in group])
+    pieces = []
+    for (text, is_last), (ids, lengths) in zip(group, encodings):
+      remainder = len(text.encode()) - int(lengths.sum())
+      if len(lengths):
+        lengths[0] += skipped
+        skipped = 0
+      skipped += remainder
+      if is_last:
+        ids = np.append(ids, np.uint32(tokenizer.eos_id))
+        lengths = np.append(lengths, np.int32(skipped))
+        skipped = 0
+      pieces.append(Piece(ids, lengths, is_last))
+    yield pieces, lost
+
+
+def _groups(texts: Sequence[str]) -> Iterator[list[tuple[str, bool]]]:
+  """(piece, whether it is the last of its text) in order, in lists of bounded size."""
   group, size = [], 0
-  for i, text in enumerate(texts):
-    for piece in _pieces(text):
-      group.append((i, piece))
+  for text in texts:
+    pieces = list(_pieces(text))
+    for i, piece in enumerate(pieces, start=1):
+      group.append((piece, i == len(pieces)))
       size += len(piece)
       if size >= PIECE_CHARACTERS:
         yield group

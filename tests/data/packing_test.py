@@ -3,15 +3,31 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from elas_jax.data.packing import DocumentRows, PackedRows, append_eos, row_dtype
-from elas_jax.data.tokenizers import BytesTokenizer
+from elas_jax.data.packing import DocumentRows, PackedRows, Piece, row_dtype
 
 EOS = 256
-TOKENIZER = BytesTokenizer()
 
 
 def encode(texts):
-  return [append_eos(text, TOKENIZER.encode(text), EOS) for text in texts]
+  """Whole documents of bytes."""
+  return [
+    Piece(
+      np.array([*text.encode(), EOS], np.uint32),
+      np.array([1] * len(text.encode()) + [0], np.int32),
+      True,
+    )
+    for text in texts
+  ]
+
+
+def cut(document, places):
+  """The document in pieces that end at these tokens."""
+  edges = sorted({min(place, len(document.ids)) for place in places} | {0})
+  edges = [*edges, len(document.ids)] if edges[-1] < len(document.ids) else edges
+  return [
+    Piece(document.ids[a:b], document.lengths[a:b], b == len(document.ids))
+    for a, b in zip(edges, edges[1:])
+  ]
 
 
 @given(
@@ -23,8 +39,8 @@ def test_packed_targets_are_the_token_stream_exactly_once(batches, length):
   rows = [rows_of.add(encode(texts)) for texts in batches] + [rows_of.finish()]
   rows = np.concatenate(rows)
   documents = encode([text for texts in batches for text in texts])
-  stream = np.concatenate([np.zeros(0, int), *(ids for ids, _ in documents)])
-  covered = np.concatenate([np.zeros(0, int), *(lengths for _, lengths in documents)])
+  stream = np.concatenate([np.zeros(0, int), *(ids for ids, *_ in documents)])
+  covered = np.concatenate([np.zeros(0, int), *(lengths for _, lengths, _ in documents)])
 
   targets = [row['tokens'][1 : row['valid'] + 1] for row in rows]
   np.testing.assert_array_equal(np.concatenate([np.zeros(0, int), *targets]), stream[1:])
@@ -68,10 +84,23 @@ def test_document_without_targets_is_dropped():
   assert len(rows_of.finish()) == 0
 
 
-def test_the_end_token_takes_the_bytes_that_no_token_covers():
-  ids, lengths = append_eos('a  ', (np.array([7]), np.array([1])), 9)
-  np.testing.assert_array_equal(ids, [7, 9])
-  np.testing.assert_array_equal(lengths, [1, 2])
+@pytest.mark.parametrize('protocol', [PackedRows, DocumentRows])
+@given(
+  texts=st.lists(st.text(max_size=30), max_size=4),
+  places=st.lists(st.integers(1, 40), max_size=4),
+  length=st.integers(2, 20),
+)
+def test_pieces_of_documents_give_the_same_rows(protocol, texts, places, length):
+  dtype = row_dtype(length, 257)
+  documents = encode(texts)
+  whole, by_piece = protocol(dtype, EOS), protocol(dtype, EOS)
+  expected = [whole.add(documents), whole.finish()]
+  pieces = [piece for document in documents for piece in cut(document, places)]
+  found = [*(by_piece.add([piece]) for piece in pieces), by_piece.finish()]
+  empty = np.zeros(0, dtype)
+  np.testing.assert_array_equal(
+    np.concatenate([empty, *found]), np.concatenate([empty, *expected])
+  )
 
 
 @pytest.mark.parametrize(('vocab_size', 'size'), [(65536, 2), (65537, 4)])

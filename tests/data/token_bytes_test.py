@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from elas_jax.data import train_tokenizer
-from elas_jax.data.packing import PROTOCOLS, append_eos, row_dtype
+from elas_jax.data.packing import PROTOCOLS, row_dtype
 from elas_jax.data.token_bytes import byte_lengths, lost_bytes
-from elas_jax.data.tokenizers import load_tokenizer, parse_tokenizer
+from elas_jax.data.tokenizers import encode_documents, load_tokenizer, parse_tokenizer
 from elas_jax.errors import UserError
 
 TEXTS = ['the quick brown fox\n\tjumps 12345', 'Zoë, naïve: “quoted” 水は青い 🙂🙂 e\u0301']
@@ -91,10 +91,10 @@ def made():
 @given(texts=st.lists(TEXT, min_size=1, max_size=4), length=st.integers(2, 64))
 def test_bytes_are_those_of_the_text_in_both_protocols(made, name, texts, length):
   tokenizer = made[name]
-  encodings, lost = tokenizer.encode_batch(texts)
-  documents = [append_eos(*pair, tokenizer.eos_id) for pair in zip(texts, encodings)]
+  ((documents, lost),) = encode_documents(tokenizer, texts)
   total = sum(len(text.encode()) for text in texts)
-  for text, (ids, lengths) in zip(texts, documents):
+  for text, (ids, lengths, is_last) in zip(texts, documents, strict=True):
+    assert is_last
     assert lengths.dtype == np.int32
     assert ids.shape == lengths.shape
     assert (lengths >= 0).all()
@@ -104,10 +104,10 @@ def test_bytes_are_those_of_the_text_in_both_protocols(made, name, texts, length
   # Every byte of the text but those of the first token, which nobody predicts.
   packed = PROTOCOLS['packed'](dtype, tokenizer.eos_id)
   rows = np.concatenate([packed.add(documents), packed.finish()])
-  assert rows['bytes'].sum() == total - documents[0][1][0]
+  assert rows['bytes'].sum() == total - documents[0].lengths[0]
   # Here every document has a first token, and may be cut.
   rows = PROTOCOLS['document'](dtype, tokenizer.eos_id).add(documents)
-  whole = [lengths[1:] for _, lengths in documents]
+  whole = [piece.lengths[1:] for piece in documents]
   kept = [x if len(x) < length else x[: length - 2] for x in whole]
   assert rows['bytes'].sum() == sum(x.sum() for x in kept)
 
@@ -136,8 +136,8 @@ def test_a_split_character_in_the_document_protocol(made, name):
   tokenizer = made[name]
   text = '\U00010400 水'  # four tokens of a byte each come first
   dtype = row_dtype(64, tokenizer.vocab_size)
-  document = append_eos(text, tokenizer.encode(text), tokenizer.eos_id)
-  (row,) = PROTOCOLS['document'](dtype, tokenizer.eos_id).add([document])
+  ((documents, _),) = encode_documents(tokenizer, [text])
+  (row,) = PROTOCOLS['document'](dtype, tokenizer.eos_id).add(documents)
   # The first token is no target: its own byte is missing, and no other.
   first = 0 if 'before' in name else 1
   assert row['bytes'] == len(text.encode()) - first
@@ -145,19 +145,17 @@ def test_a_split_character_in_the_document_protocol(made, name):
 
 def test_offsets_that_go_back_count_no_byte_twice():
   offsets = np.array([(0, 2), (1, 1), (2, 4)])
-  lengths, rest = byte_lengths('abécd', offsets, np.array([2, 0, 3]))
+  lengths = byte_lengths('abécd', offsets, np.array([2, 0, 3]))
   np.testing.assert_array_equal(lengths, [2, 0, 3])
-  assert rest == 1
 
 
 def test_shared_characters_by_hand():
   # 'x' | 'y' and half of 'é' | its other half | 'fi' of one character | nothing | 'z'
   offsets = np.array([(0, 1), (1, 3), (2, 3), (3, 4), (3, 4), (4, 4), (5, 6)])
   sizes = np.array([1, 2, 1, 1, 1, 7, 1])
-  lengths, rest = byte_lengths('xyéﬁ z ', offsets, sizes)
+  lengths = byte_lengths('xyéﬁ z ', offsets, sizes)
   np.testing.assert_array_equal(lengths, [1, 2, 1, 2, 1, 0, 2])
-  assert rest == 1
-  assert byte_lengths('é', np.zeros((0, 2), np.int64), np.zeros(0, np.int64))[1] == 2
+  assert byte_lengths('é', offsets[:0], sizes[:0]).shape == (0,)
 
 
 @pytest.mark.parametrize(
@@ -193,7 +191,9 @@ def test_lost_bytes_by_hand():
 def test_text_is_lost_across_pieces(made, monkeypatch):
   monkeypatch.setattr('elas_jax.data.tokenizers.PIECE_CHARACTERS', 20)
   text = 'the 🙂水 a\n' * 30
-  assert made['unigram'].encode_batch([text, text])[1] == 2 * 30 * 4
+  lists = list(encode_documents(made['unigram'], [text, text]))
+  assert len(lists) > 10
+  assert sum(lost for _, lost in lists) == 2 * 30 * 4
 
 
 def test_dropout_is_switched_off_and_said():

@@ -1,4 +1,5 @@
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -9,8 +10,8 @@ from hypothesis import strategies as st
 from elas_jax.cli import run_command
 from elas_jax.data import tokenizers as our_tokenizers
 from elas_jax.data import train_tokenizer
-from elas_jax.data.packing import append_eos
-from elas_jax.data.tokenizers import load_tokenizer
+from elas_jax.data.packing import PROTOCOLS, row_dtype
+from elas_jax.data.tokenizers import encode_documents, load_tokenizer
 from elas_jax.errors import UserError
 
 TEXTS = [
@@ -58,6 +59,10 @@ def t5_like(tmp_path_factory):
   return load_tokenizer(str(path))
 
 
+def encode_whole(tokenizer, text):
+  return [piece for pieces, _ in encode_documents(tokenizer, [text]) for piece in pieces]
+
+
 def check_bytes(tokenizer, text):
   ids, lengths = tokenizer.encode(text)
   assert ids.dtype == np.uint32
@@ -66,9 +71,14 @@ def check_bytes(tokenizer, text):
   assert (lengths >= 0).all()
   assert (ids < tokenizer.vocab_size).all()
   assert tokenizer.eos_id not in ids
-  _, with_end = append_eos(text, (ids, lengths), tokenizer.eos_id)
+  pieces = encode_whole(tokenizer, text)
+  assert [piece.is_last for piece in pieces] == [False] * (len(pieces) - 1) + [True]
+  with_end = np.concatenate([piece.lengths for piece in pieces])
+  assert with_end.dtype == np.int32
   assert with_end.sum() == len(text.encode())
-  assert with_end[-1] >= 0
+  assert with_end.min() >= 0
+  assert pieces[-1].ids[-1] == tokenizer.eos_id
+  return pieces
 
 
 @given(text=st.text())
@@ -122,17 +132,38 @@ def test_batch_is_one_by_one(bpe):
 
 def test_long_documents_are_encoded_in_pieces(bpe, t5_like, monkeypatch):
   text = '\n'.join(TEXTS * 3)
-  whole, _ = bpe.encode_batch([text, 'x', ''])
   monkeypatch.setattr(our_tokenizers, 'PIECE_CHARACTERS', 40)
-  pieces, _ = bpe.encode_batch([text, 'x', ''])
-  assert bpe.decode(pieces[0][0]) == text
-  for i in range(3):
-    assert pieces[i][1].sum() == whole[i][1].sum()
-  check_bytes(bpe, text)
-  check_bytes(t5_like, text)
+  for tokenizer in (bpe, t5_like, load_tokenizer('bytes')):
+    pieces = check_bytes(tokenizer, text)
+    assert len(pieces) > 5
+    assert max(len(piece.ids) for piece in pieces) < len(text) / 2
+  ids = np.concatenate([piece.ids for piece in check_bytes(bpe, text)])
+  assert bpe.decode(ids[:-1]) == text
+  # Several documents: each ends once, and lists are of bounded size.
+  lists = [pieces for pieces, _ in encode_documents(bpe, [text, 'x', '', text])]
+  pieces = sum(lists, [])
+  assert max(sum(len(piece.ids) for piece in pieces) for pieces in lists) < 100
+  assert sum(piece.is_last for piece in pieces) == 4
   # Pieces without a token leave their bytes to the next one that has some.
-  lengths = t5_like.encode('a' + ' ' * 100 + 'b' + ' ' * 50)[1]
-  assert lengths.sum() == 102
+  pieces = check_bytes(t5_like, 'a' + ' ' * 100 + 'b' + ' ' * 50)
+  lengths = np.concatenate([piece.lengths for piece in pieces])
+  assert lengths[-1] == 50
+  assert lengths[:-1].sum() == 102
+
+
+@pytest.mark.parametrize('protocol', ['packed', 'document'])
+def test_a_long_document_is_encoded_in_little_memory(protocol):
+  text = 'x' * (32 << 20)
+  tokenizer = load_tokenizer('bytes')
+  rows_of = PROTOCOLS[protocol](row_dtype(128, 257), 256)
+  tracemalloc.start()
+  try:
+    rows = sum(len(rows_of.add(p)) for p, _ in encode_documents(tokenizer, [text]))
+    peak = tracemalloc.get_traced_memory()[1]
+  finally:
+    tracemalloc.stop()
+  assert rows == (len(text) // 128 if protocol == 'packed' else 1)
+  assert peak < 4 * len(text)  # whole it takes 20 times its size
 
 
 @pytest.mark.parametrize('name', ['bytes', 'bpe'])
