@@ -27,7 +27,7 @@ from elas_jax.data.block_set import WRITER_OPTIONS, Shard
 from elas_jax.data.packing import PROTOCOLS, row_dtype
 from elas_jax.data.progress import Progress
 from elas_jax.data.sources import Source, open_source, open_split
-from elas_jax.data.text_reader import decode_documents
+from elas_jax.data.text_reader import read_prepared
 from elas_jax.data.tokenizers import Tokenizer, encode_documents, load_tokenizer
 from elas_jax.errors import UserError
 
@@ -181,7 +181,8 @@ def _read_texts(task: Task) -> Iterator[tuple[list[str], list[int]]]:
   start, count = task.start, 1
   while start < task.stop:
     stop = min(start + count, task.stop)
-    texts, unreadable = decode_documents(documents.__getitems__(list(range(start, stop))))
+    where = f'{task.documents} ({task.split})'
+    texts, unreadable = read_prepared(documents, range(start, stop), where)
     yield texts, unreadable
     size = sum(map(len, texts)) + sum(unreadable)
     # Fewer of long documents, whose number says little about the memory they take.

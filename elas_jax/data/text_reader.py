@@ -114,13 +114,28 @@ def read_documents(name: str, path: pathlib.Path) -> Iterator[Document]:
     yield _read_plain(name, path)
 
 
-def decode_documents(documents: Sequence[dict]) -> tuple[list[str], list[int]]:
+def read_prepared(
+  documents: Sequence[dict], numbers: Sequence[int], where: str
+) -> tuple[list[str], list[int]]:
   """(texts, bytes of each document that is left out since it is not UTF-8).
 
-  For documents of a prepared TFDS set, which gives bytes; own sources have no others.
+  Args:
+    documents: random access to a split of a prepared TFDS set, which holds bytes.
+    numbers: which of them.
+    where: the set and its split, for messages.
+
+  Raises:
+    UserError: a file of the set is missing or damaged.
   """
+  try:
+    found = documents.__getitems__(list(numbers))
+  except RuntimeError as error:  # of ArrayRecord, whatever it is
+    reason = str(error).splitlines()[0]
+    raise UserError(f'{where} cannot be read ({reason}); prepare it again') from error
   texts, unreadable = [], []
-  for document in documents:
+  for number, document in zip(numbers, found):
+    if document['text'] is None:  # what TFDS makes of a record in a truncated file
+      raise UserError(f'{where}: document {number} has no text; prepare it again')
     try:
       texts.append(document['text'].decode())
     except UnicodeDecodeError:

@@ -18,7 +18,7 @@ from elas_jax.data.bad_records import BadRecords
 from elas_jax.data.prepare import source_arguments
 from elas_jax.data.progress import Progress
 from elas_jax.data.sources import Source, open_source
-from elas_jax.data.text_reader import decode_documents
+from elas_jax.data.text_reader import read_prepared
 from elas_jax.errors import UserError
 
 END_OF_DOCUMENT = '<|endoftext|>'
@@ -56,7 +56,7 @@ def read_texts(source: Source, report: BadRecords) -> Iterator[list[str]]:
   with Progress('reading', source.sizes['train']) as progress:
     for start in range(0, len(documents), DOCUMENTS_AT_ONCE):
       numbers = range(start, min(start + DOCUMENTS_AT_ONCE, len(documents)))
-      texts, unreadable = decode_documents(documents.__getitems__(list(numbers)))
+      texts, unreadable = read_prepared(documents, numbers, f'{source.folder} (train)')
       for text in texts:
         report.count(len(text.encode()))
       for size in unreadable:

@@ -174,6 +174,25 @@ def test_documents_that_are_not_utf8_are_left_out_and_counted(
     train_tokenizer.main([*options, '--max_bad_share=0.05', '--output=/dev/null/x'])
 
 
+@pytest.mark.parametrize('damage', ['missing', 'empty', 'truncated', 'cut at a block'])
+def test_damaged_files_are_named(build, tiny_config, tmp_path, damage):
+  folder = build({'train': TRAIN * 100, 'test': ['x']})
+  (path,) = folder.glob('*train*')
+  content = path.read_bytes()
+  path.unlink()
+  if damage != 'missing':
+    kept = {'empty': 0, 'truncated': len(content) // 2 + 99, 'cut at a block': 1 << 16}
+    assert kept[damage] < len(content)
+    path.write_bytes(content[: kept[damage]])
+  message = rf'^{folder} \(train\).*prepare it again$'
+  with pytest.raises(UserError, match=message):
+    blocks.write(tiny_config)
+  options = [f'--{name}={getattr(tiny_config, name)}' for name in ('source', 'path')]
+  with pytest.raises(UserError, match=message):
+    train_tokenizer.main([*options, f'--output={tmp_path}/t.json'])
+  assert not (tmp_path / 't.json').exists()
+
+
 def test_nothing_but_documents_that_are_not_utf8(build, tiny_config):
   build({'train': [b'\xff' * 9] * 3, 'test': ['held out']})
   with pytest.raises(UserError, match=r'^data\.max_bad_share=0\.01: 3 of 4[^\n]*$'):
