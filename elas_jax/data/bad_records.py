@@ -34,8 +34,9 @@ class BadRecords:
     self.bad += 1
     self.bad_bytes += size
     self.broken_files += breaks_off
-    # A broken file comes first: it would otherwise hide behind single lines.
-    self.messages.insert(0 if breaks_off else len(self.messages), message)
+    # Broken files come first: they would otherwise hide behind single lines.
+    place = self.broken_files - 1 if breaks_off else len(self.messages)
+    self.messages.insert(place, message)
     del self.messages[MAX_MESSAGES:]
 
   @property

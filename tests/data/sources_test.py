@@ -104,6 +104,7 @@ def test_python_source_encodings(make_data_config, tmp_path, monkeypatch):
     'pass\nx = 1\n',
   ]
   assert (source.report.total, source.report.bad) == (33, 2)
+  assert source.report.bad_bytes == len(b'# \xff\n# coding: no-such\n')
   assert 'bad.py: ' in source.report.messages[0]
 
 
