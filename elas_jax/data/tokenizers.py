@@ -159,6 +159,7 @@ class HuggingFaceTokenizer:
     ids = np.array(encoding.ids, np.uint32)
     sizes = self._sizes[ids]
     if self._is_exact and sizes.sum() == len(text.encode()):
+      # Offsets would say the same, and take longer to get.
       return ids, sizes.astype(np.int32), 0
     offsets = token_bytes.offset_array(encoding.offsets)
     lengths = token_bytes.byte_lengths(text, offsets, sizes)

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import tokenizers as hf
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from elas_jax.data import train_tokenizer
@@ -112,9 +112,11 @@ def test_bytes_are_those_of_the_text_in_both_protocols(made, name, texts, length
   assert rows['bytes'].sum() == sum(x.sum() for x in kept)
 
 
+@pytest.mark.parametrize('name', ['byte level', 'byte level, trimmed offsets'])
 @given(text=TEXT)
-def test_byte_level_tokens_hold_the_bytes_of_their_strings(made, text):
-  tokenizer = made['byte level']
+@example(text='a  \U00010400 b')
+def test_byte_level_tokens_hold_the_bytes_of_their_strings(made, name, text):
+  tokenizer = made[name]
   ids, lengths = tokenizer.encode(text)
   raw = hf.Tokenizer.from_str(tokenizer.to_json())
   # Each character of a token stands for a byte, so the text is that of the tokens.
