@@ -1,13 +1,16 @@
 """Finds a prepared set of the TFDS catalogue on the disk, without the catalogue."""
 
+import contextlib
 import json
 import os
 import pathlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from elas_jax.data.hashing import fingerprint
 from elas_jax.errors import UserError
+from elas_jax.places import place
 
 OWN_SOURCES = ('python_source', 'text_files')
 _VERSION = re.compile(r'(\d+)\.(\d+)\.(\d+)')
@@ -31,7 +34,7 @@ def find_folder(name: str, data_dir: str, own: Sequence[str] = OWN_SOURCES) -> p
       f'data.source={name!r}: accepted are {", ".join(own)} and names of '
       "prepared TFDS sets such as 'c4/en'"
     )
-  root = pathlib.Path(data_dir or _default_data_dir()).expanduser()
+  root = place('data.path', data_dir or _default_data_dir())
   versions = sorted(_versions(root / name))
   if not versions:
     raise UserError(_not_prepared(name, root, own))
@@ -42,6 +45,68 @@ def find_folder(name: str, data_dir: str, own: Sequence[str] = OWN_SOURCES) -> p
       f'has no random access; accepted is array_record: {_command(name, root)}'
     )
   return folder
+
+
+def open_builder(folder: pathlib.Path) -> Any:
+  """The TFDS builder of a prepared folder, which reads it without running its code.
+
+  `features.json` names the classes that decode the examples, and TFDS imports the module
+  of any class that it does not know: a set from elsewhere could run what lies in the
+  current folder. So only TFDS's own classes are accepted.
+
+  Raises:
+    UserError: the metadata cannot be read, or name another class.
+  """
+  import tensorflow_datasets as tfds  # 0.4 s, so only where documents are read
+  from google.protobuf import json_format
+
+  path = folder / 'features.json'
+  try:
+    named = set(_class_names(json.loads(path.read_text())))
+  except (OSError, ValueError, RecursionError) as error:
+    raise UserError(_unreadable(path, error)) from error
+  if foreign := sorted(named - feature_classes()):
+    raise UserError(
+      f'data.path: {path} names the class {foreign[0]!r}, which is none of TFDS and is '
+      'not imported; accepted are sets of the feature classes in tfds.features'
+    )
+  try:
+    return tfds.builder_from_directory(folder)
+  except (ValueError, json_format.ParseError) as error:
+    raise UserError(_unreadable(folder, error)) from error
+
+
+def feature_classes() -> set[str]:
+  """The names of TFDS's feature classes, old ones among them, as features.json has them."""
+  import tensorflow_datasets as tfds
+
+  found = [x for x in vars(tfds.features).values() if isinstance(x, type)]
+  found = [x for x in found if issubclass(x, tfds.features.FeatureConnector)]
+  found.remove(tfds.features.FeatureConnector)
+  names = {f'{x.__module__}.{x.__name__}' for x in found}
+  return names | {alias for x in found for alias in x.ALIASES}
+
+
+def _class_names(value: Any) -> Iterator[str]:
+  """Every class that a part of features.json names, in any of the ways that TFDS reads.
+
+  TFDS writes 'pythonClassName'; it also reads the other spelling of that field, pairs of
+  'type' and 'content' of its older versions, and JSON inside of strings.
+  """
+  if isinstance(value, dict):
+    names = [value.get(x) for x in ('pythonClassName', 'python_class_name')]
+    if 'content' in value:
+      names.append(value.get('type'))
+    yield from (name for name in names if isinstance(name, str))
+    value = list(value.values())
+  if isinstance(value, list):
+    for part in value:
+      yield from _class_names(part)
+  elif isinstance(value, str):
+    with contextlib.suppress(ValueError):  # an ordinary string
+      inner = json.loads(value)
+      if isinstance(inner, (dict, list)):
+        yield from _class_names(inner)
 
 
 def folder_fingerprint(folder: pathlib.Path) -> str:
@@ -69,12 +134,16 @@ def _versions(folder: pathlib.Path) -> list[tuple[int, ...]]:
 
 def _read_info(folder: pathlib.Path) -> dict:
   try:
-    return json.loads((folder / 'dataset_info.json').read_text())
-  except (OSError, ValueError) as error:
-    raise UserError(
-      f'data.path: {folder / "dataset_info.json"} cannot be read ({error}); prepare '
-      'the set again'
-    ) from error
+    info = json.loads((folder / 'dataset_info.json').read_text())
+    if not isinstance(info, dict):
+      raise ValueError('it is no JSON object')
+    return info
+  except (OSError, ValueError, RecursionError) as error:
+    raise UserError(_unreadable(folder / 'dataset_info.json', error)) from error
+
+
+def _unreadable(path: pathlib.Path, error: Exception) -> str:
+  return f'data.path: {path} cannot be read ({error}); prepare the set again'
 
 
 def _not_prepared(name: str, root: pathlib.Path, own: Sequence[str]) -> str:

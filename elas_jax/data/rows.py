@@ -17,6 +17,7 @@ from elas_jax.config import RowsConfig
 from elas_jax.data import cache, catalogue, functions
 from elas_jax.data.hashing import fingerprint
 from elas_jax.errors import UserError
+from elas_jax.places import place
 
 FORMAT_VERSION = 1  # raise it when the rows of the same set change
 DIGITS = 'digits'
@@ -103,7 +104,7 @@ def _catalogue(config: RowsConfig) -> PreparedRows:
   folder = catalogue.find_folder(config.source, config.path, OWN_SOURCES)
   name = fingerprint(FORMAT_VERSION, catalogue.folder_fingerprint(folder))
   made = cache.make_folder(
-    pathlib.Path(config.cache_dir).expanduser(),
+    place('data.cache_dir', config.cache_dir),
     f'rows/{name}',
     functools.partial(_decode, config.source, folder),
   )
@@ -116,7 +117,7 @@ def _catalogue(config: RowsConfig) -> PreparedRows:
 def _decode(source: str, folder: pathlib.Path, out: pathlib.Path) -> None:
   import tensorflow_datasets as tfds
 
-  builder = tfds.builder_from_directory(folder)
+  builder = catalogue.open_builder(folder)
   where = f'data.source={source!r} ({folder})'
   features = dict(builder.info.features.items())
   image, label = features.get('image'), features.get('label')

@@ -17,6 +17,7 @@ from elas_jax.data import cache, catalogue, standard_library, text_reader
 from elas_jax.data.bad_records import BadRecords
 from elas_jax.data.hashing import fingerprint
 from elas_jax.errors import UserError
+from elas_jax.places import place
 
 FORMAT_VERSION = 2  # raise it when prepared documents change
 
@@ -95,9 +96,7 @@ def open_source(config: DataConfig) -> Source:
 
 def open_split(folder: pathlib.Path, split: str) -> Sequence[dict[str, Any]]:
   """Random access to the documents of one split of a prepared TFDS folder."""
-  import tensorflow_datasets as tfds  # 0.4 s, so only where documents are read
-
-  return tfds.builder_from_directory(folder).as_data_source(split)
+  return catalogue.open_builder(folder).as_data_source(split)
 
 
 def _text_files(config: DataConfig):
@@ -113,7 +112,7 @@ def _validation_files(config: DataConfig):
 def _open_own(config: DataConfig) -> Source:
   found = source_fingerprint(config)
   root = cache.make_folder(
-    pathlib.Path(config.cache_dir).expanduser(),
+    place('data.cache_dir', config.cache_dir),
     f'documents/{config.source}-{found}',
     functools.partial(_write_documents, config),
   )
@@ -194,7 +193,7 @@ def _open_catalogue(config: DataConfig) -> Source:
   import tensorflow_datasets as tfds
 
   folder = catalogue.find_folder(config.source, config.path)
-  info = tfds.builder_from_directory(folder).info
+  info = catalogue.open_builder(folder).info
   where = f'data.source={config.source!r} ({folder})'
   features = dict(info.features.items())
   if not isinstance(features.get('text'), tfds.features.Text):

@@ -3,13 +3,15 @@ import dataclasses
 import io
 import json
 import pathlib
+import sys
 
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from elas_jax.data import blocks, train_tokenizer
-from elas_jax.data.sources import open_source, source_fingerprint
+from elas_jax.data import blocks, catalogue, train_tokenizer
+from elas_jax.data.rows import open_rows
+from elas_jax.data.sources import open_source, open_split, source_fingerprint
 from elas_jax.errors import UserError
 
 
@@ -127,9 +129,10 @@ def test_other_file_format(build, tiny_config, file_format):
 
 def test_broken_metadata(build, tiny_config):
   folder = build({'train': TRAIN, 'test': ['x']})
-  (folder / 'dataset_info.json').write_text('{')
-  with pytest.raises(UserError, match='dataset_info.json cannot be read'):
-    open_source(tiny_config)
+  for content in ('{', '[' * 100_000, '[]'):
+    (folder / 'dataset_info.json').write_text(content)
+    with pytest.raises(UserError, match='dataset_info.json cannot be read'):
+      open_source(tiny_config)
 
 
 def test_set_without_text(build, tiny_config):
@@ -197,3 +200,89 @@ def test_nothing_but_documents_that_are_not_utf8(build, tiny_config):
   build({'train': [b'\xff' * 9] * 3, 'test': ['held out']})
   with pytest.raises(UserError, match=r'^data\.max_bad_share=0\.01: 3 of 4[^\n]*$'):
     blocks.write(tiny_config)
+
+
+EVIL = 'evil.Text'
+TEXT = 'tensorflow_datasets.core.features.text_feature.Text'
+LEGACY = {'type': EVIL, 'content': {}}
+DICT = 'tensorflow_datasets.core.features.features_dict.FeaturesDict'
+
+
+def features_of(feature):
+  return {'pythonClassName': DICT, 'featuresDict': {'features': {'text': feature}}}
+
+
+FOREIGN = {
+  'inside': features_of({'pythonClassName': EVIL, 'text': {}}),
+  'outermost': {'pythonClassName': EVIL, 'featuresDict': {'features': {}}},
+  'other spelling': features_of({'python_class_name': EVIL, 'text': {}}),
+  'sequence': features_of(
+    {
+      'pythonClassName': 'tensorflow_datasets.core.features.sequence_feature.Sequence',
+      'sequence': {'feature': {'pythonClassName': EVIL, 'text': {}}, 'length': '3'},
+    }
+  ),
+  'type and content': features_of(LEGACY),
+  'older format': {'type': DICT, 'content': {'text': LEGACY}},
+  'JSON in a string': {
+    'pythonClassName': DICT,
+    'jsonFeature': {'json': json.dumps({'text': LEGACY})},
+  },
+  'message in a string': {
+    'type': DICT,
+    'proto_cls': 'tensorflow_datasets.FeaturesDict',
+    'content': json.dumps({'features': {'text': {'pythonClassName': EVIL, 'text': {}}}}),
+  },
+  'a module of TFDS': features_of(
+    {'pythonClassName': 'tensorflow_datasets.scripts.cli.main.Text', 'text': {}}
+  ),
+}
+
+
+def test_class_of_another_module_is_not_imported(build, tiny_config, tmp_path, monkeypatch):
+  """A set says which classes read it: with evil.py in the current folder that would run."""
+  folder = build({'train': TRAIN, 'test': ['x']})
+  ran = tmp_path / 'ran'
+  (tmp_path / 'evil.py').write_text(f'open({str(ran)!r}, "w")')
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.syspath_prepend(str(tmp_path))
+  for where, features in FOREIGN.items():
+    (folder / 'features.json').write_text(json.dumps(features))
+    with pytest.raises(UserError, match="names the class '.*', which is none of TFDS"):
+      open_source(tiny_config)
+    with pytest.raises(UserError, match='names the class'):
+      open_split(folder, 'train')
+    assert not ran.exists(), where
+  assert not {'evil', 'tensorflow_datasets.scripts.cli.main'} & set(sys.modules)
+
+
+def test_rows_do_not_import_classes_either(build, tmp_path, monkeypatch):
+  from configs import images
+  from elas_jax.config import parse
+
+  folder = build({'train': TRAIN, 'test': ['x']})
+  (folder.parent).rename(folder.parents[1] / 'mnist')
+  folder = folder.parents[1] / 'mnist' / folder.name
+  (folder / 'features.json').write_text(json.dumps(FOREIGN['inside']))
+  config = images.get_config('mnist,mlp')
+  config.data.path, config.data.cache_dir = str(tmp_path / 'tfds'), str(tmp_path / 'cache')
+  with pytest.raises(UserError, match="names the class 'evil.Text'"):
+    open_rows(parse(config).data)
+
+
+def test_every_feature_class_of_tfds_is_accepted(build):
+  """Those of the library's own registry, which is what a set could name before."""
+  registered = set(tfds.features.FeatureConnector._registered_features)
+  own = {name for name in registered if name.startswith('tensorflow_datasets.')}
+  # The base of FeaturesDict and Dataset, of which no set is.
+  own -= {'tensorflow_datasets.core.features.top_level_feature.TopLevelFeature'}
+  assert own == catalogue.feature_classes()
+  assert {TEXT, DICT} <= own
+
+
+def test_broken_features(build, tiny_config):
+  folder = build({'train': TRAIN, 'test': ['x']})
+  for content in ('', '{', '[' * 100_000, '\xff', '{"pythonClassName": 3}', '[]', '{}'):
+    (folder / 'features.json').write_text(content, encoding='latin-1')
+    with pytest.raises(UserError, match='^data.path: .* cannot be read.*prepare'):
+      open_source(tiny_config)

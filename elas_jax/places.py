@@ -1,0 +1,45 @@
+"""Paths that fields and flags name: `~` is the home folder, and addresses are refused."""
+
+import os
+import pathlib
+import re
+
+from elas_jax.errors import UserError
+
+_ADDRESS = re.compile(r'[A-Za-z][A-Za-z0-9+.-]*://')
+
+
+def check_place(field: str, text: str | os.PathLike) -> None:
+  """Refuses what can be no path on this machine; looks at the text alone.
+
+  Args:
+    field: the config field or flag that gave `text`, for the message.
+    text: a path, or a glob.
+
+  Raises:
+    UserError: it is an address such as gs://bucket/run, or holds a NUL.
+  """
+  text = os.fspath(text)
+  if address := _ADDRESS.match(text):
+    raise UserError(
+      f'{field}={text!r}: {address[0]} addresses are not read or written here; give a '
+      'path, for a bucket that of the folder where it is mounted'
+    )
+  if '\0' in text:
+    raise UserError(f'{field}={text!r}: a path holds no NUL')
+
+
+def place(field: str, text: str | os.PathLike) -> pathlib.Path:
+  """The path that a field or a flag names, with `~` and `~user` expanded.
+
+  Raises:
+    UserError: as `check_place`, or no home folder is known.
+  """
+  check_place(field, text)
+  try:
+    return pathlib.Path(text).expanduser()
+  except RuntimeError:  # neither HOME nor the list of users says
+    raise UserError(
+      f'{field}={os.fspath(text)!r}: there is no home folder to put for '
+      f'{pathlib.Path(text).parts[0]}; set HOME or give a path without it'
+    ) from None
