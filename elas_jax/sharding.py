@@ -4,6 +4,9 @@ Three axes. `data` splits the batch; `fsdp` splits the batch and the parameters,
 are gathered where they are used; `tensor` splits each layer's inner width (heads and F).
 """
 
+import re
+import socket
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +19,9 @@ from elas_jax.errors import UserError
 from elas_jax.optim.groups import match, path_name
 
 AXES = ('data', 'fsdp', 'tensor')
+LARGEST_PORT = 2**16 - 1
+MOST_PROCESSES = 2**31 - 1  # what JAX can count
+WAIT_SECONDS = 300  # for process 0 to start
 
 # Axes of an array's dimensions by the end of its path. A first match wins, and every
 # parameter must find one. Optimiser moments end in the path of their parameter.
@@ -62,17 +68,71 @@ def join_processes(spec: str) -> None:
     spec: 'auto' where the cluster says who is who (SLURM, Open MPI, Kubernetes, TPU
       pods), else 'HOST:PORT,INDEX,COUNT': where process 0 listens, and which of how
       many processes this is.
+
+  Raises:
+    UserError: it is neither, there is no such cluster or host, or the port is taken.
   """
   if spec == 'auto':
-    jax.distributed.initialize()
+    try:
+      jax.distributed.initialize()
+    except (ValueError, KeyError) as error:  # of what the cluster's variables hold
+      raise UserError(
+        "--processes='auto': no cluster says who is who (SLURM, Open MPI, Kubernetes and "
+        f'TPU pods do): {error}; give HOST:PORT,INDEX,COUNT'
+      ) from error
     return
-  match spec.split(','):
-    case [address, index, count] if (
-      ':' in address and index.isdigit() and count.isdigit() and int(index) < int(count)
-    ):
-      jax.distributed.initialize(address, int(count), int(index))
-    case _:
-      raise UserError(f"--processes={spec!r}: must be 'auto' or HOST:PORT,INDEX,COUNT")
+  host, port, index, count = _parsed(spec)
+  try:
+    _check_address(host, port, listens=index == 0)
+  except (OSError, UnicodeError) as error:  # the latter of labels that no name can have
+    reason = getattr(error, 'strerror', None) or error
+    raise UserError(f'--processes={spec!r}: {host}:{port}: {reason}') from error
+  jax.distributed.initialize(f'{host}:{port}', count, index)
+
+
+def _parsed(spec: str) -> tuple[str, int, int, int]:
+  """(host, port, index, count) of HOST:PORT,INDEX,COUNT."""
+  parts = re.fullmatch(
+    r'(\[[0-9A-Fa-f:.]+\]|[\w.-]+):([0-9]{1,5}),([0-9]{1,10}),([0-9]{1,10})', spec
+  )
+  if not parts:
+    raise UserError(f"--processes={spec!r}: must be 'auto' or HOST:PORT,INDEX,COUNT")
+  port, index, count = map(int, parts.groups()[1:])
+  if not 1 <= port <= LARGEST_PORT:
+    raise UserError(
+      f'--processes={spec!r}: PORT={port}: must be between 1 and {LARGEST_PORT}'
+    )
+  if not 1 <= count <= MOST_PROCESSES:
+    raise UserError(
+      f'--processes={spec!r}: COUNT={count}: must be between 1 and {MOST_PROCESSES}'
+    )
+  if index >= count:
+    raise UserError(f'--processes={spec!r}: INDEX={index}: must be below COUNT={count}')
+  return parts[1], port, index, count
+
+
+def _check_address(host: str, port: int, listens: bool) -> None:
+  """Raises OSError where JAX would end in a segmentation fault or an abort.
+
+  No host of that name, a port that process 0 cannot listen at, or, for the others, nobody
+  listening there after a while.
+  """
+  host = host.strip('[]')
+  socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+  if listens:
+    both = socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if both else socket.AF_INET
+    socket.create_server(('', port), family=family, dualstack_ipv6=both).close()
+    return
+  end = time.monotonic() + WAIT_SECONDS
+  while True:
+    try:
+      socket.create_connection((host, port), timeout=WAIT_SECONDS).close()
+      return
+    except OSError:
+      if time.monotonic() > end:
+        raise
+    time.sleep(0.2)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

@@ -80,7 +80,86 @@ def test_tensor_axis_stays_within_a_process(make_config):
     make_mesh(config, devices)
 
 
-@pytest.mark.parametrize('spec', ['', '2', 'host,0,2', 'host:1,0', 'host:1,a,2'])
-def test_processes_flag_is_checked(spec):
-  with pytest.raises(UserError, match='--processes=.*HOST:PORT,INDEX,COUNT'):
+@pytest.fixture
+def never_joined(monkeypatch):
+  def joined(*arguments):
+    raise AssertionError(f'joined with {arguments}')
+
+  monkeypatch.setattr('jax.distributed.initialize', joined)
+
+
+FORM = "must be 'auto' or HOST:PORT,INDEX,COUNT"
+
+
+@pytest.mark.parametrize(
+  'spec, message',
+  [
+    ('', FORM),
+    ('2', FORM),
+    ('Auto', FORM),
+    ('host,0,2', FORM),
+    ('host:1,0', FORM),
+    ('host:1,a,2', FORM),
+    ('host:x,0,1', FORM),
+    (':1234,0,1', FORM),
+    ('http://host:80,0,1', FORM),
+    ('host:1234,²,3', FORM),  # str.isdigit() takes it for a digit
+    ('host:1234,1,³', FORM),
+    ('host:12³4,0,1', FORM),
+    ('host:1234,-1,3', FORM),
+    ('host:1234,0,' + '9' * 30, FORM),
+    ('host:99999,0,1', 'PORT=99999: must be between 1 and 65535'),
+    ('host:0,0,1', 'PORT=0: must be between'),
+    ('host:1234,3,3', 'INDEX=3: must be below COUNT=3'),
+    ('host:1234,0,0', 'COUNT=0: must be between 1 and 2147483647'),
+    ('host:1234,0,2147483648', 'COUNT=2147483648: must be between'),
+    ('localhost..:1234,1,2', 'localhost..:1234: '),
+    ('a' * 64 + ':1234,1,2', 'a:1234: '),
+  ],
+)
+def test_processes_flag_is_checked(spec, message, never_joined):
+  with pytest.raises(UserError) as caught:
     join_processes(spec)
+  assert str(caught.value).startswith(f'--processes={spec!r}: ')
+  assert message in str(caught.value)
+
+
+@pytest.mark.parametrize('variables', [{}, {'OMPI_MCA_orte_hnp_uri': 'x'}])
+def test_auto_outside_a_cluster(variables):
+  # In a process of its own: one that has used JAX cannot join any more.
+  code = (
+    'from elas_jax import cli, sharding\n'
+    "cli.run_command(lambda: sharding.join_processes('auto'))\n"
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', code],
+    cwd=ROOT,
+    env=os.environ | {'JAX_PLATFORMS': 'cpu'} | variables,
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 2
+  assert done.stderr.startswith("error: --processes='auto': no cluster says who is who")
+  assert done.stderr.count('\n') == 1
+
+
+def test_port_that_is_taken(never_joined):
+  with socket.create_server(('', 0)) as taken:
+    address = f'localhost:{taken.getsockname()[1]}'
+    with pytest.raises(UserError, match=f'^--processes=.*: {address}: .*in use'):
+      join_processes(f'{address},0,2')
+
+
+def test_nobody_listens(never_joined, monkeypatch):
+  monkeypatch.setattr('elas_jax.sharding.WAIT_SECONDS', 0.3)
+  with socket.create_server(('localhost', 0)) as free:
+    address = f'localhost:{free.getsockname()[1]}'
+  with pytest.raises(UserError, match=f'^--processes=.*: {address}: Connection refused'):
+    join_processes(f'{address},1,2')
+
+
+def test_empty_flag_is_no_single_process(tmp_path):
+  from elas_jax.train import main
+
+  with pytest.raises(UserError, match="^--processes='': must be 'auto'"):
+    main(['--processes=', '--dry_run'])
