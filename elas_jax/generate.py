@@ -50,6 +50,7 @@ def generate(
   if not 0 <= seed < 1 << 32:
     raise UserError(f'seed={seed}: must be between 0 and {(1 << 32) - 1}')
   # A document starts behind the end of another, so an empty prompt has one token too.
+  prompts = [_readable('prompt', text) for text in prompts]
   ids = [[tokenizer.eos_id, *map(int, tokenizer.encode(text)[0])] for text in prompts]
   largest = max(max(row) for row in ids)
   if largest >= model.vocab_size:
@@ -72,12 +73,37 @@ def generate(
     shared=int(lengths_B.min()),
   )
   texts = []
-  for row, start in zip(np.asarray(filled_BxS), lengths_B):
+  for row, start, prompt in zip(np.asarray(filled_BxS), lengths_B, ids):
     new = row[start : start + length].tolist()
     if tokenizer.eos_id in new:
       new = new[: new.index(tokenizer.eos_id)]
-    texts.append(tokenizer.decode(new))
+    texts.append(continuation(tokenizer, prompt[1:], new))
   return texts
+
+
+def _readable(field: str, prompt: str) -> str:
+  """The prompt; bytes of the command line that the locale could not read, as UTF-8.
+
+  Raises:
+    UserError: it holds half a surrogate pair, or bytes that are not UTF-8.
+  """
+  try:
+    return prompt.encode('utf-8', 'surrogateescape').decode()
+  except UnicodeError as error:
+    raise UserError(f'{field}={prompt!r}: is not Unicode text: {error.reason}') from error
+
+
+def continuation(tokenizer: Tokenizer, prompt: list[int], new: list[int]) -> str:
+  """The text of `new` behind `prompt`.
+
+  A decoder drops the space before the first word of a text, so both are decoded together.
+  Where what follows changes how the prompt itself is written (some decoders join an
+  apostrophe to both its words), the text of `new` alone is all there is.
+  """
+  before, whole = tokenizer.decode(prompt), tokenizer.decode(prompt + new)
+  if whole.startswith(before):
+    return whole[len(before) :]
+  return tokenizer.decode(new)
 
 
 @functools.partial(jax.jit, static_argnames=('model', 'shared'))
@@ -114,12 +140,22 @@ def sample(
   scaled_BxV = logits_BxV / jnp.maximum(temperature, 1e-6)
   order_BxV = jnp.argsort(-scaled_BxV, axis=-1)
   sorted_BxV = jnp.take_along_axis(scaled_BxV, order_BxV, axis=-1)
-  probabilities_BxV = jax.nn.softmax(sorted_BxV, axis=-1)
-  before_BxV = jnp.cumsum(probabilities_BxV, axis=-1) - probabilities_BxV
-  nucleus_BxV = jnp.where(before_BxV < top_p, sorted_BxV, -jnp.inf)
+  kept_BxV = in_nucleus(jax.nn.softmax(sorted_BxV, axis=-1), top_p)
+  nucleus_BxV = jnp.where(kept_BxV, sorted_BxV, -jnp.inf)
   pick_B = jax.random.categorical(key, nucleus_BxV, axis=-1)
   sampled_B = jnp.take_along_axis(order_BxV, pick_B[:, None], axis=-1)[:, 0]
   return jnp.where(temperature > 0, sampled_B, greedy_B)
+
+
+def in_nucleus(probabilities_BxV: jax.Array, top_p: jax.Array) -> jax.Array:
+  """Which of the probabilities, in descending order, are the fewest that reach top_p.
+
+  A token is among them if it and those behind it sum to more than 1 - top_p. Summed from
+  the small end: the sum of those before it is near 1, where float32 loses a long tail.
+  """
+  tail_BxV = jax.lax.cumsum(probabilities_BxV, axis=1, reverse=True)
+  first_1xV = jnp.arange(probabilities_BxV.shape[1])[None] == 0
+  return first_1xV | (tail_BxV > 1 - top_p)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -130,7 +166,7 @@ def main(arguments: list[str] | None = None) -> None:
     description='Continue prompts with a trained model.',
     formatter_class=argparse.ArgumentDefaultsHelpFormatter,
   )
-  parser.add_argument('--workdir', required=True, help='folder of the run')
+  parser.add_place('--workdir', required=True, help='folder of the run')
   parser.add_argument('--step', type=int, help='checkpoint; None: the newest')
   parser.add_argument('--prompt', action='append', help='may be given several times')
   parser.add_argument('--tokens', type=int, default=200, help='at most, a prompt')
@@ -144,7 +180,7 @@ def main(arguments: list[str] | None = None) -> None:
       f'--workdir={options.workdir}: its task is {run.config.task!r}; must be the folder '
       "of a 'language' run"
     )
-  prompts = options.prompt or ['']
+  prompts = [_readable('--prompt', text) for text in options.prompt or ['']]
   texts = generate(
     run.config.model,
     run.variables,

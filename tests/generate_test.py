@@ -4,10 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tokenizers
 
-from elas_jax.data.tokenizers import BytesTokenizer
+from elas_jax.data.tokenizers import BytesTokenizer, HuggingFaceTokenizer
 from elas_jax.errors import UserError
-from elas_jax.generate import generate, main, sample
+from elas_jax.generate import continuation, generate, in_nucleus, main, sample
 from elas_jax.models.decoder import Decoder
 from elas_jax.state import init_variables
 
@@ -53,19 +54,9 @@ def test_greedy_equals_passes_without_a_cache(wild):
 def test_stops_before_the_end_of_the_document(wild):
   """Weights by which each of a, b, c, d, end names the next one, whatever came before."""
   model, variables = wild
-  params = variables['params']
-  params = params | {'layers': jax.tree.map(jnp.zeros_like, params['layers'])}
-  chain = [*b'abcd', 256]
-  embedding = np.array(params['embedding'])
-  head = np.zeros_like(params['head'])
-  for number, (token, following) in enumerate(zip(chain, [*chain[1:], ord('a')])):
-    embedding[token] = np.eye(32)[number]
-    head[number, following] = 1.0
-  params |= {'embedding': jnp.asarray(embedding), 'head': jnp.asarray(head)}
+  chained = chain_of(model, variables, [*b'abcd', 256])
   prompts = ['b', '', 'abcd']
-  texts = generate(
-    model, {'params': params, 'buffers': {}}, BytesTokenizer(), prompts, length=9, **GREEDY
-  )
+  texts = generate(model, chained, BytesTokenizer(), prompts, length=9, **GREEDY)
   assert texts == ['cd', 'abcd', '']
 
 
@@ -74,6 +65,88 @@ def test_seed_decides_the_text(wild):
   text = lambda seed: generate(*wild, BytesTokenizer(), ['ab'], seed=seed, **options)
   assert text(1) == text(1)
   assert text(1) != text(2)
+
+
+def chain_of(model, variables, chain):
+  """Variables by which each token of the chain names the next one, the last the first."""
+  params = variables['params']
+  params = params | {'layers': jax.tree.map(jnp.zeros_like, params['layers'])}
+  embedding = np.array(params['embedding'])
+  head = np.zeros_like(params['head'])
+  for number, (token, following) in enumerate(zip(chain, [*chain[1:], chain[0]])):
+    embedding[token] = np.eye(model.width)[number]
+    head[number, following] = 1.0
+  params |= {'embedding': jnp.asarray(embedding), 'head': jnp.asarray(head)}
+  return {'params': params, 'buffers': {}}
+
+
+def test_space_between_prompt_and_continuation_is_kept(wild):
+  """Of words that carry their space in front, as SentencePiece writes them."""
+  words = ['\u2581hello', '\u2581big', '\u2581world', '</s>', '<unk>']
+  vocabulary = {word: number for number, word in enumerate(words)}
+  tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, '<unk>'))
+  tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()
+  tokenizer.decoder = tokenizers.decoders.Metaspace()
+  tokenizer.add_special_tokens(['</s>'])
+  model, variables = wild
+  chained = chain_of(model, variables, [3, 0, 1, 2])
+  ours = HuggingFaceTokenizer(tokenizer.to_str(), 'metaspace')
+  expected = {
+    'hello': ' big world',
+    'hello big': ' world',
+    '': 'hello big world',
+    'world': '',
+  }
+  texts = generate(model, chained, ours, list(expected), length=9, **GREEDY)
+  assert texts == list(expected.values())
+
+
+def test_decoder_that_changes_the_prompt_gives_the_new_text_alone():
+  class Joins:
+    decode = staticmethod(lambda ids: ' '.join(['it', "'", 's'][i] for i in ids))
+
+  class Cleans:
+    decode = staticmethod(lambda ids: Joins.decode(ids).replace(" ' ", "'"))
+
+  assert continuation(Joins, [0, 1], [2]) == ' s'
+  assert continuation(Cleans, [0, 1], [2]) == 's'  # "it '" and then "it's"
+
+
+@pytest.mark.parametrize('prompt', ['\ud800', 'a\udcff', '\udcc3(', '\U0001f600\udc80'])
+def test_prompt_that_is_no_text_is_refused(wild, prompt):
+  with pytest.raises(UserError, match='^prompt=.*is not Unicode text'):
+    generate(*wild, BytesTokenizer(), ['fine', prompt], length=1, **GREEDY)
+
+
+def test_prompt_of_a_terminal_that_is_not_utf8(wild):
+  """Python hands over bytes that the locale cannot read as half surrogates."""
+  as_read = 'Zoë 水'.encode().decode('ascii', 'surrogateescape')
+  texts = generate(*wild, BytesTokenizer(), ['Zoë 水', as_read], length=5, **GREEDY)
+  assert texts[0] == texts[1]
+
+
+def test_sample_of_the_config_is_checked_before_training(make_config):
+  with pytest.raises(UserError, match='^eval.prompt=.*is not Unicode text'):
+    make_config(**{'eval.prompt': 'a\ud800'})
+
+
+@pytest.mark.parametrize('top_p', [0.5, 0.9, 0.99, 0.999, 0.9999, 1.0])
+@pytest.mark.parametrize('exponent', [0.0, 0.5, 1.1])
+def test_nucleus_of_a_long_tail(top_p, exponent):
+  """50,000 tokens whose probabilities fall slowly, against float64."""
+  p = np.arange(1, 50_001, dtype=np.float64) ** -exponent
+  p /= p.sum()
+  before = np.cumsum(p) - p
+  expected = int((before < top_p).sum()) if top_p < 1 else len(p)
+  kept = np.asarray(in_nucleus(jnp.asarray(p, jnp.float32)[None], jnp.float32(top_p)))[0]
+  assert not np.any(np.diff(kept.astype(int)) > 0)  # the first ones, without a gap
+  assert abs(int(kept.sum()) - expected) <= (0 if top_p == 1 else 0.002 * expected + 1)
+
+
+def test_nucleus_is_never_empty():
+  for p in ([1.0], [0.5, 0.5], [1 / 3] * 3, [1e-5] * 100_000):
+    kept = in_nucleus(jnp.asarray([p], jnp.float32), jnp.float32(1e-7))
+    assert kept[0, 0]
 
 
 def draw(logits, *, temperature, top_p, count):
