@@ -1,1 +1,5 @@
-"""elas-jax: pre-training low-rank language models with 2:4-sparse activations."""
+"""elas-jax: pre-training of low-rank language models with 2:4-sparse activations."""
+
+from elas_jax.interruption import quiet_start
+
+quiet_start()

@@ -24,6 +24,7 @@ from orbax.checkpoint import v1 as ocp
 from elas_jax.config import CheckpointConfig
 from elas_jax.errors import UserError
 from elas_jax.optim.groups import path_name
+from elas_jax.places import place
 from elas_jax.state import TrainState
 
 policies = ocp.training.preservation_policies
@@ -128,9 +129,9 @@ def _system_errors() -> Iterator[None]:
 @contextlib.contextmanager
 def _opened(workdir: str | pathlib.Path, field: str) -> Iterator[Any]:
   """A reader of a workdir that must have a checkpoint."""
-  directory = pathlib.Path(workdir).absolute() / 'checkpoints'
+  directory = place(field, workdir).absolute() / 'checkpoints'
   reader = None
-  if directory.is_dir():
+  if os.path.isdir(directory):  # pathlib's raises where the path cannot be
     reader = ocp.training.Checkpointer(directory, context=_context())
   if reader is None or reader.latest is None:
     raise UserError(f'{field}={str(workdir)!r}: no checkpoint under {directory}')

@@ -2,7 +2,10 @@
 
 import argparse
 import ast
+import contextlib
 import difflib
+import functools
+import os
 import pathlib
 import runpy
 import sys
@@ -14,6 +17,8 @@ from typing import Any, NoReturn
 from ml_collections import ConfigDict
 
 from elas_jax.errors import UserError
+from elas_jax.interruption import INTERRUPTED, stoppable
+from elas_jax.places import place
 
 
 def run_command(main: Callable[[], Any]) -> None:
@@ -22,8 +27,12 @@ def run_command(main: Callable[[], Any]) -> None:
 
   # Orbax logs each phase, and failures also where it raises them.
   logging.set_verbosity(logging.FATAL)
+  # A terminal or a file that is not UTF-8 gets '?' for what it cannot hold.
+  with contextlib.suppress(AttributeError):  # something else may stand in for stdout
+    sys.stdout.reconfigure(errors='replace')
   try:
-    main()
+    with stoppable():
+      main()
   except UserError as error:
     print('error: ' + ' '.join(str(error).split()), file=sys.stderr)
     # What a failed save left half done complains when the interpreter ends.
@@ -32,7 +41,7 @@ def run_command(main: Callable[[], Any]) -> None:
     sys.exit(2)
   except KeyboardInterrupt:
     print('error: interrupted', file=sys.stderr)
-    sys.exit(130)
+    sys.exit(INTERRUPTED)
   except BrokenPipeError:  # the reader of a pipe, such as head, has gone
     sys.exit(1)
 
@@ -42,6 +51,10 @@ class Parser(argparse.ArgumentParser):
 
   def __init__(self, **options):
     super().__init__(allow_abbrev=False, **options)
+
+  def add_place(self, flag: str, **options) -> None:
+    """Adds an argument that is a path: expanded, or refused if it cannot be one."""
+    self.add_argument(flag, type=functools.partial(place, flag), **options)
 
   def error(self, message: str) -> NoReturn:
     raise UserError(message)
@@ -57,22 +70,40 @@ def load_config(spec: str, overrides: Sequence[str]) -> ConfigDict:
   Raises:
     UserError: the file fails, or an override is not one of its fields.
   """
-  path, _, argument = spec.partition(':')
-  if not pathlib.Path(path).is_file():
-    raise UserError(f'--config={spec}: no such file; give FILE.py or FILE.py:ARGUMENT')
+  path, argument = _config_file(spec)
   try:
-    get_config = runpy.run_path(path)['get_config']
+    get_config = runpy.run_path(path).get('get_config')
+    if not callable(get_config):
+      raise UserError(f'--config={spec}: must define a function get_config')
     config = get_config(argument) if argument else get_config()
+  except UserError:
+    raise
   except ValueError as error:  # the file's own words
     raise UserError(str(error)) from error
-  except Exception as error:
+  except (Exception, SystemExit) as error:  # it is a program, and may fail in any way
     places = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == path]
-    place = f'line {places[-1].lineno}: ' if places else ''
+    line = f'line {places[-1].lineno}: ' if places else ''
     what = f'{type(error).__name__}: {error}'
-    raise UserError(f'--config={spec}: {place}{what}') from error
+    raise UserError(f'--config={spec}: {line}{what}') from error
+  if not isinstance(config, ConfigDict):
+    raise UserError(
+      f'--config={spec}: get_config returned {config!r:.60}; must be a ConfigDict of '
+      'ml_collections'
+    )
   for override in overrides:
     _override(config, override)
   return config
+
+
+def _config_file(spec: str) -> tuple[str, str]:
+  """FILE.py:ARGUMENT in two; configs/FILE.py is found from any folder."""
+  name, _, argument = spec.partition(':')
+  path = place('--config', name)
+  own = pathlib.Path(__file__).parent / path  # of this package, and of no other
+  for found in (path, own) if path.parts[:1] == ('configs',) else (path,):
+    if os.path.isfile(found):
+      return str(found), argument
+  raise UserError(f'--config={spec}: no such file; give FILE.py or FILE.py:ARGUMENT')
 
 
 def _override(config: ConfigDict, override: str) -> None:

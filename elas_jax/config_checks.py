@@ -12,6 +12,7 @@ from elas_jax.config import (
 )
 from elas_jax.errors import UserError
 from elas_jax.field_checks import at_least, choice, divides, fraction
+from elas_jax.places import check_place
 
 # Kinds of linear maps that have a rank.
 LOW_RANKS = ('low_rank', 'cola', 'lora', 'sltrain', 'lost')
@@ -27,6 +28,7 @@ def check(config: Config) -> None:
     from elas_jax.network_checks import check_network
 
     check_network(config)
+  _check_places(config)
   _check_loop(config)
   _check_method(config)
   _check_optimizer(config)
@@ -155,6 +157,14 @@ def _check_data(data: DataConfig) -> None:
       raise UserError(f"data.{name}='': must not be empty")
 
 
+def _check_places(config: Config) -> None:
+  check_place('restore', config.restore)
+  check_place('train.compilation_cache', config.train.compilation_cache)
+  for field in dataclasses.fields(config.data):
+    if field.name in ('path', 'validation_path', 'tokenizer', 'cache_dir'):
+      check_place(f'data.{field.name}', getattr(config.data, field.name))
+
+
 def _check_method(config: Config) -> None:
   """Optimisers and the linear maps that they are for."""
   optimizer = config.optimizer
@@ -269,6 +279,12 @@ def _check_loop(config: Config) -> None:
   at_least(1, 'eval', config.eval, 'every batch_size')
   at_least(0, 'eval', config.eval, 'tokens sample_tokens')
   divides('train.accumulation', train.accumulation, 'data.batch_size', data.batch_size)
+  try:
+    config.eval.prompt.encode()
+  except UnicodeEncodeError as error:
+    raise UserError(
+      f'eval.prompt={config.eval.prompt!r}: is not Unicode text: {error.reason}'
+    ) from None
   sizes = dataclasses.astuple(mesh)
   for name, size in zip(('data', 'fsdp', 'tensor'), sizes):
     if size < 1 and size != -1:

@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> None:
   parser = Parser(
     prog='python -m elas_jax.evaluate', description='Evaluate a checkpoint of a run.'
   )
-  parser.add_argument('--workdir', required=True, help='folder of the run')
+  parser.add_place('--workdir', required=True, help='folder of the run')
   parser.add_argument('--step', type=int, help='checkpoint; default: the newest')
   parser.add_argument(
     '--tokens', type=int, help='validation tokens, 0 = the whole split; default: all'

@@ -118,12 +118,12 @@ def main(arguments: list[str] | None = None) -> None:
   parser = Parser(
     prog='python -m elas_jax.extend_grid', description=__doc__.splitlines()[0]
   )
-  parser.add_argument('--workdir', required=True, help='folder of the run')
-  parser.add_argument('--output', required=True, help='folder of the result')
+  parser.add_place('--workdir', required=True, help='folder of the run')
+  parser.add_place('--output', required=True, help='folder of the result')
   parser.add_argument('--grid', type=int, help='intervals; default: as many, moved')
   parser.add_argument('--step', type=int, help='checkpoint; default: the newest')
   options = parser.parse_args(arguments)
-  workdir, output = options.workdir, pathlib.Path(options.output)
+  workdir, output = options.workdir, options.output
   if output.exists() and not (output.is_dir() and not any(output.iterdir())):
     raise UserError(f'--output={output}: exists; must be a new or an empty folder')
   tree, position = (load_json(workdir, x, '--workdir') for x in ('config', 'data'))

@@ -2,8 +2,6 @@
 
 import pathlib
 
-import matplotlib
-
 from elas_jax.metrics import read_metrics
 
 # (file, title, series of (metric, label), logarithmic)
@@ -57,6 +55,8 @@ CURVES = (
 
 def plot_run(workdir: str | pathlib.Path) -> list[pathlib.Path]:
   """Writes workdir/plots/*.png, those that have data, and returns their paths."""
+  import matplotlib  # it takes its time, and complains where there is no home folder
+
   matplotlib.use('Agg')  # no display needed
   import matplotlib.pyplot as plt
 

@@ -39,6 +39,7 @@ from elas_jax.log import Log, NonFinite, Trace, print_once
 from elas_jax.metrics import MetricsWriter, read_metrics
 from elas_jax.optim.optimizer import apply_updates
 from elas_jax.optim.schedules import SCHEDULES
+from elas_jax.places import place
 from elas_jax.plots import plot_run
 from elas_jax.probe import ActivationProbe
 from elas_jax.sharding import join_processes, make_mesh
@@ -126,11 +127,11 @@ def jit_train_step(config: Config, mesh: Mesh, now: Config | None = None) -> Cal
 
 def train(config: Config, workdir: str | pathlib.Path) -> dict[str, float]:
   """Runs, or continues, the run in `workdir`; returns its last evaluation."""
-  workdir = pathlib.Path(workdir)
+  workdir = place('--workdir', workdir)
   mesh = make_mesh(config)
   if config.train.compilation_cache:
-    cache = pathlib.Path(config.train.compilation_cache).expanduser()
-    jax.config.update('jax_compilation_cache_dir', str(cache))
+    folder = place('train.compilation_cache', config.train.compilation_cache)
+    jax.config.update('jax_compilation_cache_dir', str(folder))
   data = task_of(config).prepare(config)
   batches = train_batches(
     data.train,
@@ -285,11 +286,11 @@ def main(arguments: list[str] | None = None) -> None:
   )
   add = parser.add_argument
   add('--config', default='configs/default.py', help='FILE.py or FILE.py:ARGUMENT')
-  add('--workdir', help='folder of the run; the same folder continues it')
+  parser.add_place('--workdir', help='folder of the run; the same folder continues it')
   add('--processes', help="of several machines: 'auto', or HOST:PORT,INDEX,COUNT")
   add('--dry_run', action='store_true', help='print parameters and memory, train nothing')
   options, overrides = parser.parse_known_args(arguments)
-  if options.processes:
+  if options.processes is not None:
     join_processes(options.processes)
   if jax.default_backend() == 'cpu':
     keep_freed_memory()

@@ -162,7 +162,7 @@ def main(experiment: Experiment, arguments: list[str] | None = None) -> None:
   seeds = options.seeds or experiment.seeds or scales[options.scale].seeds
   if options.seeds is not None and options.seeds < 1:
     raise UserError(f'--seeds={options.seeds}: must be at least 1')
-  runs = pathlib.Path(options.runs)
+  runs = options.runs
   # What a smoke run writes looks like a result and is none.
   fallback = runs / 'smoke/results' if options.scale == 'smoke' else 'experiments/results'
   results = pathlib.Path(options.results or fallback)
@@ -204,8 +204,8 @@ def _parser(experiment: Experiment) -> Parser:
   add('--scale', required=True, help=f'one of {", ".join(experiment.scales)}')
   add('--seeds', type=int, help="runs of a row; default: the scale's")
   add('--only', help='run only these rows: labels, methods or sizes, with commas')
-  add('--runs', default=str(RUNS), help='folder of the runs')
-  add('--results', help='folder of the results; default: experiments/results')
+  parser.add_place('--runs', default=str(RUNS), help='folder of the runs')
+  parser.add_place('--results', help='folder of the results; default: experiments/results')
   return parser
 
 

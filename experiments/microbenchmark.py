@@ -68,7 +68,7 @@ def run(
   add = parser.add_argument
   add('--smoke', action='store_true', help='tiny shapes, three repetitions')
   add('--repetitions', type=int, help=f'of each program; default: {REPETITIONS}')
-  add('--output', help='folder of the result files')
+  parser.add_place('--output', help='folder of the result files')
   options = parser.parse_args(arguments)
   if options.repetitions is not None and options.repetitions < 1:
     raise UserError(f'--repetitions={options.repetitions}: must be at least 1')

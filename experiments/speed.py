@@ -12,7 +12,6 @@ Every figure is a median of several repetitions with minimum and maximum, except
 `default`, a single run.
 """
 
-import argparse
 import dataclasses
 import json
 import os
@@ -29,6 +28,7 @@ import jax
 import numpy as np
 
 from configs import default
+from elas_jax.cli import Parser, run_command
 from elas_jax.config import Config, parse
 from elas_jax.data.blocks import prepare
 from elas_jax.data.pipeline import train_batches
@@ -339,14 +339,12 @@ def rendered(result: dict[str, Any]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-  parser = argparse.ArgumentParser(
-    prog='python -m experiments.speed', description=__doc__.split('\n')[0]
-  )
+  parser = Parser(prog='python -m experiments.speed', description=__doc__.split('\n')[0])
   names = ['step', *PARTS]
   parser.add_argument('--only', default=','.join(names), help='parts, with commas')
   parser.add_argument('--peer', choices=['none', 'torch'], default='none')
   parser.add_argument('--peer_python', default=sys.executable, help='Python with torch')
-  parser.add_argument('--output', default='experiments/results/speed')
+  parser.add_place('--output', default='experiments/results/speed')
   options = parser.parse_args(arguments)
   chosen = options.only.split(',')
   if not set(chosen) <= set(names):
@@ -362,7 +360,7 @@ def main(arguments: list[str] | None = None) -> None:
     else:
       result[name] = PARTS[name]()
     print(json.dumps(result[name], indent=2))
-  folder = pathlib.Path(options.output)
+  folder = options.output
   folder.mkdir(parents=True, exist_ok=True)
   stem = re.sub(r'[^a-z0-9]+', '_', device.lower()).strip('_')
   (folder / f'{stem}.json').write_text(json.dumps(result, indent=2) + '\n')
@@ -372,6 +370,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-  from elas_jax.cli import run_command
-
   run_command(main)

@@ -250,7 +250,7 @@ def chosen(arguments: list[str] | None) -> argparse.Namespace:
   add('--batch', type=int, default=16, help='sequences')
   add('--length', type=int, default=256, help='tokens of each')
   add('--no_step', action='store_true', help='layers only, without compiling steps')
-  add('--output', default='experiments/results/table2_memory')
+  parser.add_place('--output', default='experiments/results/table2_memory')
   options = parser.parse_args(arguments)
   if not set(options.sizes.split(',')) <= set(c4.SIZES):
     raise UserError(f'--sizes={options.sizes}: must be of {", ".join(c4.SIZES)}')
@@ -262,7 +262,7 @@ def chosen(arguments: list[str] | None) -> argparse.Namespace:
 
 def main(arguments: list[str] | None = None) -> None:
   options = chosen(arguments)
-  folder = pathlib.Path(options.output)
+  folder = options.output
   folder.mkdir(parents=True, exist_ok=True)
   device = re.sub(r'[^a-z0-9]+', '_', jax.devices()[0].device_kind.lower())
   path = folder / f'{device}_batch{options.batch}_length{options.length}.json'

@@ -119,7 +119,12 @@ def test_mistake_is_named_with_what_is_accepted(arguments, message, monkeypatch)
   [
     ('x = 1\n\nundefined', '--config={path}: line 3: NameError.*undefined'),
     ('x = (', '--config={path}: SyntaxError'),
-    ('x = 1', "--config={path}: KeyError: 'get_config'"),
+    ('x = 1', '--config={path}: must define a function get_config'),
+    ('get_config = 5', '--config={path}: must define a function get_config'),
+    ('def get_config():\n  return None', '--config={path}: get_config returned None; must'),
+    ('get_config = lambda: 5', '--config={path}: get_config returned 5; must be a Conf'),
+    ("get_config = lambda: {'seed': 0}", "--config={path}: get_config returned {{'seed'"),
+    ('import sys\nsys.exit()', '--config={path}: line 2: SystemExit'),
     ("def get_config():\n  raise ValueError('mine')", '^mine$'),
     (
       'from configs import default\n\n'
@@ -177,6 +182,32 @@ def test_processes_print_one_line(tmp_path):
   done = run('generate', '--tokens=5')
   assert_one_line(done, '--workdir')
   assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize('encoding', ['ascii', 'latin-1'])
+def test_output_that_is_not_utf8_replaces_characters(encoding, tmp_path):
+  code = "from elas_jax.cli import run_command; run_command(lambda: print('naïve 水'))"
+  done = subprocess.run(
+    [sys.executable, '-c', code],
+    capture_output=True,
+    cwd=ROOT,
+    env=os.environ | {'PYTHONIOENCODING': encoding},
+  )
+  assert done.stderr == b''
+  assert done.stdout == 'naïve 水\n'.encode(encoding, 'replace')
+
+
+def test_own_configs_are_found_from_any_folder(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  config = load_config('configs/c4.py:60m,elas', [])
+  assert config.model.feed_forward == 'relu2_two_four'
+  # One's own file of that name comes first, and no other file of the package is a config.
+  (tmp_path / 'configs').mkdir()
+  (tmp_path / 'configs/c4.py').write_text('raise ValueError("mine")')
+  with pytest.raises(UserError, match='^mine$'):
+    load_config('configs/c4.py:60m,elas', [])
+  with pytest.raises(UserError, match='no such file'):
+    load_config('train.py', [])
 
 
 def test_corpus_shorter_than_a_batch(tmp_path):

@@ -1,11 +1,14 @@
 """Documents to token blocks, once: fingerprinted, in parallel, all or nothing."""
 
+import contextlib
 import dataclasses
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
+import threading
 
 from elas_jax.config import DataConfig
 from elas_jax.data import block_writer, cache
@@ -16,6 +19,8 @@ from elas_jax.data.packing import row_dtype
 from elas_jax.data.sources import other_files, source_fingerprint
 from elas_jax.data.tokenizers import Tokenizer, load_tokenizer
 from elas_jax.errors import UserError
+from elas_jax.interruption import stoppable
+from elas_jax.places import place
 
 FORMAT_VERSION = 2  # raise it when the blocks of the same documents change
 MAX_KINDS = 8  # of files that are not read, in messages
@@ -102,18 +107,28 @@ def write(config: DataConfig) -> None:
 
 
 def write_from_stdin() -> None:
-  """The subprocess of `prepare`: config as JSON on stdin, a UserError on stdout."""
+  """The subprocess of `prepare`: config as a line of JSON on stdin, a UserError on stdout.
+
+  It ends when stdin does, which the parent holds open as long as it lives and waits.
+  """
+  config = DataConfig(**json.loads(sys.stdin.readline()))
+  threading.Thread(target=_stop_at_end_of_stdin, daemon=True).start()
   try:
-    write(DataConfig(**json.load(sys.stdin)))
+    with stoppable():
+      write(config)
   except UserError as error:
     print(error)
     sys.exit(2)
-  except KeyboardInterrupt:  # the parent says so
-    sys.exit(130)
+
+
+def _stop_at_end_of_stdin() -> None:
+  sys.stdin.read()
+  # It cleans up, also from a system call that waits.
+  signal.pthread_kill(threading.main_thread().ident, signal.SIGTERM)
 
 
 def _cache_dir(config: DataConfig) -> pathlib.Path:
-  return pathlib.Path(config.cache_dir).expanduser()
+  return place('data.cache_dir', config.cache_dir)
 
 
 def _folder_name(config: DataConfig, tokenizer: Tokenizer) -> str:
@@ -128,24 +143,32 @@ def _folder_name(config: DataConfig, tokenizer: Tokenizer) -> str:
 
 
 def _write_in_subprocess(config: DataConfig) -> None:
-  # With -c there is no main module that the workers could import again.
-  command = 'from elas_jax.data import blocks; blocks.write_from_stdin()'
+  # With -c there is no main module that the workers could import again, and with -P the
+  # current folder is no place for modules. Control-C goes to the parent, which says so.
+  command = (
+    'import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); '
+    'from elas_jax.data import blocks; blocks.write_from_stdin()'
+  )
   root = str(pathlib.Path(__file__).parents[2])
   paths = [root, os.environ['PYTHONPATH']] if 'PYTHONPATH' in os.environ else [root]
-  done = subprocess.run(
-    [sys.executable, '-c', command],
-    input=json.dumps(dataclasses.asdict(config)),
+  with subprocess.Popen(
+    [sys.executable, '-P', '-c', command],
+    stdin=subprocess.PIPE,
     stdout=subprocess.PIPE,
     text=True,
     env={**os.environ, 'PYTHONPATH': os.pathsep.join(paths)},
-    check=False,
-  )
-  if done.returncode == 2 and done.stdout:
-    raise UserError(done.stdout.splitlines()[-1])
-  if done.returncode:
-    raise RuntimeError(
-      f'the preparation of the data ended with {done.returncode}; its error is above'
-    )
+  ) as process:
+    with contextlib.suppress(BrokenPipeError):  # it has ended; its code says how
+      process.stdin.write(json.dumps(dataclasses.asdict(config)) + '\n')
+      process.stdin.flush()
+    printed = process.stdout.read()
+    code = process.wait()
+    with contextlib.suppress(BrokenPipeError):
+      process.stdin.close()
+  if code == 2 and printed:
+    raise UserError(printed.splitlines()[-1])
+  if code:
+    raise RuntimeError(f'the preparation of the data ended with {code}; its error is above')
 
 
 def _open(config: DataConfig, folder: pathlib.Path, tokenizer: Tokenizer) -> Prepared:

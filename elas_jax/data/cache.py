@@ -5,6 +5,7 @@ import errno
 import fcntl
 import os
 import pathlib
+import re
 import shutil
 import sys
 import tempfile
@@ -14,6 +15,7 @@ from elas_jax.errors import UserError
 
 # A folder of the cache is complete exactly if it holds this file.
 META = 'meta.json'
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 def is_complete(folder: pathlib.Path) -> bool:
@@ -35,9 +37,9 @@ def make_folder(
     UserError: data.cache_dir cannot be written, or the disk is full.
   """
   folder = cache_dir / name
-  if is_complete(folder):
-    return folder
   try:
+    if is_complete(folder):
+      return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _lock(folder.with_name(f'{folder.name}.lock')) as is_locked:
       if is_complete(folder):
@@ -46,7 +48,7 @@ def make_folder(
         _remove_leftovers(folder)
       _write_and_rename(folder, write)
   except OSError as error:
-    if error.errno not in _CACHE_ERRNOS:
+    if not _is_of(cache_dir, error):
       raise
     raise UserError(
       f'data.cache_dir={str(cache_dir)!r} cannot be written: {error}; give a folder '
@@ -55,10 +57,28 @@ def make_folder(
   return folder
 
 
-_CACHE_ERRNOS = frozenset(
-  {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
-  | {errno.ENOTDIR, errno.EEXIST}
-)
+def _is_of(cache_dir: pathlib.Path, error: OSError) -> bool:
+  """Whether the cache caused the error: a full disk, or one of its own paths."""
+  # NumPy says that the disk is full without a number.
+  if error.errno in (None, *FULL):
+    return True
+  if not isinstance(error.filename, str):
+    return False
+  path = pathlib.Path(error.filename)
+  return path.is_relative_to(cache_dir) or cache_dir.is_relative_to(path)
+
+
+@contextlib.contextmanager
+def _system_errors() -> Iterator[None]:
+  """Turns the RuntimeError by which ArrayRecord reports a full disk into an OSError."""
+  try:
+    yield
+  except RuntimeError as error:
+    failed = re.match(r'\w+\(\) failed: ([^;]+); \w+ ([^;]+)', str(error))
+    numbers = {os.strerror(number): number for number in errno.errorcode}
+    if not failed or failed[1] not in numbers:
+      raise
+    raise OSError(numbers[failed[1]], failed[1], failed[2]) from error
 
 
 @contextlib.contextmanager
@@ -91,7 +111,8 @@ def _write_and_rename(folder: pathlib.Path, write: Callable[[pathlib.Path], None
     tempfile.mkdtemp(prefix=f'{folder.name}.tmp-', dir=folder.parent)
   )
   try:
-    write(temporary)
+    with _system_errors():
+      write(temporary)
     _flush(temporary)
     temporary.chmod(0o755)  # mkdtemp's 0o700 would hide a shared cache
     try:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 
 from elas_jax.data.archives import BrokenFileError, read_lines
 from elas_jax.errors import UserError
+from elas_jax.places import check_place
 
 PLAIN = ('.txt', '.md', '.py')
 JSON_LINES = (
@@ -57,8 +58,9 @@ def list_files(field: str, pattern: str) -> list[tuple[str, pathlib.Path]]:
     pattern: a folder (searched recursively, without hidden files), a file or a glob.
 
   Raises:
-    UserError: nothing is there, or nothing of an accepted kind.
+    UserError: no path, nothing is there, or nothing of an accepted kind.
   """
+  check_place(field, pattern)
   base, found = _find(field, pattern)
   files = [path for path in found if _is_text(path)]
   if not files:

@@ -20,6 +20,7 @@ import numpy as np
 from elas_jax.data import token_bytes
 from elas_jax.data.packing import Encoding, Piece
 from elas_jax.errors import UserError
+from elas_jax.places import place
 
 FILE_NAME = 'tokenizer.json'
 # The first of these that the vocabulary holds ends a document.
@@ -195,12 +196,12 @@ def load_tokenizer(spec: str) -> Tokenizer:
   """
   if spec == 'bytes':
     return BytesTokenizer()
-  path = pathlib.Path(spec).expanduser()
-  if path.is_dir():
+  path = place('data.tokenizer', spec)
+  if os.path.isdir(path):
     path = path / FILE_NAME
   try:
     return parse_tokenizer(path.read_text(encoding='utf-8'), spec)
-  except (OSError, ValueError) as error:
+  except (OSError, ValueError, RecursionError) as error:
     reason = getattr(error, 'strerror', None) or str(error).splitlines()[0]
     raise UserError(
       f"data.tokenizer={spec!r} cannot be read ({reason}); accepted are 'bytes' and "
@@ -212,7 +213,7 @@ def parse_tokenizer(text: str, path: str) -> Tokenizer:
   """The tokenizer whose `to_json` gave `text`; `path` names it in messages.
 
   Raises:
-    ValueError: not JSON.
+    ValueError, RecursionError: not JSON, or nested too deeply.
     UserError: not a tokenizer, or one without an end-of-sequence token.
   """
   if json.loads(text) == BYTES_MARK:

@@ -74,7 +74,7 @@ def main(arguments: list[str] | None = None) -> None:
   )
   source_arguments(parser)
   parser.add_argument('--vocab_size', type=int, default=8192, help='tokens at most')
-  parser.add_argument('--output', required=True, help='the tokenizer.json to write')
+  parser.add_place('--output', required=True, help='the tokenizer.json to write')
   options = vars(parser.parse_args(arguments))
   vocab_size, output = options.pop('vocab_size'), options.pop('output')
   if vocab_size < SMALLEST:
@@ -82,7 +82,7 @@ def main(arguments: list[str] | None = None) -> None:
   source, report = open_source(_config(options)), BadRecords()
   text = train(read_texts(source, report), vocab_size)
   report.check(source.name, options['max_bad_share'])
-  _write_atomically(pathlib.Path(output), text)
+  _write_atomically(output, text)
   for line in (*source.report.lines(), *report.lines()):
     print(line, file=sys.stderr)
   print(f'wrote {output}')
@@ -103,17 +103,16 @@ def _config(source_options: dict) -> DataConfig:
 
 
 def _write_atomically(path: pathlib.Path, text: str) -> None:
-  path = path.expanduser()
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(
-      'w', encoding='utf-8', dir=path.parent, prefix=f'.{path.name}.', delete=False
-    ) as file:
-      file.write(text)
-      file.flush()
-      os.fsync(file.fileno())
-    os.chmod(file.name, 0o644)  # temporary files are 0o600
-    os.replace(file.name, path)
+    # The folder goes however this ends, but by a SIGKILL.
+    with tempfile.TemporaryDirectory(prefix=f'.{path.name}.', dir=path.parent) as folder:
+      made = pathlib.Path(folder, path.name)
+      with made.open('w', encoding='utf-8') as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+      os.replace(made, path)
   except OSError as error:
     raise UserError(f'--output={str(path)!r} cannot be written: {error}') from error
 

@@ -220,6 +220,14 @@ def test_train_command_is_deterministic(make_data_config, corpus, tmp_path, caps
   assert sorted(p.name for p in output.parent.iterdir()) == ['a.json', 'b.json']
 
 
+def test_file_of_brackets_is_refused(tmp_path):
+  path = tmp_path / 'tokenizer.json'
+  for content in ('[' * 100_000, '{"a":' * 100_000, '[' * 100_000 + ']' * 100_000):
+    path.write_text(content)
+    with pytest.raises(UserError, match='^data.tokenizer=.* cannot be read'):
+      load_tokenizer(str(path))
+
+
 def test_train_command_errors_are_one_line(tmp_path, capsys):
   output = f'--output={tmp_path}/x.json'
   with pytest.raises(SystemExit, match='2'):
