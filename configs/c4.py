@@ -30,7 +30,7 @@ of the table. SLTrain at 7b had an 8-bit Adam, which is not here.
 
 from ml_collections import ConfigDict
 
-from configs import default, methods
+from elas_jax.configs import default, methods
 
 # D, I (SwiGLU width), N, H, R, steps
 SIZES = {

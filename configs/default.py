@@ -16,7 +16,7 @@ comments and checks are in elas_jax/config.py.
 
 from ml_collections import ConfigDict
 
-from configs import methods
+from elas_jax.configs import methods
 
 # F of SwiGLU with the parameters of the squared ReLU's: 2/3 of that.
 SWIGLU_WIDTH = 512

@@ -10,7 +10,7 @@ experiments/results/function_fitting/proxy.md, of a third of the steps.
 
 from ml_collections import ConfigDict
 
-from configs import rows
+from elas_jax.configs import rows
 
 # Inputs of each.
 FUNCTIONS = {

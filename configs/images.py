@@ -13,7 +13,7 @@ Hardware: digits two CPU cores, below two minutes. Expected: digits,af_kan ends 
 
 from ml_collections import ConfigDict
 
-from configs import rows
+from elas_jax.configs import rows
 
 # Input shape and classes.
 DATASETS = {

@@ -5,7 +5,7 @@ No config by itself: configs/images.py and configs/functions.py fill it in.
 
 from ml_collections import ConfigDict
 
-from configs import default
+from elas_jax.configs import default
 
 # Kind of layer -> what it sets. Grids and orders are the published ones (All-KAN).
 LAYERS = {

@@ -16,7 +16,7 @@ Expected: depends on the text; Python source gives about the result of configs/d
 
 from ml_collections import ConfigDict
 
-from configs import default
+from elas_jax.configs import default
 
 
 def get_config() -> ConfigDict:
