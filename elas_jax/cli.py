@@ -20,6 +20,9 @@ from elas_jax.errors import UserError
 from elas_jax.interruption import INTERRUPTED, stoppable
 from elas_jax.places import place
 
+# Of this package, also where someone has a folder of that name.
+DEFAULT_CONFIG = str(pathlib.Path(__file__).parent / 'configs/default.py')
+
 
 def run_command(main: Callable[[], Any]) -> None:
   """Runs a command; a UserError becomes one line on stderr and exit code 2."""

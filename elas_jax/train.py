@@ -28,7 +28,7 @@ from jax.sharding import Mesh
 
 from elas_jax import workdir as workdirs
 from elas_jax.checkpoint import Checkpoints, load_variables
-from elas_jax.cli import Parser, load_config, run_command
+from elas_jax.cli import DEFAULT_CONFIG, Parser, load_config, run_command
 from elas_jax.config import Config, at_step, parse, profile_window, to_json
 from elas_jax.data.pipeline import train_batches
 from elas_jax.errors import UserError
@@ -285,7 +285,8 @@ def main(arguments: list[str] | None = None) -> None:
     epilog='Any field of the config can be overridden: --config.train.steps=100',
   )
   add = parser.add_argument
-  add('--config', default='configs/default.py', help='FILE.py or FILE.py:ARGUMENT')
+  config_help = 'FILE.py or FILE.py:ARGUMENT; default: configs/default.py'
+  add('--config', default=DEFAULT_CONFIG, help=config_help)
   parser.add_place('--workdir', help='folder of the run; the same folder continues it')
   add('--processes', help="of several machines: 'auto', or HOST:PORT,INDEX,COUNT")
   add('--dry_run', action='store_true', help='print parameters and memory, train nothing')

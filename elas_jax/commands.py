@@ -1,0 +1,24 @@
+"""The console commands of an installed package: elas-train, elas-evaluate, elas-generate.
+
+Each is `python -m elas_jax.NAME`. What takes long is imported once Control-C is one line.
+"""
+
+import importlib
+
+from elas_jax.cli import run_command
+
+
+def train() -> None:
+  _run('train')
+
+
+def evaluate() -> None:
+  _run('evaluate')
+
+
+def generate() -> None:
+  _run('generate')
+
+
+def _run(name: str) -> None:
+  run_command(importlib.import_module(f'elas_jax.{name}').main)
