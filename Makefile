@@ -1,10 +1,11 @@
 # make train   set up, train, evaluate and plot the embedded default (configs/default.py)
 # make test    set up and run the tests
+# make test-newest   run them with the newest Python and versions that setup.cfg allows
 # make pairs   trains every data set with every network for a few steps, for minutes
 # make lint    formatting and lint
 # make aot     compile the kernels for an H200, which takes no GPU, and check the result
 # make gpu-check OUT=DIR [PYTHON=python3]   check and time the kernels on a Hopper GPU
-# All set up once: .venv, from setup.cfg and constraints.txt, with a Python >= 3.12.
+# All others set up once: .venv, from setup.cfg and constraints.txt, with a Python >= 3.12.
 
 VENV := .venv
 GIVEN_PYTHON := $(PYTHON)
@@ -12,11 +13,12 @@ PYTHON := $(VENV)/bin/python
 WORKDIR ?= runs/default
 OUT ?= runs/gpu_check
 AOT := build/aot
+NEWEST := build/newest
 # ptxas 13.0.88 is that of CUDA 13.0. 0.7 GB, without the libraries that only a GPU needs.
 AOT_WHEELS := jax-cuda13-plugin==0.11.2 jax-cuda13-pjrt==0.11.2 \
   nvidia-cuda-nvcc==13.0.88 nvidia-nvvm==13.0.88
 
-.PHONY: train test pairs lint aot gpu-check
+.PHONY: train test test-newest pairs lint aot gpu-check
 
 train: $(VENV)/installed
 	$(PYTHON) -m elas_jax.train --config=configs/default.py --workdir=$(WORKDIR)
@@ -28,6 +30,14 @@ test: $(VENV)/installed
 
 pairs: $(VENV)/installed
 	$(PYTHON) -m pytest -m pairs --numprocesses=auto --maxprocesses=4 tests/tasks
+
+# Set up afresh each time: what is newest changes.
+test-newest:
+	$(call set_up,$(NEWEST),3.14 3.13 3.12 3 '')
+	$(NEWEST)/bin/python -m pip install --quiet --disable-pip-version-check \
+	  --editable '.[dev]'
+	$(NEWEST)/bin/python -m pip list --disable-pip-version-check | grep -iE '^(jax|flax) '
+	$(NEWEST)/bin/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
 
 lint: $(VENV)/installed
 	$(PYTHON) -m ruff check --fix .
@@ -47,21 +57,27 @@ $(AOT)/installed: Makefile $(VENV)/installed
 gpu-check: $(if $(GIVEN_PYTHON),,$(VENV)/installed)
 	$(or $(GIVEN_PYTHON),$(PYTHON)) -m pallas_kernels.gpu_check --out=$(OUT)
 
-# The first of these that starts and is new enough; pyenv's shims may exist and not start.
+# Sets up $(1) with the first Python of these versions that starts and is new enough;
+# pyenv's shims may exist and not start.
+define set_up
+@set -e; found=; pyenv="$${PYENV_ROOT:-$$HOME/.pyenv}/versions"; \
+for version in $(2); do \
+  for python in python$$version $$(ls -d "$$pyenv"/$$version.*/bin/python 2>/dev/null); do \
+    if "$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 12))' 2>/dev/null; then \
+      found="$$python"; break 2; \
+    fi; \
+  done; \
+done; \
+if [ -z "$$found" ]; then \
+  echo 'error: no Python >= 3.12 on PATH or under pyenv; install one and try again' >&2; \
+  exit 1; \
+fi; \
+echo "setting up $(1) with $$found"; \
+"$$found" -m venv --clear $(1)
+endef
+
 $(VENV)/installed: setup.cfg constraints.txt
-	@set -e; found=; \
-	for python in python3.12 python3.13 python3.14 python3 python \
-	    $$(ls -d "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/3.1[2-4]*/bin/python 2>/dev/null); do \
-	  if "$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 12))' 2>/dev/null; then \
-	    found="$$python"; break; \
-	  fi; \
-	done; \
-	if [ -z "$$found" ]; then \
-	  echo 'error: no Python >= 3.12 on PATH or under pyenv; install one and try again' >&2; \
-	  exit 1; \
-	fi; \
-	echo "setting up $(VENV) with $$found"; \
-	"$$found" -m venv --clear $(VENV)
+	$(call set_up,$(VENV),3.12 3.13 3.14 3 '')
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check \
 	  --constraint constraints.txt --editable '.[dev]'
 	@touch $@
