@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 from ml_collections import ConfigDict
 
 from elas_jax.errors import UserError
-from elas_jax.interruption import INTERRUPTED, stoppable
+from elas_jax.interruption import INTERRUPTED, end_of_start
 from elas_jax.places import place
 
 # Of this package, also where someone has a folder of that name.
@@ -34,8 +34,8 @@ def run_command(main: Callable[[], Any]) -> None:
   with contextlib.suppress(AttributeError):  # something else may stand in for stdout
     sys.stdout.reconfigure(errors='replace')
   try:
-    with stoppable():
-      main()
+    end_of_start()
+    main()
   except UserError as error:
     print('error: ' + ' '.join(str(error).split()), file=sys.stderr)
     # What a failed save left half done complains when the interpreter ends.

@@ -23,6 +23,7 @@ from elas_jax.checkpoint import Checkpoints, load_json
 from elas_jax.cli import Parser, run_command
 from elas_jax.config import Config, parse, to_json
 from elas_jax.errors import UserError
+from elas_jax.interruption import cleaned_up
 from elas_jax.layers.kan import BSpline
 from elas_jax.ops.kan.bspline import bspline_basis, extend_grid, update_grid
 from elas_jax.state import state_from
@@ -105,7 +106,8 @@ def check(config: Config, grid: int | None) -> None:
 def write_run(output: pathlib.Path, config: Config, *saved: Any) -> None:
   """A workdir with these items of a checkpoint: there and complete, or not there."""
   output.parent.mkdir(parents=True, exist_ok=True)
-  with tempfile.TemporaryDirectory(prefix=f'{output.name}.tmp-', dir=output.parent) as at:
+  temporary = tempfile.TemporaryDirectory(prefix=f'{output.name}.tmp-', dir=output.parent)
+  with cleaned_up(), temporary as at:
     made = pathlib.Path(at, 'run')
     with contextlib.closing(Checkpoints(made, config.checkpoint)) as saving:
       saving.save(*saved, eval_loss=None)

@@ -7,7 +7,8 @@ import sys
 import threading
 from collections.abc import Iterator
 
-INTERRUPTED = 130  # what a shell reports of a command that Control-C ended
+SIGNALLED = 128  # and the number of the signal: what a shell reports of a command
+INTERRUPTED = SIGNALLED + signal.SIGINT
 CONSOLE_COMMANDS = 'elas-'
 
 
@@ -16,7 +17,7 @@ def quiet_start() -> None:
 
   Imports take seconds. A KeyboardInterrupt inside of them shows a traceback through other
   people's modules, some of which catch it; and there is nothing to clean up yet.
-  `stoppable` takes over from here.
+  `end_of_start` is where that changes.
   """
   program = os.path.basename(sys.argv[0]) if sys.argv else ''
   # '-m' stands there while `python -m elas_jax.NAME` looks for the module.
@@ -24,24 +25,37 @@ def quiet_start() -> None:
     _replace(signal.SIGINT, signal.default_int_handler, _exit_at_once)
 
 
-@contextlib.contextmanager
-def stoppable() -> Iterator[None]:
-  """Control-C raises KeyboardInterrupt; SIGTERM and SIGHUP raise SystemExit.
-
-  So what a command has begun is cleaned up, and its temporary files go with it. Signals
-  that whoever started the command has it ignore (nohup) stay ignored.
-  """
+def end_of_start() -> None:
+  """Control-C raises KeyboardInterrupt again."""
   _replace(signal.SIGINT, _exit_at_once, signal.default_int_handler)
+
+
+@contextlib.contextmanager
+def cleaned_up() -> Iterator[None]:
+  """SIGTERM and SIGHUP leave this block as SystemExit, so that its temporary files go.
+
+  They would end the process at once. Signals that whoever started the command has it
+  ignore (nohup) stay ignored.
+  """
+  received = []
+
+  def leave(number, frame):
+    del frame
+    received.append(number)
+    sys.exit(SIGNALLED + number)
+
   ours = [
     number
     for number in (signal.SIGTERM, signal.SIGHUP)
-    if _replace(number, signal.SIG_DFL, _raise_exit)
+    if _replace(number, signal.SIG_DFL, leave)
   ]
   try:
     yield
   finally:
     for number in ours:
-      _replace(number, _raise_exit, signal.SIG_DFL)
+      _replace(number, leave, signal.SIG_DFL)
+  if received:  # in a callback of the garbage collector, which drops exceptions
+    sys.exit(SIGNALLED + received[0])
 
 
 def _replace(number: int, old, new) -> bool:
@@ -58,8 +72,3 @@ def _exit_at_once(number, frame) -> None:
   del number, frame
   os.write(2, b'error: interrupted\n')
   os._exit(INTERRUPTED)
-
-
-def _raise_exit(number, frame) -> None:
-  del frame
-  sys.exit(128 + number)  # as a shell reports it

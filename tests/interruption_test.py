@@ -88,8 +88,9 @@ def test_ignored_signals_stay_ignored(tmp_path):
   """A command that nohup started outlives its terminal."""
   code = (
     'import os, signal\n'
-    'from elas_jax.cli import run_command\n'
-    'run_command(lambda: os.kill(os.getpid(), signal.SIGHUP))\n'
+    'from elas_jax.interruption import cleaned_up\n'
+    'with cleaned_up():\n'
+    '  os.kill(os.getpid(), signal.SIGHUP)\n'
     'print("alive")\n'
   )
   ignore = 'import os, signal, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN); '
@@ -107,6 +108,43 @@ def test_full_disk_leaves_no_temporary_file(tmp_path, monkeypatch):
   with pytest.raises(Exception, match='^--output=.*No space left'):
     train_tokenizer._write_atomically(tmp_path / 'bpe.json', 'text')
   assert list(tmp_path.iterdir()) == []
+
+
+def test_signal_in_a_callback_of_the_collector_is_not_lost():
+  """Python drops what such a callback raises; JAX has one."""
+  code = (
+    'import gc, os, signal, sys\n'
+    'from elas_jax.interruption import cleaned_up\n'
+    'sys.unraisablehook = lambda _: print("dropped")\n'
+    'def callback(phase, info):\n'
+    '  if phase == "start":\n'
+    '    os.kill(os.getpid(), signal.SIGTERM)\n'
+    'gc.callbacks.append(callback)\n'
+    'with cleaned_up():\n'
+    '  gc.collect()\n'
+    '  gc.callbacks.clear()\n'
+    '  print("goes on")\n'
+    'print("lost")\n'
+  )
+  process = start('-c', code)
+  assert process.communicate(timeout=60)[0] == 'dropped\ngoes on\n'
+  assert process.returncode == 143
+
+
+def test_stopped_preparation_leaves_no_folder(tmp_path):
+  code = (
+    'import os, signal, time\n'
+    'from elas_jax.data import cache\n'
+    'def write(folder):\n'
+    '  (folder / "data").touch()\n'
+    '  os.kill(os.getpid(), signal.SIGTERM)\n'
+    '  time.sleep(20)\n'
+    f'from pathlib import PosixPath\ncache.make_folder({tmp_path!r}, "name", write)\n'
+  )
+  process = start('-c', code)
+  process.communicate(timeout=60)
+  assert process.returncode == 143
+  assert [path.name for path in tmp_path.iterdir()] == ['name.lock']
 
 
 PREPARES = """

@@ -19,7 +19,6 @@ from elas_jax.data.packing import row_dtype
 from elas_jax.data.sources import other_files, source_fingerprint
 from elas_jax.data.tokenizers import Tokenizer, load_tokenizer
 from elas_jax.errors import UserError
-from elas_jax.interruption import stoppable
 from elas_jax.places import place
 
 FORMAT_VERSION = 2  # raise it when the blocks of the same documents change
@@ -114,8 +113,7 @@ def write_from_stdin() -> None:
   config = DataConfig(**json.loads(sys.stdin.readline()))
   threading.Thread(target=_stop_at_end_of_stdin, daemon=True).start()
   try:
-    with stoppable():
-      write(config)
+    write(config)
   except UserError as error:
     print(error)
     sys.exit(2)
@@ -123,7 +121,7 @@ def write_from_stdin() -> None:
 
 def _stop_at_end_of_stdin() -> None:
   sys.stdin.read()
-  # It cleans up, also from a system call that waits.
+  # It cleans up (cache.make_folder), also out of a system call that waits.
   signal.pthread_kill(threading.main_thread().ident, signal.SIGTERM)
 
 

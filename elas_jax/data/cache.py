@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 
 from elas_jax.errors import UserError
+from elas_jax.interruption import cleaned_up
 
 # A folder of the cache is complete exactly if it holds this file.
 META = 'meta.json'
@@ -46,7 +47,8 @@ def make_folder(
         return folder
       if is_locked:
         _remove_leftovers(folder)
-      _write_and_rename(folder, write)
+      with cleaned_up():
+        _write_and_rename(folder, write)
   except OSError as error:
     if not _is_of(cache_dir, error):
       raise

@@ -20,6 +20,7 @@ from elas_jax.data.progress import Progress
 from elas_jax.data.sources import Source, open_source
 from elas_jax.data.text_reader import read_prepared
 from elas_jax.errors import UserError
+from elas_jax.interruption import cleaned_up
 
 END_OF_DOCUMENT = '<|endoftext|>'
 DOCUMENTS_AT_ONCE = 256
@@ -106,7 +107,8 @@ def _write_atomically(path: pathlib.Path, text: str) -> None:
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
     # The folder goes however this ends, but by a SIGKILL.
-    with tempfile.TemporaryDirectory(prefix=f'.{path.name}.', dir=path.parent) as folder:
+    temporary = tempfile.TemporaryDirectory(prefix=f'.{path.name}.', dir=path.parent)
+    with cleaned_up(), temporary as folder:
       made = pathlib.Path(folder, path.name)
       with made.open('w', encoding='utf-8') as file:
         file.write(text)
