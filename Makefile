@@ -2,6 +2,7 @@
 # make test    set up and run the tests
 # make test-newest   run them with the newest Python and versions that setup.cfg allows
 # make pairs   trains every data set with every network for a few steps, for minutes
+# make chaos   gives every field numbers and texts that it was not made for, for minutes
 # make lint    formatting and lint
 # make aot     compile the kernels for an H200, which takes no GPU, and check the result
 # make gpu-check OUT=DIR [PYTHON=python3]   check and time the kernels on a Hopper GPU
@@ -18,7 +19,7 @@ NEWEST := build/newest
 AOT_WHEELS := jax-cuda13-plugin==0.11.2 jax-cuda13-pjrt==0.11.2 \
   nvidia-cuda-nvcc==13.0.88 nvidia-nvvm==13.0.88
 
-.PHONY: train test test-newest pairs lint aot gpu-check
+.PHONY: train test test-newest pairs chaos lint aot gpu-check
 
 train: $(VENV)/installed
 	$(PYTHON) -m elas_jax.train --config=configs/default.py --workdir=$(WORKDIR)
@@ -38,6 +39,9 @@ test-newest:
 	  --editable '.[dev]'
 	$(NEWEST)/bin/python -m pip list --disable-pip-version-check | grep -iE '^(jax|flax) '
 	$(NEWEST)/bin/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
+
+chaos: $(VENV)/installed
+	$(PYTHON) -m pytest -m chaos tests/limits_test.py
 
 lint: $(VENV)/installed
 	$(PYTHON) -m ruff check --fix .

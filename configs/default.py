@@ -183,5 +183,6 @@ def base() -> ConfigDict:
   config.eval.tokens = 0
   config.eval.batch_size = 32
   config.eval.prompt = 'def '
-  config.eval.sample_tokens = 120  # with the prompt, no longer than L
+  # With a short prompt no longer than L: 120 of 128.
+  config.eval.sample_tokens = config.data.get_ref('sequence_length') * 15 // 16
   return config

@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 
 from elas_jax.errors import UserError
 from elas_jax.interruption import INTERRUPTED, end_of_start
+from elas_jax.limits import LARGEST_INTEGER, check_float, cut, shown
 from elas_jax.places import place
 
 # Of this package, also where someone has a folder of that name.
@@ -60,7 +61,23 @@ class Parser(argparse.ArgumentParser):
     self.add_argument(flag, type=functools.partial(place, flag), **options)
 
   def error(self, message: str) -> NoReturn:
-    raise UserError(message)
+    raise UserError(cut(message, 1000))
+
+
+def integer(least: int = 0, most: int = LARGEST_INTEGER) -> Callable[[str], int]:
+  """A type for argparse: an integer from `least` to `most`."""
+
+  def read(text: str) -> int:
+    try:
+      value = int(text)
+    except ValueError:
+      value = None
+    if value is None or not least <= value <= most:
+      accepted = f'must be an integer from {least} to {most}'
+      raise argparse.ArgumentTypeError(f'{shown(text)}: {accepted}')
+    return value
+
+  return read
 
 
 def load_config(spec: str, overrides: Sequence[str]) -> ConfigDict:
@@ -114,21 +131,23 @@ def _override(config: ConfigDict, override: str) -> None:
   name, equals, text = override.removeprefix('--config.').partition('=')
   if not override.startswith('--config.') or not equals:
     raise UserError(
-      f'{override!r}: no such flag; a field is overridden like --config.train.steps=100, '
-      'and --help shows the flags'
+      f'{shown(override)}: no such flag; a field is overridden like '
+      '--config.train.steps=100, and --help shows the flags'
     )
   *parents, field = name.split('.')
-  section, above = config, ''
+  section, above, given = config, '', cut(f'{name}={text}')
   for part in parents:
-    section = _get(section, part, above, f'{name}={text}')
+    section = _get(section, part, above, given)
     above += part + '.'
-  old = _get(section, field, above, f'{name}={text}')
+  old = _get(section, field, above, given)
   value = text if isinstance(old, str) else _literal(text)
   kind = type(old)
   if kind is ConfigDict:
-    raise UserError(f'{name}={text}: is a section; accepted: {_fields(old, name + ".")}')
+    raise UserError(f'{given}: is a section; accepted: {_fields(old, name + ".")}')
   if type(value) is not kind and (kind, type(value)) != (float, int):
-    raise UserError(f'{name}={text!r}: must be of type {kind.__name__}')
+    raise UserError(f'{name}={shown(text)}: must be of type {kind.__name__}')
+  if kind is float:  # which an integer may be too large for
+    check_float(name, value)
   section[field] = value
 
 
@@ -152,6 +171,8 @@ def _literal(text: str) -> Any:
     return text.lower() == 'true'
   try:
     value = ast.literal_eval(text)
-  except (ValueError, SyntaxError):
+  # What it may raise, by its documentation: the last three for operators or brackets of too
+  # many levels; ValueError also for an integer of too many digits.
+  except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
     return text
   return tuple(value) if isinstance(value, list) else value

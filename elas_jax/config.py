@@ -7,12 +7,12 @@ anything is compiled or written. There are no defaults here: configs/default.py 
 
 import dataclasses
 import json
-import math
 import re
 import typing
 from typing import Any, Literal
 
 from elas_jax.errors import UserError
+from elas_jax.limits import check_float, check_integer, shown
 
 Rules = tuple[tuple[str, float], ...]
 Shape = tuple[int, ...]
@@ -216,16 +216,16 @@ class EvalConfig:
   tokens: int  # validation tokens (of rows: examples) of an evaluation, 0 = all
   batch_size: int  # sequences or examples
   prompt: str  # continued after training
-  sample_tokens: int  # length of that sample, 0 = none
+  sample_tokens: int  # length of that sample, at most L, 0 = none
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
   task: str  # a name of SECTIONS
+  train: TrainConfig  # checked first, since fields of others may follow its steps
   model: ModelConfig | NetworkConfig  # by task, see SECTIONS
   data: DataConfig | RowsConfig
   optimizer: OptimizerConfig
-  train: TrainConfig
   mesh: MeshConfig
   checkpoint: CheckpointConfig
   eval: EvalConfig
@@ -248,7 +248,7 @@ def parse(config: Any) -> Config:
   from elas_jax.config_checks import check  # it needs the classes above
 
   task = _typed(Literal[tuple(SECTIONS)], tree.get('task'), 'task')
-  parsed = _build(Config, tree, '', SECTIONS[task])
+  parsed = build(Config, tree, '', SECTIONS[task])
   check(parsed)
   return parsed
 
@@ -270,7 +270,7 @@ def to_json(config: Config) -> str:
   return json.dumps(dataclasses.asdict(config), indent=2) + '\n'
 
 
-def _build(
+def build(
   cls: type, tree: dict[str, Any], prefix: str, chosen: dict[str, type] | None = None
 ) -> Any:
   """A dataclass from a nested dict that must have exactly its fields.
@@ -289,8 +289,8 @@ def _build(
     field, value = prefix + name, tree[name]
     if dataclasses.is_dataclass(kind):
       if not isinstance(value, dict):
-        raise UserError(f'{field}={value!r}: must be a section of fields')
-      values[name] = _build(kind, value, field + '.')
+        raise UserError(f'{field}={shown(value)}: must be a section of fields')
+      values[name] = build(kind, value, field + '.')
     else:
       values[name] = _typed(kind, value, field)
   return cls(**values)
@@ -301,33 +301,52 @@ def _typed(kind: Any, value: Any, field: str) -> Any:
     return _rules(value, field)
   if kind == Shape:
     if not isinstance(value, (tuple, list)) or not all(type(x) is int for x in value):
-      raise UserError(f'{field}={value!r}: must be a tuple of integers')
+      raise UserError(f'{field}={shown(value)}: must be a tuple of integers')
+    for size in value:
+      check_integer(field, size)
     return tuple(value)
   if typing.get_origin(kind) is Literal:
     if value not in typing.get_args(kind):
-      raise UserError(f'{field}={value!r}: must be one of {quoted(typing.get_args(kind))}')
+      accepted = quoted(typing.get_args(kind))
+      raise UserError(f'{field}={shown(value)}: must be one of {accepted}')
     return value
-  if kind is float and isinstance(value, int) and not isinstance(value, bool):
-    value = float(value)
+  if kind is float:
+    return _number(value, field)
   if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-    raise UserError(f'{field}={value!r}: must be of type {kind.__name__}')
-  if kind is float and not math.isfinite(value):
-    raise UserError(f'{field}={value!r}: must be finite')
+    raise UserError(f'{field}={shown(value)}: must be of type {kind.__name__}')
+  if kind is int:
+    check_integer(field, value)
   return value
 
 
+def _number(value: Any, field: str) -> float:
+  if not isinstance(value, (int, float)) or isinstance(value, bool):
+    raise UserError(f'{field}={shown(value)}: must be of type float')
+  check_float(field, value)
+  return float(value)
+
+
 def _rules(value: Any, field: str) -> Rules:
-  """Pairs of (regex, number); also accepted flat lists as JSON gives them back."""
+  """Pairs of (regex, factor of at least 0); also flat lists as JSON gives them back."""
+  if not isinstance(value, (tuple, list)):
+    raise UserError(f'{field}={shown(value)}: must be pairs (regex, number)')
   rules = []
   for rule in value:
-    pair = isinstance(rule, (tuple, list)) and len(rule) == 2
-    if not (pair and isinstance(rule[0], str) and isinstance(rule[1], (int, float))):
-      raise UserError(f'{field}: {rule!r} must be a pair (regex, number)')
+    if not (isinstance(rule, (tuple, list)) and len(rule) == 2 and type(rule[0]) is str):
+      raise UserError(f'{field}: {shown(rule)} must be a pair (regex, number)')
+    regex, factor = rule
+    if type(factor) not in (int, float):
+      raise UserError(f'{field}: {shown(rule)} must be a pair (regex, number)')
     try:
-      re.compile(rule[0])
-    except re.error as error:
-      raise UserError(f'{field}: {rule[0]!r} is not a regex: {error}') from None
-    rules.append((rule[0], float(rule[1])))
+      re.compile(regex)
+    # The last two: a repetition of too many, brackets of too many levels.
+    except (re.error, OverflowError, RecursionError) as error:
+      raise UserError(f'{field}: {shown(regex)} is not a regex: {error}') from None
+    where = f'{field}: factor of {shown(regex)}'
+    factor = _number(factor, where)
+    if factor < 0:
+      raise UserError(f'{where}={factor!r}: must be at least 0')
+    rules.append((regex, factor))
   return tuple(rules)
 
 
@@ -340,10 +359,10 @@ def profile_window(config: Config) -> tuple[int, int] | None:
   text = config.profile_steps
   if not text:
     return None
-  match = re.fullmatch(r'(\d+),(\d+)', text)
+  match = re.fullmatch('([0-9]{1,10}),([0-9]{1,10})', text)
   if not match or not 1 <= int(match[1]) <= int(match[2]) <= config.train.steps:
     raise UserError(
-      f"profile_steps={text!r}: must be 'first,last' with "
+      f"profile_steps={shown(text)}: must be 'first,last' with "
       f'1 <= first <= last <= train.steps={config.train.steps}'
     )
   return int(match[1]), int(match[2])

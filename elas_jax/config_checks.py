@@ -3,6 +3,8 @@
 import dataclasses
 import math
 
+import numpy as np
+
 from elas_jax.config import (
   Config,
   DataConfig,
@@ -12,6 +14,7 @@ from elas_jax.config import (
 )
 from elas_jax.errors import UserError
 from elas_jax.field_checks import at_least, choice, divides, fraction
+from elas_jax.limits import check_array, check_float, shown
 from elas_jax.places import check_place
 
 # Kinds of linear maps that have a rank.
@@ -22,7 +25,7 @@ def check(config: Config) -> None:
   """Refuses values that cannot run, naming field, value and what is accepted."""
   if config.task == 'language':
     _check_model(config.model)
-    _check_data(config.data)
+    check_data(config.data)
     _check_pruning(config)
   else:
     from elas_jax.network_checks import check_network
@@ -30,6 +33,8 @@ def check(config: Config) -> None:
     check_network(config)
   _check_places(config)
   _check_loop(config)
+  if config.task == 'language':
+    _check_lengths(config)
   _check_method(config)
   _check_optimizer(config)
   profile_window(config)
@@ -142,7 +147,8 @@ def _check_two_four(model: ModelConfig) -> None:
     )
 
 
-def _check_data(data: DataConfig) -> None:
+def check_data(data: DataConfig) -> None:
+  """Refuses a corpus, or a way to cut it, that cannot be."""
   at_least(1, 'data', data, 'sequence_length batch_size read_threads prefetch')
   at_least(0, 'data', data, 'processes')
   fraction('data', data, 'max_bad_share')
@@ -228,10 +234,15 @@ def _check_optimizer(config: Config) -> None:
     if getattr(optimizer, name) <= 0:
       raise UserError(f'optimizer.{name}={getattr(optimizer, name)!r}: must be above 0')
   for name in ('b1', 'b2'):
-    if not 0 <= getattr(optimizer, name) < 1:
+    # As Adam computes: 1 - b^t divides.
+    if not 0 <= np.float32(getattr(optimizer, name)) < 1:
       raise UserError(
-        f'optimizer.{name}={getattr(optimizer, name)!r}: must be at least 0 and below 1'
+        f'optimizer.{name}={getattr(optimizer, name)!r}: must be at least 0 and, in '
+        'float32, below 1'
       )
+  for regex, factor in optimizer.decay_rules:
+    product = f'optimizer.weight_decay * factor of {shown(regex)} in optimizer.decay_rules'
+    check_float(product, optimizer.weight_decay * factor)
   _check_relinear(optimizer)
   SCHEDULES[optimizer.schedule](
     optimizer, config.train.steps
@@ -270,6 +281,34 @@ def _check_pruning(config: Config) -> None:
     )
 
 
+def _check_lengths(config: Config) -> None:
+  """Arrays that no machine could hold, and a sample that is longer than a sequence."""
+  model, data = config.model, config.data
+  vocabulary, layers, width, inner, rank, heads = (
+    (f'model.{name}', getattr(model, name))
+    for name in ('vocab_size', 'layers', 'width', 'feed_forward_width', 'rank', 'heads')
+  )
+  length = 'data.sequence_length', data.sequence_length
+  rows = 'data.batch_size', data.batch_size
+  micro = 'the rows of a micro-batch', data.batch_size // config.train.accumulation
+  short = rank if model.linear in ('low_rank', 'cola') else width
+  check_array(vocabulary, width)
+  bases = 'bases of an input', 2 * model.kan.grid + model.kan.order
+  bases = [bases] if model.linear.startswith('kan_') else []
+  check_array(layers, short, width, *bases)
+  check_array(layers, short, inner, *bases)
+  check_array(rows, length)
+  check_array(micro, length, vocabulary)
+  check_array(layers, micro, length, width)
+  check_array(layers, micro, length, inner)
+  check_array(layers, micro, heads, length, length)
+  if config.eval.sample_tokens > data.sequence_length:
+    raise UserError(
+      f'eval.sample_tokens={config.eval.sample_tokens}: must be at most '
+      f'data.sequence_length={data.sequence_length}'
+    )
+
+
 def _check_loop(config: Config) -> None:
   train, data, mesh = config.train, config.data, config.mesh
   at_least(1, 'train', train, 'steps accumulation log_every')
@@ -290,7 +329,8 @@ def _check_loop(config: Config) -> None:
     if size < 1 and size != -1:
       raise UserError(f'mesh.{name}={size}: must be at least 1, or -1 for the rest')
   if sizes.count(-1) > 1:
-    raise UserError(f'mesh={sizes}: at most one axis may be -1')
+    given = f'mesh.data={mesh.data}, mesh.fsdp={mesh.fsdp}, mesh.tensor={mesh.tensor}'
+    raise UserError(f'{given}: at most one may be -1')
   if not 0 <= config.seed < 1 << 32:
     raise UserError(f'seed={config.seed}: must be between 0 and {(1 << 32) - 1}')
 

@@ -7,6 +7,16 @@ from typing import Any
 import jax
 
 from elas_jax.config import Config, at_step
+from elas_jax.errors import UserError
+from elas_jax.memory import (
+  LARGEST_DEVICE,
+  device_memory,
+  gigabytes,
+  missing_memory,
+  sizes,
+  training_bytes,
+  tree_bytes,
+)
 from elas_jax.optim.groups import path_name
 from elas_jax.sharding import batch_sharding, make_mesh
 from elas_jax.state import abstract_state, parameter_count
@@ -35,25 +45,33 @@ def dry_run(config: Config, jit_train_step: Callable) -> dict[str, float]:
     f'({config.train.steps:,} steps of {B} x {units})'
   )
   result = {'parameters': parameter_count(state.params), f'flops_per_{unit}': flops}
-  result |= {
-    'parameter_bytes': _bytes(state.params),
-    'optimizer_bytes': _bytes(state.opt_state),
-    'step_bytes': max(
-      step_bytes(config, mesh, state, jit_train_step(config, mesh, now))
-      for now in {at_step(config, 1), at_step(config, config.train.steps)}
-    ),
-  }
+  needed, limit = training_bytes(config, mesh, state), device_memory()
   kind = jax.devices()[0].device_kind
-  print(f'memory of each of {len(jax.devices())} devices ({kind}):')
-  print(f'  parameters           {result["parameter_bytes"] / 1e9:>13.3f} GB')
-  print(f'  optimiser            {result["optimizer_bytes"] / 1e9:>13.3f} GB')
-  print(f'  training step        {result["step_bytes"] / 1e9:>13.3f} GB')
+  there_is = 'unknown' if limit is None else gigabytes(limit)
+  print(f'memory of each of {len(jax.devices())} devices ({kind}, {there_is}):')
+  for name, size in needed.items():
+    least = ', at least' if name == 'activations' else ''
+    print(f'  {name + least:22s} {size / 1e9:>11.3f} GB')
+  if missing := missing_memory(needed):
+    print(f'  TOO LITTLE for training here: {missing}')
+    # Compilers break off, in ways of their own, with programs of such sizes.
+    if sum(needed.values()) > LARGEST_DEVICE:
+      raise UserError(f'{sizes(config)}: {missing}')
+  step = max(
+    step_bytes(config, mesh, state, jit_train_step(config, mesh, now))
+    for now in {at_step(config, 1), at_step(config, config.train.steps)}
+  )
+  print(f'  {"training step":22s} {step / 1e9:>11.3f} GB')
   print(
     '  The last is for gradients and activations, as compiled for this kind of device; '
     'train.accumulation and model.remat lower it. With a dense warm-up it is the larger '
     'of both phases.'
   )
-  return result
+  return result | {
+    'parameter_bytes': tree_bytes(state.params),
+    'optimizer_bytes': tree_bytes(state.opt_state),
+    'step_bytes': step,
+  }
 
 
 def _groups(params: Any) -> dict[str, int]:
@@ -64,15 +82,6 @@ def _groups(params: Any) -> dict[str, int]:
     group = parts[1] if parts[0] in ('layers', 'network') else parts[0]
     counts['norms' if group.endswith('norm') else group] += leaf.size
   return dict(counts)
-
-
-def _bytes(tree: Any) -> int:
-  """Bytes of a tree's arrays on one device."""
-  shard = lambda x: x.sharding.shard_shape(x.shape)
-  return sum(
-    jax.ShapeDtypeStruct(shard(x), x.dtype).size * x.dtype.itemsize
-    for x in jax.tree.leaves(tree)
-  )
 
 
 def step_bytes(config: Config, mesh: jax.sharding.Mesh, state: Any, step: Any) -> int:

@@ -14,9 +14,10 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from elas_jax.cli import Parser, run_command
+from elas_jax.cli import Parser, integer, run_command
 from elas_jax.config import Config
 from elas_jax.data.pipeline import eval_batches
+from elas_jax.memory import activation_bytes, check_memory, tree_bytes
 from elas_jax.sharding import batch_sharding
 from elas_jax.tasks import task_of
 from elas_jax.tasks.task import Batch, Sums
@@ -38,9 +39,17 @@ def put_batch(batch: Batch, mesh: Mesh) -> Batch:
 
 def evaluate(config: Config, variables: Any, rows: Any, mesh: Mesh) -> dict[str, float]:
   """The task's metrics, 'eval/...', over eval.tokens units of a set (0: all of it)."""
+  # No more rows than the split has, filled up to share them among the devices.
+  ways = mesh.shape['data'] * mesh.shape['fsdp']
+  batch_size = min(config.eval.batch_size, -(-len(rows) // ways) * ways)
+  needed = {
+    'parameters': tree_bytes(variables),
+    'activations': activation_bytes(config, mesh, batch_size, kept=False),
+  }
+  check_memory(f'eval.batch_size={config.eval.batch_size}', needed)
   batches = eval_batches(
     rows,
-    batch_size=config.eval.batch_size,
+    batch_size=batch_size,
     process_index=jax.process_index(),
     process_count=jax.process_count(),
     max_tokens=config.eval.tokens,
@@ -65,11 +74,11 @@ def main(arguments: list[str] | None = None) -> None:
     prog='python -m elas_jax.evaluate', description='Evaluate a checkpoint of a run.'
   )
   parser.add_place('--workdir', required=True, help='folder of the run')
-  parser.add_argument('--step', type=int, help='checkpoint; default: the newest')
+  parser.add_argument('--step', type=integer(), help='checkpoint; default: the newest')
   parser.add_argument(
-    '--tokens', type=int, help='validation tokens, 0 = the whole split; default: all'
+    '--tokens', type=integer(), help='validation tokens, 0 = the whole split; default: all'
   )
-  parser.add_argument('--batch_size', type=int, help="default: the run's")
+  parser.add_argument('--batch_size', type=integer(1), help="default: the run's")
   options = parser.parse_args(arguments)
   run = workdirs.open_run(
     options.workdir,

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from elas_jax.checkpoint import Checkpoints, load_json
-from elas_jax.cli import Parser, run_command
+from elas_jax.cli import Parser, integer, run_command
 from elas_jax.config import Config, parse, to_json
 from elas_jax.errors import UserError
 from elas_jax.interruption import cleaned_up
@@ -122,8 +122,8 @@ def main(arguments: list[str] | None = None) -> None:
   )
   parser.add_place('--workdir', required=True, help='folder of the run')
   parser.add_place('--output', required=True, help='folder of the result')
-  parser.add_argument('--grid', type=int, help='intervals; default: as many, moved')
-  parser.add_argument('--step', type=int, help='checkpoint; default: the newest')
+  parser.add_argument('--grid', type=integer(1), help='intervals; default: as many, moved')
+  parser.add_argument('--step', type=integer(), help='checkpoint; default: the newest')
   options = parser.parse_args(arguments)
   workdir, output = options.workdir, options.output
   if output.exists() and not (output.is_dir() and not any(output.iterdir())):

@@ -1,9 +1,11 @@
 """Checks of single fields: errors that name the field, the value and what is accepted."""
 
+import math
 from typing import Any
 
 from elas_jax.config import quoted
 from elas_jax.errors import UserError
+from elas_jax.limits import shown
 
 
 def at_least(minimum: float, section: str, fields: Any, names: str) -> None:
@@ -22,12 +24,13 @@ def fraction(section: str, fields: Any, names: str) -> None:
 
 def choice(field: str, value: str, choices: Any) -> None:
   if value not in choices:
-    raise UserError(f'{field}={value!r}: must be one of {quoted(sorted(choices))}')
+    raise UserError(f'{field}={shown(value)}: must be one of {quoted(sorted(choices))}')
 
 
 def divides(field: str, value: int, whole_name: str, whole: int) -> None:
   if whole % value:
-    divisors = [d for d in range(1, whole + 1) if whole % d == 0]
+    small = [d for d in range(1, math.isqrt(whole) + 1) if whole % d == 0]
+    divisors = sorted({*small, *(whole // d for d in small)})
     shown = divisors if len(divisors) <= 12 else divisors[:11] + ['...', whole]
     raise UserError(
       f'{field}={value}: must divide {whole_name}={whole}; '

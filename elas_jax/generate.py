@@ -5,7 +5,6 @@ python -m elas_jax.generate --workdir=DIR --prompt='def main' --prompt='import '
 
 import argparse
 import functools
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,10 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from elas_jax.cli import Parser, run_command
+from elas_jax.cli import Parser, integer, run_command
 from elas_jax.config import ModelConfig
 from elas_jax.data.tokenizers import Tokenizer
 from elas_jax.errors import UserError
+from elas_jax.limits import LARGEST, LARGEST_INTEGER, check_float
+from elas_jax.memory import check_memory, tree_bytes
 from elas_jax.models.decoder import Decoder, empty_cache
 
 
@@ -43,8 +44,10 @@ def generate(
   """
   if length < 1:
     raise UserError(f'tokens={length}: must be at least 1')
-  if not 0 <= temperature < math.inf:
-    raise UserError(f'temperature={temperature}: must be at least 0, and finite')
+  check_float('temperature', temperature)
+  if temperature < 0:
+    raise UserError(f'temperature={temperature}: must be at least 0')
+  check_float('top_p', top_p)
   if not 0 < top_p <= 1:
     raise UserError(f'top_p={top_p}: must be above 0 and at most 1')
   if not 0 <= seed < 1 << 32:
@@ -59,6 +62,7 @@ def generate(
     )
   lengths_B = np.array([len(row) for row in ids])
   longest = int(lengths_B.max())
+  _check_length(model, variables, len(ids), longest, length)
   tokens_BxS = np.full((len(ids), longest + length), tokenizer.eos_id, np.int32)
   for row, prompt in zip(tokens_BxS, ids):
     row[: len(prompt)] = prompt
@@ -104,6 +108,22 @@ def continuation(tokenizer: Tokenizer, prompt: list[int], new: list[int]) -> str
   if whole.startswith(before):
     return whole[len(before) :]
   return tokenizer.decode(new)
+
+
+def _check_length(
+  model: ModelConfig, variables: Any, rows: int, longest: int, length: int
+) -> None:
+  """Refuses a length whose positions or whose cache there is no room for."""
+  most = LARGEST_INTEGER - longest
+  if length > most:
+    raise UserError(f'tokens={length}: must be at most {most} behind such a prompt')
+  cache = jax.eval_shape(lambda: empty_cache(model, rows, longest + length))
+  needed = {
+    'parameters': tree_bytes(variables),
+    # Several devices may share it.
+    'keys and values': tree_bytes(cache) // jax.device_count(),
+  }
+  check_memory(f'tokens={length}', needed)
 
 
 @functools.partial(jax.jit, static_argnames=('model', 'shared'))
@@ -167,12 +187,12 @@ def main(arguments: list[str] | None = None) -> None:
     formatter_class=argparse.ArgumentDefaultsHelpFormatter,
   )
   parser.add_place('--workdir', required=True, help='folder of the run')
-  parser.add_argument('--step', type=int, help='checkpoint; None: the newest')
+  parser.add_argument('--step', type=integer(), help='checkpoint; None: the newest')
   parser.add_argument('--prompt', action='append', help='may be given several times')
-  parser.add_argument('--tokens', type=int, default=200, help='at most, a prompt')
+  parser.add_argument('--tokens', type=integer(1), default=200, help='at most, a prompt')
   parser.add_argument('--temperature', type=float, default=0.8)
   parser.add_argument('--top_p', type=float, default=0.95)
-  parser.add_argument('--seed', type=int, default=0)
+  parser.add_argument('--seed', type=integer(0, LARGEST['seed']), default=0)
   options = parser.parse_args(arguments)
   run = open_run(options.workdir, options.step, {'eval.batch_size': jax.device_count()})
   if run.tokenizer is None:

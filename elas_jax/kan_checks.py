@@ -1,10 +1,12 @@
 """Which Kolmogorov-Arnold configs can be: the others are refused by name."""
 
-import math
 from typing import Any
+
+import numpy as np
 
 from elas_jax.config import KanConfig, quoted
 from elas_jax.errors import UserError
+from elas_jax.limits import SMALLEST_FLOAT, shown
 from elas_jax.ops.kan.af import COMBINATIONS, FUNCTIONS, REDUCTIONS
 from elas_jax.ops.kan.base import ACTIVATIONS
 from elas_jax.ops.kan.polynomial import RECURRENCES
@@ -56,11 +58,18 @@ def _check_sizes(config: KanConfig, kind: str) -> None:
   pool = config.pool.split(',') if kind == 'selectable' else [kind]
   if config.order > config.grid and set(pool) & set(SPLINES):
     raise _refusal(config, 'order', f'at most model.kan.grid={config.grid}')
-  for name in ('grid_min', 'grid_max', 'init_scale'):
-    if not math.isfinite(getattr(config, name)):
-      raise _refusal(config, name, 'finite')
-  if config.grid_max <= config.grid_min:
-    raise _refusal(config, 'grid_max', f'larger than model.kan.grid_min={config.grid_min}')
+  # Knots must differ in float32, `order` of them beyond either end, and so must squares of
+  # their distance from 0.
+  step = (config.grid_max - config.grid_min) / config.grid
+  furthest = max(abs(config.grid_min), abs(config.grid_max)) + config.order * abs(step)
+  least = max(float(np.spacing(np.float32(furthest))), SMALLEST_FLOAT**0.5)
+  if step < least:
+    raise _refusal(
+      config,
+      'grid_max',
+      f'larger than model.kan.grid_min={config.grid_min} by at least '
+      f'{least * config.grid:.3g}, or the {config.grid} intervals vanish in float32',
+    )
   if config.init_scale < 0:
     raise _refusal(config, 'init_scale', 'at least 0')
 
@@ -75,4 +84,4 @@ def _check_names(config: KanConfig, field: str, choices: Any) -> list[str]:
 
 
 def _refusal(config: KanConfig, field: str, accepted: str) -> UserError:
-  return UserError(f'model.kan.{field}={getattr(config, field)!r}: must be {accepted}')
+  return UserError(f'model.kan.{field}={shown(getattr(config, field))}: must be {accepted}')

@@ -1,14 +1,18 @@
 """Checks of networks on rows and of their data."""
 
+import math
+
 from elas_jax.config import Config, NetworkConfig, RowsConfig
 from elas_jax.errors import UserError
 from elas_jax.field_checks import at_least, choice, divides
+from elas_jax.limits import LARGEST_INTEGER, check_array, shown
 
 
 def check_network(config: Config) -> None:
   """Refuses values that cannot run, naming field, value and what is accepted."""
   _check_model(config.model)
   _check_rows(config.data)
+  _check_sizes(config)
   if config.train.z_loss and config.task == 'regression':
     raise UserError(
       f"train.z_loss={config.train.z_loss!r}: must be 0 with task='regression', which has "
@@ -55,7 +59,13 @@ def _check_model(model: NetworkConfig) -> None:
     )
   shape = model.input_shape
   if len(shape) not in (1, 3) or min(shape) < 1:
-    raise UserError(f'model.input_shape={shape}: must be (I,) or (H, W, C), positive')
+    raise UserError(
+      f'model.input_shape={shown(shape)}: must be (I,) or (H, W, C), positive'
+    )
+  if math.prod(shape) > LARGEST_INTEGER:
+    raise UserError(
+      f'model.input_shape={shape}: must have at most {LARGEST_INTEGER} entries'
+    )
   if model.architecture != 'stack' and len(shape) != 3:
     raise UserError(
       f'model.architecture={model.architecture!r}: needs images, model.input_shape of '
@@ -73,6 +83,19 @@ def _check_model(model: NetworkConfig) -> None:
       divides('model.rational_groups', model.rational_groups, name, entries)
   if model.layer in KANS:
     check_kan(model.kan, model.layer)
+
+
+def _check_sizes(config: Config) -> None:
+  """Refuses arrays that no machine could hold."""
+  model, rows = config.model, ('data.batch_size', config.data.batch_size)
+  row = 'the entries of model.input_shape', math.prod(model.input_shape)
+  width, outputs = ('model.width', model.width), ('model.outputs', model.outputs)
+  bases = ('bases of an input', 2 * model.kan.grid + model.kan.order)
+  check_array(('data.examples', config.data.examples), row)
+  for sizes in ((rows, row), (rows, width), (rows, outputs)):
+    check_array(*sizes, bases)
+  for sizes in ((row, width), (width, width), (width, outputs), (row, outputs)):
+    check_array(*sizes, bases)
 
 
 def _check_rows(data: RowsConfig) -> None:

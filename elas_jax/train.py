@@ -36,6 +36,7 @@ from elas_jax.evaluate import evaluate, put_batch
 from elas_jax.flops import peak_flops
 from elas_jax.host_memory import keep_freed_memory
 from elas_jax.log import Log, NonFinite, Trace, print_once
+from elas_jax.memory import check_memory, sizes, training_bytes
 from elas_jax.metrics import MetricsWriter, read_metrics
 from elas_jax.optim.optimizer import apply_updates
 from elas_jax.optim.schedules import SCHEDULES
@@ -129,6 +130,8 @@ def train(config: Config, workdir: str | pathlib.Path) -> dict[str, float]:
   """Runs, or continues, the run in `workdir`; returns its last evaluation."""
   workdir = place('--workdir', workdir)
   mesh = make_mesh(config)
+  needed = training_bytes(config, mesh, abstract_state(config, mesh))
+  check_memory(sizes(config), needed)
   if config.train.compilation_cache:
     folder = place('train.compilation_cache', config.train.compilation_cache)
     jax.config.update('jax_compilation_cache_dir', str(folder))

@@ -91,11 +91,23 @@ def test_argument_of_the_config_file():
     ),
     (['--config.optimizer.learning_rate=inf'], "'inf': must be of type float"),
     (
+      ['--config.optimizer.learning_rate=' + '1' * 400],
+      'learning_rate=1.*: must be finite',
+    ),
+    (['--config.optimizer.epsilon=1e400'], 'epsilon=inf: must be finite'),
+    (['--config.train.steps=' + '-' * 20000 + '1'], "steps='-.*: must be of type int"),
+    (['--config.train.steps=' + '9' * 5000], "steps='9.*: must be of type int"),
+    (['--config.train.steps=\u0661\u0662'], 'must be of type int'),
+    (['--config.optimizer.decay_rules=' + '(' * 50000], 'must be of type tuple'),
+    (['--config.optimizer.decay_rules={[]: 1}'], 'must be of type tuple'),
+    (['--config.' + 'x' * 10**5 + '=1'], 'xxx.*characters.: no such field'),
+    (['--' + 'x' * 10**5], 'no such flag'),
+    (
       ['--config.model.heads=7'],
       'model.heads=7: must divide model.width=.*; accepted: 1, 2',
     ),
     (['--config.data.batch_size=0'], 'data.batch_size=0: must be at least 1'),
-    (['--config.seed=4294967296'], 'seed=4294967296: must be between 0 and 4294967295'),
+    (['--config.seed=4294967296'], 'seed=4294967296: must be at most 4294967295'),
     (['--config=absent.py'], '--config=absent.py: no such file; give FILE.py'),
     (['--config='], '--config=: no such file'),
     (['--config=configs/c4.py:900m,foo'], 'c4.py:900m,foo: must be SIZE,METHOD with.*130m'),
@@ -110,8 +122,9 @@ def test_argument_of_the_config_file():
 )
 def test_mistake_is_named_with_what_is_accepted(arguments, message, monkeypatch):
   monkeypatch.chdir(ROOT)
-  with pytest.raises(UserError, match=message):
+  with pytest.raises(UserError, match=message) as error:
     train_module.main(arguments)
+  assert len(str(error.value)) < 4000  # whatever is given
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from configs import c4, default, functions, images, methods, text
 from elas_jax.config import at_step, parse, profile_window, to_json
 from elas_jax.config_checks import check_devices
 from elas_jax.errors import UserError
+from elas_jax.field_checks import divides
 
 CONFIGS = (
   {
@@ -122,6 +123,41 @@ def test_config_files_say_how_to_run_them():
     ('eval.every', 0, 'at least 1'),
     ('profile_steps', '5', "'first,last'"),
     ('profile_steps', '9,5', "'first,last'"),
+    pytest.param('profile_steps', '9' * 5000 + ',5', "'first,last'", id='long steps'),
+    ('profile_steps', '\u0661,\u0662', "'first,last'"),
+    ('model.width', 2**31, 'at most 268435456'),
+    ('model.layers', 10**30, 'at most 2147483647'),
+    ('model.vocab_size', 2**31, 'at most 2147483647'),
+    ('model.unroll', 10**6, 'at most 1000'),
+    ('model.two_four_refresh', 10**30, 'at most 2147483647'),
+    ('model.kan.grid', 10**6, 'at most 10000'),
+    ('model.kan.order', 10**6, 'at most 100'),
+    ('data.sequence_length', 2**31, 'at most 4194304'),
+    ('data.batch_size', 10**30, 'at most 2147483647'),
+    ('data.read_threads', 10**9, 'at most 4096'),
+    ('data.prefetch', 10**9, 'at most 4096'),
+    ('data.processes', 10**9, 'at most 4096'),
+    ('train.steps', 2**63, 'at most 2147483647'),
+    ('train.log_every', 10**30, 'at most 2147483647'),
+    ('checkpoint.every', 10**30, 'at most 2147483647'),
+    ('optimizer.exact_every', 10**30, 'at most 2147483647'),
+    ('optimizer.projection_every', 10**30, 'at most 2147483647'),
+    ('optimizer.merge_every', 10**30, 'at most 2147483647'),
+    ('optimizer.restart_every', 10**30, 'at most 2147483647'),
+    ('eval.sample_tokens', 2**31, 'at most 2147483647'),
+    ('eval.sample_tokens', 129, 'at most data.sequence_length=128'),
+    ('optimizer.epsilon', 1e300, 'finite, at most 3.402823e+38 in size (float32)'),
+    ('optimizer.epsilon', 1e-60, '0 or at least 1.175494e-38'),
+    ('optimizer.b2', 1 - 1e-12, 'in float32, below 1'),
+    ('optimizer.decay_rules', (('.*', 10**400),), 'finite'),
+    ('optimizer.decay_rules', (('.*', float('inf')),), 'finite'),
+    ('optimizer.decay_rules', (('.*', float('nan')),), 'finite'),
+    ('optimizer.decay_rules', (('.*', -1.0),), 'at least 0'),
+    ('optimizer.decay_rules', (('.*', True),), 'must be a pair (regex, number)'),
+    ('optimizer.decay_rules', (('a{99999999999}', 1.0),), 'not a regex'),
+    pytest.param('optimizer.decay_rules', (('(' * 50000, 1.0),), 'not a regex', id='deep'),
+    ('optimizer.decay_rules', 5, 'must be pairs (regex, number)'),
+    ('optimizer.decay_rules', (('.*', 1e39),), 'finite'),
     ('seed', -1, 'between 0 and 4294967295'),
   ],
 )
@@ -132,6 +168,80 @@ def test_bad_value_is_refused_by_name(name, value, said):
   assert message.startswith((f'{name}=', f'{name}:')), message
   assert said in message
   assert '\n' not in message
+  assert len(message) < 1000
+
+
+@pytest.mark.parametrize(
+  'name, value, said',
+  [
+    ('model.depth', 10**9, 'at most 1000'),
+    ('model.input_shape', (2**16, 2**16, 1), 'at most 2147483647 entries'),
+    ('model.input_shape', (10**30,), 'at most 2147483647'),
+    ('model.input_shape', (), 'must be (I,) or (H, W, C)'),
+    ('model.kan.grid_max', 1e300, 'finite, at most 1e+18'),
+    # Knots that are the same in float32, and a step whose square is zero there.
+    ('model.kan.grid_max', -1 + 1e-9, 'must be larger than model.kan.grid_min=-1.0 by'),
+    ('data.noise', 1e30, 'finite, at most 1e+18'),
+    ('data.draw_seed', 2**32, 'at most 4294967295'),
+  ],
+)
+def test_bad_value_of_a_network_is_refused_by_name(name, value, said):
+  with pytest.raises(UserError) as error:
+    parse(_with(functions.get_config('bessel,bspline'), name, value))
+  message = str(error.value)
+  assert message.startswith(f'{name}='), message
+  assert said in message
+
+
+def test_an_array_that_no_machine_holds_is_refused():
+  config = _with(default.get_config('full'), 'model.width', 2**28)
+  said = '^model.width=268435456: an array of model.layers x model.width x model.width '
+  with pytest.raises(
+    UserError, match=said + 'would have .* must be at most 9007199254740992'
+  ):
+    parse(config)
+
+
+def test_an_integer_that_no_float_holds_is_refused():
+  tree = default.get_config().to_dict()
+  tree['optimizer']['learning_rate'] = 10**400
+  with pytest.raises(UserError, match='^optimizer.learning_rate=1000.*: must be finite'):
+    parse(tree)
+
+
+def test_weight_decay_of_a_path_is_a_number_in_float32():
+  config = _with(default.get_config(), 'optimizer.weight_decay', 1e30)
+  config = _with(config, 'optimizer.decay_rules', (('.*', 1e30),))
+  with pytest.raises(UserError, match=r'^optimizer\.weight_decay \* factor.*finite'):
+    parse(config)
+
+
+def test_the_largest_numbers_that_can_be_are_taken():
+  config = parse(_with(default.get_config(), 'train.steps', 2**31 - 1))
+  assert config.optimizer.warmup_steps == (2**31 - 1) // 20
+  assert parse(_with(default.get_config(), 'seed', 2**32 - 1)).seed == 2**32 - 1
+  for value in (3.4028234e38, 1.1754944e-38):
+    parse(_with(default.get_config(), 'optimizer.epsilon', value))
+
+
+def test_the_sample_follows_the_length_of_a_sequence():
+  for length, expected in ((128, 120), (64, 60), (1, 0)):
+    config = parse(_with(default.get_config(), 'data.sequence_length', length))
+    assert config.eval.sample_tokens == expected
+
+
+@pytest.mark.parametrize(
+  'value, whole, said', [(7, 12, '1, 2, 3, 4, 6, 12'), (5, 4, '1, 2, 4')]
+)
+def test_divisors_are_named(value, whole, said):
+  with pytest.raises(UserError) as error:
+    divides('a', value, 'b', whole)
+  assert str(error.value) == f'a={value}: must divide b={whole}; accepted: {said}'
+
+
+def test_divisors_of_large_numbers_take_no_time():
+  with pytest.raises(UserError, match='accepted: 1, 2147483647$'):
+    divides('a', 5, 'b', 2**31 - 1)
 
 
 def test_unknown_and_missing_fields_are_refused():

@@ -44,7 +44,7 @@ def with_eval(config, **fields):
   return dataclasses.replace(config, eval=dataclasses.replace(config.eval, **fields))
 
 
-@pytest.mark.parametrize('batch_size, devices', [(8, 4), (1, 1), (3, 1)])
+@pytest.mark.parametrize('batch_size, devices', [(8, 4), (1, 1), (3, 1), (10**9, 4)])
 def test_equals_float64_over_every_valid_target(trained, split, batch_size, devices):
   config, (variables, blocks, nll, valid, size) = trained[0], split
   assert len(set(valid)) > 5
@@ -142,7 +142,7 @@ def test_command_repeats_the_last_evaluation_of_the_run(trained, capsys):
   [
     (['--step=5'], r'step=5.*checkpoints of steps \[4, 8\]'),
     (['--batch_size=6'], 'eval.batch_size=6: must be a multiple of 4'),
-    (['--step=last'], "--step: invalid int value: 'last'"),
+    (['--step=last'], "--step: 'last': must be an integer from 0"),
     (['--seed=1'], '--seed=1'),
   ],
 )

@@ -166,9 +166,9 @@ def test_inputs_that_are_all_the_same_far_away_are_refused(look):
   ('options', 'message'),
   [
     (['--grid=5'], r'--grid=5: must be larger than model\.kan\.grid=5'),
-    (['--grid=-1'], '--grid=-1: must be larger'),
+    (['--grid=-1'], "--grid: '-1': must be an integer from 1"),
     (['--step=7'], r'step=7: .* has checkpoints of steps \[30\]'),
-    (['--grid=many'], "--grid: invalid int value: 'many'"),
+    (['--grid=many'], "--grid: 'many': must be an integer from 1"),
     (['--width=1'], '--width=1'),
   ],
 )

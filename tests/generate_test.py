@@ -191,15 +191,19 @@ def test_huge_logits_do_not_overflow():
 @pytest.mark.parametrize(
   'option, message',
   [
-    ('--tokens=0', 'tokens=0: must be at least 1'),
+    ('--tokens=0', "--tokens: '0': must be an integer from 1 to 2147483647"),
+    ('--tokens=2147483647', 'tokens=2147483647: must be at most 2147483646 behind'),
+    ('--tokens=1000000000', 'tokens=1000000000: needs at least .* GB of memory.*which has'),
     ('--temperature=-1', 'temperature=-1.0: must be at least 0'),
     ('--temperature=nan', 'temperature=nan'),
+    ('--temperature=1e39', r'temperature=1e\+39: must be finite, at most 3.40'),
     ('--top_p=0', 'top_p=0.0: must be above 0 and at most 1'),
     ('--top_p=1.5', 'top_p=1.5'),
     ('--top_p=nan', 'top_p=nan'),
-    ('--seed=-1', 'seed=-1: must be between 0 and 4294967295'),
+    ('--seed=4294967296', '--seed: .*: must be an integer from 0 to 4294967295'),
     ('--step=3', r'step=3.*\[4, 8\]'),
-    ('--tokens=many', '--tokens: invalid int'),
+    ('--tokens=many', "--tokens: 'many': must be an integer from"),
+    ('--step=' + '9' * 5000, '--step: .*: must be an integer from 0 to 2147483647'),
   ],
 )
 def test_command_refuses(trained, option, message):

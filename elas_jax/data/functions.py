@@ -11,6 +11,8 @@ import numpy as np
 from scipy import special
 
 from elas_jax.config import RowsConfig
+from elas_jax.errors import UserError
+from elas_jax.memory import gigabytes, host_memory
 
 VALIDATION_SEED = 1 << 40  # apart from every seed that a config may have
 
@@ -75,6 +77,7 @@ SHAPES = {'two_spirals': _two_spirals, 'rings': _rings}
 def draw(config: RowsConfig):
   """(train, validation) of a function, each (inputs (n, I), targets (n, 1)), float32."""
   function, splits = FUNCTIONS[config.source], []
+  _check_memory(config.examples, function.inputs)
   for seed, count, noise in _splits(config):
     generator = np.random.default_rng(seed)
     x = generator.uniform(function.low, function.high, (count, function.inputs))
@@ -86,12 +89,23 @@ def draw(config: RowsConfig):
 def draw_classes(config: RowsConfig):
   """(train, validation) of a shape, each (points (n, 2) float32, classes (n,) int32)."""
   splits = []
+  _check_memory(config.examples, 2)
   for seed, count, noise in _splits(config):
     generator = np.random.default_rng(seed)
     points, label = SHAPES[config.source](generator, count)
     points = points + noise * generator.normal(size=points.shape)
     splits.append((points.astype(np.float32), label.astype(np.int32)))
   return splits
+
+
+def _check_memory(examples: int, inputs: int) -> None:
+  # While they are drawn there are inputs and a target in float64 and inputs in float32.
+  needed = examples * (12 * inputs + 8)
+  if needed > (limit := host_memory()):
+    raise UserError(
+      f'data.examples={examples}: needs at least {gigabytes(needed)} of memory; there are '
+      f'{gigabytes(limit)}'
+    )
 
 
 def _splits(config: RowsConfig):

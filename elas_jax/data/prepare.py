@@ -9,8 +9,9 @@ accelerator to keep waiting. Give the same values as in the training config.
 import argparse
 import time
 
-from elas_jax.cli import Parser, run_command
-from elas_jax.config import DataConfig
+from elas_jax.cli import Parser, integer, run_command
+from elas_jax.config import DataConfig, build
+from elas_jax.config_checks import check_data
 from elas_jax.data import blocks
 from elas_jax.errors import UserError
 
@@ -61,8 +62,8 @@ def make_parser() -> Parser:
     default='packed',
     help='join the documents and cut them, or one document a row',
   )
-  add('--sequence_length', type=int, default=128, help='tokens of a block')
-  add('--processes', type=int, default=0, help='worker processes, 0 for all cores')
+  add('--sequence_length', type=integer(), default=128, help='tokens of a block')
+  add('--processes', type=integer(), default=0, help='worker processes, 0 for all cores')
   return parser
 
 
@@ -70,11 +71,11 @@ def main(arguments: list[str] | None = None) -> None:
   start = time.perf_counter()
   options = make_parser().parse_args(arguments)
   # The rest concerns reading, not preparing.
-  config = DataConfig(**vars(options), batch_size=1, read_threads=1, prefetch=1)
+  tree = vars(options) | {'batch_size': 1, 'read_threads': 1, 'prefetch': 1}
+  config = build(DataConfig, tree, 'data.')
+  check_data(config)
   if options.sequence_length < 2:
-    raise UserError(f'data.sequence_length={options.sequence_length}: at least 2')
-  if options.processes < 0:
-    raise UserError(f'data.processes={options.processes}: 0 (all cores) or more')
+    raise UserError(f'data.sequence_length={options.sequence_length}: must be at least 2')
   blocks.write(config)
   _print_summary(blocks.prepare(config), time.perf_counter() - start)
 

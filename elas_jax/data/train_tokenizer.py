@@ -12,8 +12,9 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 
-from elas_jax.cli import Parser, run_command
-from elas_jax.config import DataConfig
+from elas_jax.cli import Parser, integer, run_command
+from elas_jax.config import DataConfig, build
+from elas_jax.config_checks import check_data
 from elas_jax.data.bad_records import BadRecords
 from elas_jax.data.prepare import source_arguments
 from elas_jax.data.progress import Progress
@@ -25,6 +26,7 @@ from elas_jax.interruption import cleaned_up
 END_OF_DOCUMENT = '<|endoftext|>'
 DOCUMENTS_AT_ONCE = 256
 SMALLEST = 257  # all bytes and the end of a document
+LARGEST = 2**24  # room for so many is made at once
 
 
 def train(texts: Iterator[Sequence[str]], vocab_size: int) -> str:
@@ -74,12 +76,11 @@ def main(arguments: list[str] | None = None) -> None:
     formatter_class=argparse.ArgumentDefaultsHelpFormatter,
   )
   source_arguments(parser)
-  parser.add_argument('--vocab_size', type=int, default=8192, help='tokens at most')
+  size = integer(SMALLEST, LARGEST)
+  parser.add_argument('--vocab_size', type=size, default=8192, help='tokens at most')
   parser.add_place('--output', required=True, help='the tokenizer.json to write')
   options = vars(parser.parse_args(arguments))
   vocab_size, output = options.pop('vocab_size'), options.pop('output')
-  if vocab_size < SMALLEST:
-    raise UserError(f'--vocab_size={vocab_size}: at least {SMALLEST}')
   source, report = open_source(_config(options)), BadRecords()
   text = train(read_texts(source, report), vocab_size)
   report.check(source.name, options['max_bad_share'])
@@ -91,16 +92,12 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _config(source_options: dict) -> DataConfig:
   # Only the fields of the corpus are read.
-  return DataConfig(
-    **source_options,
-    tokenizer='bytes',
-    protocol='packed',
-    sequence_length=2,
-    batch_size=1,
-    processes=1,
-    read_threads=1,
-    prefetch=1,
-  )
+  rest = {'tokenizer': 'bytes', 'protocol': 'packed'}
+  numbers = 'sequence_length batch_size processes read_threads prefetch'
+  rest |= dict.fromkeys(numbers.split(), 1)
+  config = build(DataConfig, source_options | rest, 'data.')
+  check_data(config)
+  return config
 
 
 def _write_atomically(path: pathlib.Path, text: str) -> None:

@@ -322,7 +322,12 @@ def test_command(make_data_config, corpus, capsys, tmp_path):
     ('--path=/missing', 'data.path'),
     ('--source=lm1b', 'data.source'),
     ('--sequence_length=1', 'data.sequence_length'),
-    ('--processes=-1', 'data.processes'),
+    (f'--sequence_length={10**12}', 'argument --sequence_length'),
+    (f'--sequence_length={10**30}', 'argument --sequence_length'),
+    (f'--processes={10**12}', 'argument --processes'),
+    ('--validation_share=nan', 'data.validation_share=nan: must be finite'),
+    ('--max_bad_share=1e300', 'data.max_bad_share=1e+300: must be finite'),
+    ('--processes=-1', 'argument --processes'),
   ]:
     with pytest.raises(SystemExit, match='2'):
       run_command(lambda wrong=wrong: prepare.main([*arguments, wrong]))

@@ -232,7 +232,19 @@ def test_train_command_errors_are_one_line(tmp_path, capsys):
   output = f'--output={tmp_path}/x.json'
   with pytest.raises(SystemExit, match='2'):
     run_command(lambda: train_tokenizer.main(['--vocab_size=10', output]))
-  assert capsys.readouterr().err == 'error: --vocab_size=10: at least 257\n'
+  accepted = 'must be an integer from 257 to 16777216'
+  assert capsys.readouterr().err == f"error: argument --vocab_size: '10': {accepted}\n"
+  for wrong, field in [
+    (f'--vocab_size={10**12}', 'argument --vocab_size'),
+    (f'--vocab_size={10**30}', 'argument --vocab_size'),
+    ('--validation_share=nan', 'data.validation_share=nan'),
+    ('--max_bad_share=nan', 'data.max_bad_share=nan'),
+  ]:
+    with pytest.raises(SystemExit, match='2'):
+      run_command(lambda wrong=wrong: train_tokenizer.main([wrong, output]))
+    error = capsys.readouterr().err
+    assert error.startswith(f'error: {field}')
+    assert error.count('\n') == 1
   missing = ['--source=text_files', f'--path={tmp_path}/missing', output]
   with pytest.raises(SystemExit, match='2'):
     run_command(lambda: train_tokenizer.main(missing))

@@ -25,7 +25,7 @@ def uniform_knots(inputs: int, grid: int, order: int, low: float, high: float) -
   """Evenly spaced knots of `grid` intervals over [low, high], the same for each input."""
   step = (high - low) / grid
   knots_M = low + step * np.arange(-order, grid + order + 1)
-  return jnp.asarray(np.tile(knots_M, (inputs, 1)), jnp.float32)
+  return jnp.broadcast_to(jnp.asarray(knots_M, jnp.float32), (inputs, len(knots_M)))
 
 
 def bspline_basis(x: jax.Array, knots_IxM: jax.Array, order: int) -> jax.Array:
