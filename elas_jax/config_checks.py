@@ -14,7 +14,7 @@ from elas_jax.config import (
 )
 from elas_jax.errors import UserError
 from elas_jax.field_checks import at_least, choice, divides, fraction
-from elas_jax.limits import check_array, check_float, shown
+from elas_jax.limits import LARGEST_INTEGER, check_array, check_float, shown
 from elas_jax.places import check_place
 
 # Kinds of linear maps that have a rank.
@@ -302,6 +302,13 @@ def _check_lengths(config: Config) -> None:
   check_array(layers, micro, length, width)
   check_array(layers, micro, length, inner)
   check_array(layers, micro, heads, length, length)
+  entries = model.width * max(model.width, model.feed_forward_width)
+  if model.linear == 'sltrain' and entries > LARGEST_INTEGER:
+    raise UserError(
+      f'model.width={model.width}, model.feed_forward_width={model.feed_forward_width}: a '
+      f'map has {entries} entries; must be at most {LARGEST_INTEGER} with '
+      "model.linear='sltrain', which numbers them"
+    )
   if config.eval.sample_tokens > data.sequence_length:
     raise UserError(
       f'eval.sample_tokens={config.eval.sample_tokens}: must be at most '

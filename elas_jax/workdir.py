@@ -149,8 +149,10 @@ def open_run(
     if value is not None:
       section, field = name.split('.')
       config[section][field] = value
-  # Nothing is trained here, so the training batch must not restrict the devices.
+  # Nothing is trained here, so the training batch must not restrict the devices, nor the
+  # sample at the end of training its length.
   config['data']['batch_size'] = config['train']['accumulation'] * jax.device_count()
+  config['eval']['sample_tokens'] = 0
   config = parse(config)
   mesh = make_mesh(config)
   shapes = abstract_variables(config)

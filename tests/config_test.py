@@ -313,6 +313,7 @@ def test_profile_window():
     ('full', {'optimizer.name': 'loro'}, "optimizer.name='loro': needs model.linear="),
     ('loro', {'optimizer.weight_decay': 0.1}, 'optimizer.weight_decay=0.1: must be 0'),
     ('loro', {'model.kv_heads': 1, 'model.rank': 49}, 'model.rank=49: must be at most 48'),
+    ('sltrain', {'model.width': 2**16}, 'model.width=65536, model.feed_forward_width='),
     ('cola', {'model.factor_init': 'spectral'}, "model.factor_init='spectral': needs"),
   ],
 )

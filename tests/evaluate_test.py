@@ -166,3 +166,11 @@ def test_training_batch_does_not_restrict_the_devices(trained, tmp_path):
   config, workdir = trained
   run = open_run(workdir, None, {'data.batch_size': 6, 'eval.batch_size': 4})
   assert run.mesh.shape['data'] == 4
+
+
+def test_a_sample_longer_than_a_sequence_does_not_matter_here(trained):
+  from elas_jax.workdir import open_run
+
+  _, workdir = trained
+  overrides = {'eval.sample_tokens': 10**4, 'eval.batch_size': 4}
+  assert open_run(workdir, None, overrides).config.eval.sample_tokens == 0
