@@ -117,7 +117,7 @@ def get_config(arg: str = '60m,low_rank') -> ConfigDict:
   config.eval.tokens = 10_000_000
   config.eval.batch_size = 256
   config.eval.prompt = 'The'
-  config.eval.sample_tokens = 100
+  config.eval.sample_tokens = config.data.get_ref('sequence_length') * 100 // 256
   return config
 
 

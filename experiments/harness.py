@@ -22,7 +22,7 @@ from typing import Any
 
 import jax
 
-from elas_jax.cli import Parser
+from elas_jax.cli import Parser, integer
 from elas_jax.config import Config
 from elas_jax.errors import UserError
 from elas_jax.host_memory import keep_freed_memory
@@ -160,8 +160,6 @@ def main(experiment: Experiment, arguments: list[str] | None = None) -> None:
   if options.scale not in scales:
     raise UserError(f'--scale={options.scale}: must be one of {", ".join(scales)}')
   seeds = options.seeds or experiment.seeds or scales[options.scale].seeds
-  if options.seeds is not None and options.seeds < 1:
-    raise UserError(f'--seeds={options.seeds}: must be at least 1')
   runs = options.runs
   # What a smoke run writes looks like a result and is none.
   fallback = runs / 'smoke/results' if options.scale == 'smoke' else 'experiments/results'
@@ -202,7 +200,7 @@ def _parser(experiment: Experiment) -> Parser:
   )
   add = parser.add_argument
   add('--scale', required=True, help=f'one of {", ".join(experiment.scales)}')
-  add('--seeds', type=int, help="runs of a row; default: the scale's")
+  add('--seeds', type=integer(1, 10_000), help="runs of a row; default: the scale's")
   add('--only', help='run only these rows: labels, methods or sizes, with commas')
   parser.add_place('--runs', default=str(RUNS), help='folder of the runs')
   parser.add_place('--results', help='folder of the results; default: experiments/results')

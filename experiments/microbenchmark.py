@@ -10,8 +10,7 @@ from typing import Any
 
 import jax
 
-from elas_jax.cli import Parser
-from elas_jax.errors import UserError
+from elas_jax.cli import Parser, integer
 from elas_jax.metrics import describe_run
 from elas_jax.workdir import write_text
 from experiments.harness import machine
@@ -67,11 +66,10 @@ def run(
   parser = Parser(prog=f'python -m experiments.{name}', description=title)
   add = parser.add_argument
   add('--smoke', action='store_true', help='tiny shapes, three repetitions')
-  add('--repetitions', type=int, help=f'of each program; default: {REPETITIONS}')
+  count = integer(1, 10_000)
+  add('--repetitions', type=count, help=f'of each program; default: {REPETITIONS}')
   parser.add_place('--output', help='folder of the result files')
   options = parser.parse_args(arguments)
-  if options.repetitions is not None and options.repetitions < 1:
-    raise UserError(f'--repetitions={options.repetitions}: must be at least 1')
   repetitions = options.repetitions or (SMOKE_REPETITIONS if options.smoke else REPETITIONS)
   # What a smoke run writes looks like a result and is none.
   usual = 'runs/smoke/results' if options.smoke else 'experiments/results'

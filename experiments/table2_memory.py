@@ -34,11 +34,12 @@ import jax.numpy as jnp
 from jax.extend.core import Jaxpr, Var
 
 from configs import c4
-from elas_jax.cli import Parser, run_command
+from elas_jax.cli import Parser, integer, run_command
 from elas_jax.config import Config, ModelConfig, parse
 from elas_jax.dry_run import step_bytes
 from elas_jax.errors import UserError
 from elas_jax.layers.feed_forward import FEED_FORWARDS
+from elas_jax.limits import LARGEST
 from elas_jax.metrics import describe_run
 from elas_jax.sharding import make_mesh
 from elas_jax.state import abstract_state
@@ -247,16 +248,14 @@ def chosen(arguments: list[str] | None) -> argparse.Namespace:
   )
   add = parser.add_argument
   add('--sizes', default='60m,130m,350m,1b', help='of configs/c4.py, with commas')
-  add('--batch', type=int, default=16, help='sequences')
-  add('--length', type=int, default=256, help='tokens of each')
+  add('--batch', type=integer(1), default=16, help='sequences')
+  length = integer(1, LARGEST['data.sequence_length'])
+  add('--length', type=length, default=256, help='tokens of each')
   add('--no_step', action='store_true', help='layers only, without compiling steps')
   parser.add_place('--output', default='experiments/results/table2_memory')
   options = parser.parse_args(arguments)
   if not set(options.sizes.split(',')) <= set(c4.SIZES):
     raise UserError(f'--sizes={options.sizes}: must be of {", ".join(c4.SIZES)}')
-  for name in ('batch', 'length'):
-    if getattr(options, name) < 1:
-      raise UserError(f'--{name}={getattr(options, name)}: must be at least 1')
   return options
 
 

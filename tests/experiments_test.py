@@ -273,7 +273,8 @@ def test_markdown_is_as_recorded():
   [
     (['--scale=huge'], '--scale=huge: must be one of smoke, proxy, paper'),
     (['--only=one,four'], "no row 'four'; there are elas, low_rank_relu2, one"),
-    (['--seeds=0'], '--seeds=0: must be at least 1'),
+    (['--seeds=0'], "--seeds: '0': must be an integer from 1 to 10000"),
+    ([f'--seeds={10**30}'], ': must be an integer from 1 to 10000'),
     (['--config.model.rnak=3'], 'did you mean model.rank'),
     (['--config.seed=3'], '--config.seed=3: this table sets seed itself'),
     (['--scale=proxy'], 'first run python -m experiments.learning_rates --scale=proxy'),

@@ -395,5 +395,5 @@ def test_benchmarks_of_layers_write_their_table(module, tmp_path, monkeypatch):
   cases = json.loads(path.read_text())['cases']
   text = path.with_suffix('.md').read_text()
   assert 'A smoke run' in text and all(case['name'] in text for case in cases)
-  with pytest.raises(UserError, match='--repetitions=0: must be at least 1'):
+  with pytest.raises(UserError, match="--repetitions: '0': must be an integer from 1"):
     module.main(['--repetitions=0'])

@@ -124,6 +124,6 @@ def test_sizes_are_checked():
     table2.main(['--size=60m'])
   with pytest.raises(UserError, match='--sizes=60m,2b: must be of'):
     table2.main(['--sizes=60m,2b'])
-  with pytest.raises(UserError, match='--batch=0'):
+  with pytest.raises(UserError, match="--batch: '0': must be an integer from 1"):
     table2.main(['--batch=0'])
   assert set(c4.SIZES) >= {'60m', '130m', '350m', '1b'}

@@ -13,7 +13,7 @@ from elas_jax.cli import Parser, integer, run_command
 from elas_jax.config import DataConfig, build
 from elas_jax.config_checks import check_data
 from elas_jax.data import blocks
-from elas_jax.errors import UserError
+from elas_jax.limits import LARGEST
 
 
 def source_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,8 +62,10 @@ def make_parser() -> Parser:
     default='packed',
     help='join the documents and cut them, or one document a row',
   )
-  add('--sequence_length', type=integer(), default=128, help='tokens of a block')
-  add('--processes', type=integer(), default=0, help='worker processes, 0 for all cores')
+  length = integer(2, LARGEST['data.sequence_length'])
+  add('--sequence_length', type=length, default=128, help='tokens of a block')
+  count = integer(0, LARGEST['data.processes'])
+  add('--processes', type=count, default=0, help='worker processes, 0 for all cores')
   return parser
 
 
@@ -74,8 +76,6 @@ def main(arguments: list[str] | None = None) -> None:
   tree = vars(options) | {'batch_size': 1, 'read_threads': 1, 'prefetch': 1}
   config = build(DataConfig, tree, 'data.')
   check_data(config)
-  if options.sequence_length < 2:
-    raise UserError(f'data.sequence_length={options.sequence_length}: must be at least 2')
   blocks.write(config)
   _print_summary(blocks.prepare(config), time.perf_counter() - start)
 

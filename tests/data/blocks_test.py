@@ -321,7 +321,7 @@ def test_command(make_data_config, corpus, capsys, tmp_path):
     ('--tokenizer=missing.json', 'data.tokenizer'),
     ('--path=/missing', 'data.path'),
     ('--source=lm1b', 'data.source'),
-    ('--sequence_length=1', 'data.sequence_length'),
+    ('--sequence_length=1', 'argument --sequence_length'),
     (f'--sequence_length={10**12}', 'argument --sequence_length'),
     (f'--sequence_length={10**30}', 'argument --sequence_length'),
     (f'--processes={10**12}', 'argument --processes'),
