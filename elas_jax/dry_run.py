@@ -11,8 +11,8 @@ from elas_jax.errors import UserError
 from elas_jax.memory import (
   LARGEST_DEVICE,
   device_memory,
-  gigabytes,
   missing_memory,
+  shown_bytes,
   sizes,
   training_bytes,
   tree_bytes,
@@ -47,11 +47,11 @@ def dry_run(config: Config, jit_train_step: Callable) -> dict[str, float]:
   result = {'parameters': parameter_count(state.params), f'flops_per_{unit}': flops}
   needed, limit = training_bytes(config, mesh, state), device_memory()
   kind = jax.devices()[0].device_kind
-  there_is = 'unknown' if limit is None else gigabytes(limit)
+  there_is = 'unknown' if limit is None else shown_bytes(limit)
   print(f'memory of each of {len(jax.devices())} devices ({kind}, {there_is}):')
   for name, size in needed.items():
-    least = ', at least' if name == 'activations' else ''
-    print(f'  {name + least:22s} {size / 1e9:>11.3f} GB')
+    least = ', at least' if name.endswith('activations') else ''
+    print(f'  {name + least:35s} {size / 1e9:>13.3f} GB')
   if missing := missing_memory(needed):
     print(f'  TOO LITTLE for training here: {missing}')
     # Compilers break off, in ways of their own, with programs of such sizes.
@@ -61,9 +61,9 @@ def dry_run(config: Config, jit_train_step: Callable) -> dict[str, float]:
     step_bytes(config, mesh, state, jit_train_step(config, mesh, now))
     for now in {at_step(config, 1), at_step(config, config.train.steps)}
   )
-  print(f'  {"training step":22s} {step / 1e9:>11.3f} GB')
+  print(f'  {"gradients and activations, compiled":35s} {step / 1e9:>13.3f} GB')
   print(
-    '  The last is for gradients and activations, as compiled for this kind of device; '
+    '  The last is what the training step takes as compiled for this kind of device; '
     'train.accumulation and model.remat lower it. With a dense warm-up it is the larger '
     'of both phases.'
   )

@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from elas_jax.cli import Parser, integer, run_command
 from elas_jax.config import Config
 from elas_jax.data.pipeline import eval_batches
-from elas_jax.memory import activation_bytes, check_memory, tree_bytes
+from elas_jax.memory import check_memory, output_bytes, tree_bytes
 from elas_jax.sharding import batch_sharding
 from elas_jax.tasks import task_of
 from elas_jax.tasks.task import Batch, Sums
@@ -44,7 +44,7 @@ def evaluate(config: Config, variables: Any, rows: Any, mesh: Mesh) -> dict[str,
   batch_size = min(config.eval.batch_size, -(-len(rows) // ways) * ways)
   needed = {
     'parameters': tree_bytes(variables),
-    'activations': activation_bytes(config, mesh, batch_size, kept=False),
+    'outputs': output_bytes(config, mesh, batch_size),
   }
   check_memory(f'eval.batch_size={config.eval.batch_size}', needed)
   batches = eval_batches(

@@ -11,9 +11,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from elas_jax.config import Config
 from elas_jax.errors import UserError
+from elas_jax.optim.groups import path_name
 
 LARGEST_DEVICE = 10**12  # bytes: more than any accelerator has
 
@@ -65,33 +67,63 @@ def tree_bytes(tree: Any) -> int:
   return sum(size(x) for x in jax.tree.leaves(tree))
 
 
-def activation_bytes(config: Config, mesh: jax.sharding.Mesh, rows: int, kept: bool) -> int:
-  """What a pass over so many rows of all devices holds at once on one of them, at least.
-
-  The logits in float32 and, `kept` for the backward pass whatever model.remat is, the
-  inputs of all layers. Of networks on rows inputs, outputs and what is between in a stack.
-  """
-  model, own = config.model, -(-rows // (mesh.shape['data'] * mesh.shape['fsdp']))
+def output_bytes(config: Config, mesh: Mesh, rows: int) -> int:
+  """The float32 logits, or values, of so many rows of all devices on one of them."""
+  own = rows_of_device(mesh, rows)
   if config.task != 'language':
-    hidden = model.depth * model.width if kept and model.architecture == 'stack' else 0
-    return 4 * own * (math.prod(model.input_shape) + hidden + model.outputs)
-  logits = 4 * -(-model.vocab_size // mesh.shape['tensor'])
-  layers = model.layers * jnp.dtype(model.compute_dtype).itemsize
-  layers *= -(-model.width // mesh.shape['tensor']) if kept else 0
-  return own * config.data.sequence_length * (logits + layers)
+    return 4 * own * config.model.outputs
+  entries = -(-config.model.vocab_size // mesh.shape['tensor'])
+  return 4 * own * config.data.sequence_length * entries
 
 
-def training_bytes(config: Config, mesh: jax.sharding.Mesh, state: Any) -> dict[str, int]:
+def kept_bytes(config: Config, mesh: Mesh, rows: int) -> int:
+  """What the backward pass of so many rows surely needs of the forward pass.
+
+  The inputs of all layers, whatever model.remat is; of networks on rows those of a stack,
+  or of the first layer.
+  """
+  model, own = config.model, rows_of_device(mesh, rows)
+  if config.task != 'language':
+    hidden = model.depth * model.width if model.architecture == 'stack' else 0
+    return 4 * own * (math.prod(model.input_shape) + hidden)
+  entries = model.layers * -(-model.width // mesh.shape['tensor'])
+  size = jnp.dtype(model.compute_dtype).itemsize
+  return own * config.data.sequence_length * entries * size
+
+
+def rows_of_device(mesh: Mesh, rows: int) -> int:
+  return -(-rows // (mesh.shape['data'] * mesh.shape['fsdp']))
+
+
+def training_bytes(config: Config, mesh: Mesh, state: Any) -> dict[str, int]:
   """What training holds at once on one device, at least, by what it is for.
 
-  `state` is the abstract one. All gradients are there together, for their norm.
+  `state` is the abstract one. Beside it there are, one after the other: what is kept of the
+  forward pass with the outputs; the same with the gradients of the scanned layers; and,
+  where their norm is needed first, all gradients. Those of micro-batches are summed in
+  float32 all the while.
   """
-  micro = config.data.batch_size // config.train.accumulation
+  rows = config.data.batch_size // config.train.accumulation
+  kept, outputs = kept_bytes(config, mesh, rows), output_bytes(config, mesh, rows)
+  frozen = config.task == 'language' and config.model.linear == 'lora'
+  trained = [
+    (path_name(path), leaf)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state.params)
+    if not (frozen and path_name(path).endswith('/kernel'))
+  ]
+  scanned = config.task == 'language'
+  layers = [leaf for name, leaf in trained if scanned and name.startswith('layers/')]
+  moments = [kept + outputs, kept + tree_bytes(layers)]
+  summed = 0
+  if config.train.accumulation > 1:
+    size = jnp.dtype(jnp.float32).itemsize
+    summed = sum(tree_bytes(leaf) // leaf.dtype.itemsize * size for _, leaf in trained)
+  elif config.optimizer.clip_norm:
+    moments.append(tree_bytes([leaf for _, leaf in trained]))
   return {
     'parameters': tree_bytes((state.params, state.buffers)),
     'optimiser': tree_bytes(state.opt_state),
-    'gradients': tree_bytes(state.params),
-    'activations': activation_bytes(config, mesh, micro, kept=True),
+    'gradients and activations': summed + max(moments),
   }
 
 
@@ -106,10 +138,10 @@ def missing_memory(needed: dict[str, int]) -> str | None:
   limit, total = device_memory(), sum(needed.values())
   if limit is None or total <= limit:
     return None
-  parts = ', '.join(f'{name} {gigabytes(size)}' for name, size in needed.items())
+  parts = ', '.join(f'{name} {shown_bytes(size)}' for name, size in needed.items())
   return (
-    f'needs at least {gigabytes(total)} of memory on each device ({parts}), which has '
-    f'{gigabytes(limit)}'
+    f'needs at least {shown_bytes(total)} of memory on each device ({parts}), which has '
+    f'{shown_bytes(limit)}'
   )
 
 
@@ -123,5 +155,7 @@ def sizes(config: Config) -> str:
   return ', '.join(f'{field}={value(field)}' for field in fields.split())
 
 
-def gigabytes(size: int) -> str:
+def shown_bytes(size: int) -> str:
+  if size < 1e9:
+    return f'{size / 1e6:.3g} MB'
   return f'{size / 1e9:,.3g} GB' if size < 1e12 else f'{size / 1e9:,.0f} GB'

@@ -1,5 +1,6 @@
 """What a run needs of memory is bounded from below; what surely is not there is refused."""
 
+import math
 import re
 from types import SimpleNamespace
 
@@ -10,7 +11,7 @@ from elas_jax import memory
 from elas_jax.data import functions
 from elas_jax.dry_run import dry_run, step_bytes
 from elas_jax.errors import UserError
-from elas_jax.memory import activation_bytes, control_group_limits, training_bytes
+from elas_jax.memory import control_group_limits, kept_bytes, output_bytes, training_bytes
 from elas_jax.sharding import make_mesh
 from elas_jax.state import abstract_state, create_state
 from elas_jax.train import jit_train_step, train
@@ -79,28 +80,49 @@ def test_the_state_is_counted_as_it_lies_on_a_device(make_config):
 
   assert found['parameters'] == held(state.params)
   assert found['optimiser'] == held(state.opt_state)
-  assert found['gradients'] == held(state.params)
 
 
-def test_no_compiled_step_needs_less(make_config):
-  fields = {'model.remat': 'full', 'model.layers': 8, 'model.compute_dtype': 'bfloat16'}
-  fields |= {'train.accumulation': 2, 'data.sequence_length': 128}
-  config = make_config(**fields)
+@pytest.mark.parametrize(
+  'fields',
+  [
+    {'model.remat': 'full', 'model.layers': 8, 'train.accumulation': 2},
+    {'model.vocab_size': 8192, 'optimizer.clip_norm': 0.0, 'data.batch_size': 4},
+  ],
+)
+def test_no_compiled_step_needs_less(make_config, fields):
+  config = make_config(**{'model.compute_dtype': 'bfloat16', **fields})
   mesh = make_mesh(config, jax.devices()[:1])
   state = abstract_state(config, mesh)
-  needed = training_bytes(config, mesh, state)
-  compiled = step_bytes(config, mesh, state, jit_train_step(config, mesh))
-  assert needed['gradients'] + needed['activations'] <= compiled
+  needed = training_bytes(config, mesh, state)['gradients and activations']
+  assert needed <= step_bytes(config, mesh, state, jit_train_step(config, mesh))
 
 
-def test_activations_by_hand(make_config):
+def test_the_parts_of_a_step_by_hand(make_config):
   fields = {'model.vocab_size': 300, 'model.compute_dtype': 'bfloat16'}
-  config = make_config(**fields)  # D 32, N 2, L 32
+  config = make_config(**fields)  # D 32, N 2, L 32, B 8
   mesh = make_mesh(config, jax.devices()[:2])
-  of_eight = 4 * 32  # tokens of a device
-  assert activation_bytes(config, mesh, 8, kept=False) == of_eight * 300 * 4
-  expected = of_eight * (300 * 4 + 2 * 32 * 2)
-  assert activation_bytes(config, mesh, 8, kept=True) == expected
+  tokens = 4 * 32  # of a device
+  assert output_bytes(config, mesh, 8) == tokens * 300 * 4
+  assert kept_bytes(config, mesh, 8) == tokens * 2 * 32 * 2
+  needed = training_bytes(config, mesh, abstract_state(config, mesh))
+  expected = tokens * (300 * 4 + 2 * 32 * 2)
+  assert needed['gradients and activations'] == expected
+  # Two micro-batches of half the rows, and all gradients in float32.
+  config = make_config(**fields, **{'train.accumulation': 2})
+  needed = training_bytes(config, mesh, state := abstract_state(config, mesh))
+  entries = sum(math.prod(x.shape) for x in jax.tree.leaves(state.params))
+  assert needed['gradients and activations'] == expected // 2 + 4 * entries
+
+
+def test_frozen_kernels_have_no_gradients(make_config):
+  config = make_config(**{'model.linear': 'lora', 'data.batch_size': 4, 'model.rank': 4})
+  mesh = make_mesh(config)
+  state = abstract_state(config, mesh)
+  everything = sum(math.prod(x.shape) for x in jax.tree.leaves(state.params))
+  # Four maps of (D, D) and two of (D, F) in each of two layers, D 32, F 64.
+  frozen = 2 * (4 * 32 * 32 + 2 * 32 * 64)
+  needed = training_bytes(config, mesh, state)['gradients and activations']
+  assert needed == 4 * (everything - frozen)
 
 
 def test_training_without_the_memory_is_refused_first(make_config, tmp_path, monkeypatch):
@@ -111,9 +133,8 @@ def test_training_without_the_memory_is_refused_first(make_config, tmp_path, mon
   message = str(error.value)
   assert message.startswith('model.width=32, model.layers=2, ')
   assert 'data.batch_size=8' in message
-  assert message.endswith('which has 0.0001 GB')
-  number = float(re.search('needs at least ([0-9.]+) GB', message)[1])
-  assert number > 0.0001
+  assert message.endswith('which has 0.1 MB')
+  assert float(re.search('needs at least ([0-9.]+) MB', message)[1]) > 0.1
   assert list(tmp_path.iterdir()) == []
 
 
@@ -134,10 +155,10 @@ def test_a_dry_run_prints_the_numbers(make_config, monkeypatch, capsys):
   monkeypatch.setattr(memory, 'host_memory', lambda: 400_000)
   found = dry_run(make_config(), lambda *_: Compiled())
   output = capsys.readouterr().out
-  assert '(cpu, 0.0001 GB)' in output
+  assert '(cpu, 0.1 MB)' in output
   assert 'TOO LITTLE for training here: needs at least' in output
-  assert re.search(r'gradients +0\.000 GB', output)
-  assert re.search(r'training step +5\.000 GB', output)
+  assert re.search(r'gradients and activations, at least +0\.000 GB', output)
+  assert re.search(r'gradients and activations, compiled +5\.000 GB', output)
   assert found['step_bytes'] == 5 * 10**9
 
 

@@ -12,7 +12,7 @@ from scipy import special
 
 from elas_jax.config import RowsConfig
 from elas_jax.errors import UserError
-from elas_jax.memory import gigabytes, host_memory
+from elas_jax.memory import host_memory, shown_bytes
 
 VALIDATION_SEED = 1 << 40  # apart from every seed that a config may have
 
@@ -103,8 +103,8 @@ def _check_memory(examples: int, inputs: int) -> None:
   needed = examples * (12 * inputs + 8)
   if needed > (limit := host_memory()):
     raise UserError(
-      f'data.examples={examples}: needs at least {gigabytes(needed)} of memory; there are '
-      f'{gigabytes(limit)}'
+      f'data.examples={examples}: needs at least {shown_bytes(needed)} of memory, of '
+      f'{shown_bytes(limit)}'
     )
 
 
