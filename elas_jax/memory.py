@@ -147,12 +147,14 @@ def missing_memory(needed: dict[str, int]) -> str | None:
 
 def sizes(config: Config) -> str:
   """The fields that memory depends on most, with their values."""
-  fields = {
-    'language': 'model.width model.layers model.vocab_size data.batch_size '
-    'data.sequence_length train.accumulation'
-  }.get(config.task, 'model.width model.depth model.input_shape data.batch_size')
+  fields = ['model.width', 'data.batch_size', 'train.accumulation']
+  if config.task == 'language':
+    fields += ['model.layers', 'model.feed_forward_width', 'model.vocab_size']
+    fields.append('data.sequence_length')
+  else:
+    fields += ['model.depth', 'model.input_shape', 'model.outputs']
   value = lambda field: functools.reduce(getattr, field.split('.'), config)
-  return ', '.join(f'{field}={value(field)}' for field in fields.split())
+  return ', '.join(f'{field}={value(field)}' for field in fields)
 
 
 def shown_bytes(size: int) -> str:

@@ -16,7 +16,17 @@ from elas_jax.config import parse
 from elas_jax.data import prepare, train_tokenizer
 from elas_jax.errors import UserError
 from elas_jax.limits import LARGEST_FLOAT, SMALLEST_FLOAT, check_float, shown
-from tests.absurd import KINDS, NUMBERS, TEXTS, leaves, like, numbers, replaced, texts
+from tests.absurd import (
+  KINDS,
+  NUMBERS,
+  TEXTS,
+  WRITABLE,
+  leaves,
+  like,
+  numbers,
+  replaced,
+  texts,
+)
 
 ROOT = pathlib.Path(__file__).parents[1]
 # Of every command, and what else it needs to get as far as its numbers; nothing is there.
@@ -189,8 +199,9 @@ def test_commands_end_in_one_line_or_well(capsys):
   for _ in range(int(os.environ.get('CHAOS_RUNS', 40))):
     kind = draw.choice(list(KINDS))
     name, old = draw.choice(list(leaves(KINDS[kind]().to_dict()).items()))
-    number = draw.choice([x for x in NUMBERS if abs(x) != 10**5000])
-    text = draw.choice([str(like(old, number)), str(like(old, number)), *TEXTS[:20]])
+    own = [x for x in WRITABLE if isinstance(x, type(old)) or isinstance(old, tuple)]
+    values = [str(like(old, draw.choice(own or WRITABLE))) for _ in range(3)]
+    text = draw.choice([*values, draw.choice(TEXTS)])
     flags = [f'--config={kind}', f'--config.{name}={text}', '--dry_run']
     done = subprocess.run(
       [sys.executable, '-m', 'elas_jax.train', *flags],

@@ -131,8 +131,8 @@ def test_training_without_the_memory_is_refused_first(make_config, tmp_path, mon
   with pytest.raises(UserError) as error:
     train(config, tmp_path / 'run')
   message = str(error.value)
-  assert message.startswith('model.width=32, model.layers=2, ')
-  assert 'data.batch_size=8' in message
+  assert message.startswith('model.width=32, data.batch_size=8, ')
+  assert 'model.layers=2' in message
   assert message.endswith('which has 0.1 MB')
   assert float(re.search('needs at least ([0-9.]+) MB', message)[1]) > 0.1
   assert list(tmp_path.iterdir()) == []
