@@ -350,8 +350,8 @@ def check_devices(config: Config, devices: int) -> tuple[int, int, int]:
     sizes[sizes.index(-1)] = devices // fixed
   if math.prod(sizes) != devices:
     raise UserError(
-      f'mesh={dataclasses.astuple(config.mesh)} (data, fsdp, tensor): the product must '
-      f'be the number of devices, {devices}'
+      f'mesh={dataclasses.astuple(config.mesh)} (mesh.data, mesh.fsdp, mesh.tensor): the '
+      f'product must be the number of devices, {devices}'
     )
   ways = sizes[0] * sizes[1]
   for field, rows in (
