@@ -1,9 +1,14 @@
-"""Checkpoints: the only file that imports Orbax.
+"""Checkpoints: with saved.py, which reads one, the only file that imports Orbax.
 
-A checkpoint is a folder workdir/checkpoints/STEP with four items: `state` (TrainState)
-and, as JSON, `data` (where the Grain iterator stands), `config` and `tokenizer`. It fits
-any number of devices and processes. Saving is asynchronous; a folder gets its final name
-only when it is complete, so a killed save leaves nothing that looks like a checkpoint.
+A checkpoint is a folder workdir/checkpoints/STEP with five items: `state` (TrainState)
+and, as JSON, `data` (where the Grain iterator stands), `config`, `tokenizer` and
+`checksums` of all these. It fits any number of devices and processes. Saving is
+asynchronous; a folder gets its final name only when it is complete, so a killed save
+leaves nothing that looks like a checkpoint.
+
+Whatever is read is compared with its checksum. Where a checkpoint is damaged, the newest
+one that is not is taken instead, and the damage is said; a run that continues from there
+renames the damaged folders to STEP.damaged.
 
 Where a run starts from, first match wins:
   1. the newest checkpoint of its own workdir: everything, the run continues;
@@ -12,32 +17,24 @@ Where a run starts from, first match wins:
 """
 
 import contextlib
-import os
+import json
+import math
 import pathlib
-import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
+from elas_jax import checksums
 from elas_jax.config import CheckpointConfig
 from elas_jax.errors import UserError
-from elas_jax.optim.groups import path_name
 from elas_jax.places import place
+from elas_jax.saved import Damaged, Saved, context, newest_whole, os_error, say, steps_in
 from elas_jax.state import TrainState
 
 policies = ocp.training.preservation_policies
-
-
-def _context() -> ocp.Context:
-  registry = ocp.handlers.local_registry()
-  for item in ('data', 'config', 'tokenizer'):  # else their values are stored as arrays
-    registry.add(ocp.handlers.JsonHandler, checkpointable_name=item)
-  context = ocp.Context()
-  context.checkpointables.registry = registry
-  context.pytree.loading.partial_load = True  # parameters without optimiser state
-  return context
 
 
 class Checkpoints:
@@ -53,9 +50,11 @@ class Checkpoints:
         keep_checkpoints_without_metrics=False,
       )
       keep.append(best)
+    self._directory = pathlib.Path(workdir).absolute() / 'checkpoints'
+    _on_process_0(lambda: _set_aside_bad_metrics(self._directory))
     self._checkpointer = ocp.training.Checkpointer(
-      pathlib.Path(workdir).absolute() / 'checkpoints',
-      context=_context(),
+      self._directory,
+      context=context(),
       preservation_policy=policies.AnyPreservationPolicy(keep),
       cleanup_tmp_directories=True,
     )
@@ -63,8 +62,7 @@ class Checkpoints:
   @property
   def latest_step(self) -> int | None:
     """The newest complete checkpoint; None if there is none."""
-    latest = self._checkpointer.latest
-    return None if latest is None else latest.step
+    return max(steps_in(self._directory), default=None)
 
   def save(
     self,
@@ -75,30 +73,44 @@ class Checkpoints:
     eval_loss: float | None,
   ) -> None:
     """Starts to save this step; waits for the save before it, and raises its errors."""
+    # Not the iterator itself: Grain would write a file for each process, which a run with
+    # another number of them could not read.
+    items = {'data': data.get_state(), 'config': config, 'tokenizer': tokenizer}
+    sums = {
+      'items': {name: checksums.of_json(value) for name, value in items.items()},
+      'arrays': checksums.of_arrays(state),
+    }
+    items['checksums'] = {'own': checksums.of_json(sums), 'of': sums}
     with _system_errors():
       self._checkpointer.save_checkpointables_async(
         int(state.step),
-        {
-          'state': state,
-          # Not the iterator itself: Grain would write a file for each process, which a
-          # run with another number of them could not read.
-          'data': data.get_state(),
-          'config': config,
-          'tokenizer': tokenizer,
-        },
+        {'state': state, **items},
         force=True,  # or it would be dropped while another save runs
         metrics=None if eval_loss is None else {'eval/loss': eval_loss},
       )
 
   def restore(self, abstract_state: TrainState, data: Any) -> TrainState:
-    """The newest state, placed as `abstract_state` says; puts `data` where it was."""
-    step = self.latest_step
-    _check_same_model(self._checkpointer, step, abstract_state.variables)
-    loaded = self._checkpointer.load_checkpointables(
-      step, {'state': abstract_state, 'data': None}
+    """The newest whole state, placed as `abstract_state` says; puts `data` where it was.
+
+    Newer ones that are damaged are set aside, so that their steps can be saved again.
+    """
+    start = data.get_state()
+
+    def load(saved: Saved) -> tuple[TrainState, Any]:
+      position = saved.json('data')
+      # Those from before there were checksums may hold anything.
+      if not isinstance(position, dict) or position.keys() != start.keys():
+        raise Damaged(f'data: {position!r} is no position')
+      return saved.state(abstract_state), position
+
+    (state, position), damaged = newest_whole(
+      self._directory, steps_in(self._directory), load, str(self._directory.parent)
     )
-    data.set_state(loaded['data'])
-    return loaded['state']
+    if damaged:
+      _on_process_0(lambda: [_set_aside(self._directory / str(step)) for step in damaged])
+      self._checkpointer.reload()
+    data.set_state(position)
+    return state
 
   def wait(self) -> None:
     """Returns when the running save is complete; raises its error."""
@@ -119,30 +131,86 @@ def _system_errors() -> Iterator[None]:
   try:
     yield
   except ValueError as error:
-    code = re.search(r"os_error_code='(\d+)'", str(error))
-    if code is None:
+    system = os_error(error)
+    if system is None:
       raise
-    number = int(code[1])
-    raise OSError(number, os.strerror(number)) from error
+    raise system from error
 
 
-@contextlib.contextmanager
-def _opened(workdir: str | pathlib.Path, field: str) -> Iterator[Any]:
-  """A reader of a workdir that must have a checkpoint."""
-  directory = place(field, workdir).absolute() / 'checkpoints'
-  reader = None
-  if os.path.isdir(directory):  # pathlib's raises where the path cannot be
-    reader = ocp.training.Checkpointer(directory, context=_context())
-  if reader is None or reader.latest is None:
-    raise UserError(f'{field}={str(workdir)!r}: no checkpoint under {directory}')
-  with reader:
-    yield reader
+def _on_process_0(change: Callable[[], Any]) -> None:
+  """Changes the folder on process 0; the others go on when it is done."""
+  if not jax.process_index():
+    change()
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices('checkpoints changed')
+
+
+def _set_aside(path: pathlib.Path) -> None:
+  """Renames what is damaged to NAME.damaged, or NAME.damaged-2 and so on."""
+  name, number = f'{path.name}.damaged', 1
+  while path.with_name(name).exists():
+    number += 1
+    name = f'{path.name}.damaged-{number}'
+  path.rename(path.with_name(name))
+  say(f'{path} is kept as {name}')
+
+
+def _set_aside_bad_metrics(directory: pathlib.Path) -> None:
+  """The losses of checkpoints at which Orbax would stop; the checkpoints stay.
+
+  Only which of them is the best depends on it.
+  """
+  for step in steps_in(directory):
+    path = directory / str(step) / 'metrics/metrics'
+    try:
+      loss = json.loads(path.read_text())['eval/loss']
+      good = isinstance(loss, float) and math.isfinite(loss)
+    except (FileNotFoundError, NotADirectoryError):  # saved without a loss
+      continue
+    except (ValueError, KeyError, TypeError):  # no JSON, no UTF-8, or another object
+      good = False
+    if not good:
+      say(f'{path} is damaged; the loss of this checkpoint is unknown')
+      _set_aside(path)
+
+
+def _directory(workdir: str | pathlib.Path, field: str) -> pathlib.Path:
+  return place(field, workdir).absolute() / 'checkpoints'
 
 
 def steps(workdir: str | pathlib.Path, field: str) -> list[int]:
-  """The steps of a workdir's checkpoints, ascending; `field` names it in errors."""
-  with _opened(workdir, field) as reader:
-    return [checkpoint.step for checkpoint in reader.checkpoints]
+  """The steps of a workdir's checkpoints, ascending; `field` names it in errors.
+
+  Raises:
+    UserError: there is none.
+  """
+  directory = _directory(workdir, field)
+  found = steps_in(directory)
+  if not found:
+    raise UserError(f'{field}={str(workdir)!r}: no checkpoint under {directory}')
+  return found
+
+
+def load(
+  workdir: str | pathlib.Path,
+  step: int | None,
+  field: str,
+  read: Callable[[Saved], Any],
+) -> Any:
+  """What `read` takes from one checkpoint: that of `step`, or the newest whole one.
+
+  Args:
+    workdir: of the run that saved it.
+    step: one of `steps(workdir)`, or None.
+    field: what names `workdir` in errors.
+    read: called with newer checkpoints first, until one is not damaged.
+  """
+  known = steps(workdir, field)
+  if step is not None and step not in known:
+    raise UserError(f'step={step}: {workdir} has checkpoints of steps {known}')
+  directory = _directory(workdir, field)
+  asked = known if step is None else [step]
+  return newest_whole(directory, asked, read, f'{field}={str(workdir)!r}')[0]
 
 
 def load_variables(
@@ -151,47 +219,14 @@ def load_variables(
   step: int | None,
   field: str,
 ) -> dict[str, Any]:
-  """Only parameters and buffers of a checkpoint (the newest, or that of `step`).
-
-  Args:
-    workdir: of the run that saved it.
-    abstract_variables: ShapeDtypeStructs with shardings, of the model that will use them.
-    step: one of `steps(workdir)`, or None for the newest.
-    field: what names `workdir` in errors.
-  """
-  with _opened(workdir, field) as reader:
-    known = [checkpoint.step for checkpoint in reader.checkpoints]
-    step = known[-1] if step is None else step
-    if step not in known:
-      raise UserError(f'step={step}: {workdir} has checkpoints of steps {known}')
-    _check_same_model(reader, step, abstract_variables)
-    return reader.load_checkpointables(step, {'state': abstract_variables})['state']
+  """Only parameters and buffers of a checkpoint: ShapeDtypeStructs with shardings say
+  which, of the model that will use them. The others are as of `load`."""
+  read = lambda saved: saved.variables(abstract_variables)
+  return load(workdir, step, field, read)
 
 
-def load_json(workdir: str | pathlib.Path, item: str, field: str) -> dict[str, Any]:
-  """The item `config` or `tokenizer` of the newest checkpoint."""
-  with _opened(workdir, field) as reader:
-    return reader.load_checkpointables(None, {item: None})[item]
-
-
-def _check_same_model(reader: Any, step: int, abstract_variables: Any) -> None:
-  """Names the first parameter or buffer in which the checkpoint and this model differ."""
-  saved = reader.checkpointables_metadata(step).metadata['state']
-  shapes: Callable = lambda tree: {
-    path_name(path): tuple(leaf.shape)
-    for path, leaf in jax.tree_util.tree_leaves_with_path(
-      tree, is_leaf=lambda x: hasattr(x, 'shape')
-    )
-  }
-  theirs, ours = {}, {}
-  for part in ('params', 'buffers'):
-    theirs |= shapes(saved.get(part) or {})
-    ours |= shapes(abstract_variables[part])
-  for name in sorted(set(theirs) | set(ours)):
-    if theirs.get(name) != ours.get(name):
-      describe = lambda shape: 'absent' if shape is None else f'of shape {shape}'
-      raise UserError(
-        f'the checkpoint of step {step} in {reader.directory} is of another model: '
-        f'parameter {name!r} is {describe(theirs.get(name))} there and '
-        f'{describe(ours.get(name))} in this config'
-      )
+def load_json(
+  workdir: str | pathlib.Path, item: str, field: str, step: int | None = None
+) -> dict[str, Any]:
+  """The item `config`, `data` or `tokenizer` of a checkpoint; the others as of `load`."""
+  return load(workdir, step, field, lambda saved: saved.json(item))

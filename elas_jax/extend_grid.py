@@ -128,9 +128,10 @@ def main(arguments: list[str] | None = None) -> None:
   workdir, output = options.workdir, options.output
   if output.exists() and not (output.is_dir() and not any(output.iterdir())):
     raise UserError(f'--output={output}: exists; must be a new or an empty folder')
-  tree, position = (load_json(workdir, x, '--workdir') for x in ('config', 'data'))
-  check(parse(tree), options.grid)
   run = open_run(workdir, options.step, {'eval.batch_size': jax.device_count()})
+  load = functools.partial(load_json, workdir, field='--workdir', step=run.step)
+  tree, position = (load(item=item) for item in ('config', 'data'))
+  check(parse(tree), options.grid)
   grid = tree['model']['kan']['grid'] = options.grid or run.config.model.kan.grid
   config, data = parse(tree), run.prepared()
   x = data.train.read(range(0, len(data.train), -(-len(data.train) // ROWS)))['inputs']

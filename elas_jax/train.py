@@ -240,8 +240,9 @@ def starting_state(
   """Own workdir first, then --config.restore, then scratch; see checkpoint.py."""
   abstract = abstract_state(config, mesh)
   if checkpoints.latest_step is not None:
-    print_once(f'continuing after step {checkpoints.latest_step}')
-    return checkpoints.restore(abstract, batches)
+    state = checkpoints.restore(abstract, batches)
+    print_once(f'continuing after step {int(state.step)}')
+    return state
   if not config.restore:
     return create_state(config, mesh)
   variables = load_variables(config.restore, abstract.variables, None, 'restore')

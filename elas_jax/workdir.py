@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import fcntl
+import functools
 import json
 import os
 import pathlib
@@ -138,11 +139,18 @@ class Run:
 def open_run(
   workdir: str | pathlib.Path, step: int | None, overrides: dict[str, Any]
 ) -> Run:
-  """The run in `workdir` with the parameters of `step` (None: newest).
+  """The run in `workdir` with the parameters of `step` (None: the newest whole ones).
 
   `overrides` replaces config values ('eval.tokens': 1000); those that are None do not.
   """
-  config = checkpoint.load_json(workdir, 'config', '--workdir')
+  read = functools.partial(_run, workdir, overrides)
+  return checkpoint.load(workdir, step, '--workdir', read)
+
+
+def _run(
+  workdir: str | pathlib.Path, overrides: dict[str, Any], saved: checkpoint.Saved
+) -> Run:
+  config = saved.json('config')
   # This machine may have other devices than the one that trained.
   config['mesh'] = {'data': -1, 'fsdp': 1, 'tensor': 1}
   for name, value in overrides.items():
@@ -161,11 +169,9 @@ def open_run(
     shapes,
     state_shardings(mesh, shapes),
   )
-  if step is None:
-    step = checkpoint.steps(workdir, '--workdir')[-1]
-  variables = checkpoint.load_variables(workdir, placed, step, '--workdir')
+  variables = saved.variables(placed)
   tokenizer = None
   if config.task == 'language':
-    content = checkpoint.load_json(workdir, 'tokenizer', '--workdir')
+    content = saved.json('tokenizer')
     tokenizer = parse_tokenizer(json.dumps(content), str(workdir))
-  return Run(at_step(config, step), step, variables, mesh, tokenizer)
+  return Run(at_step(config, saved.step), saved.step, variables, mesh, tokenizer)

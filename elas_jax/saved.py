@@ -1,0 +1,250 @@
+"""One checkpoint as it is read: what was saved, or an error that says what is damaged."""
+
+import errno
+import functools
+import logging
+import os
+import pathlib
+import re
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from orbax.checkpoint import v1 as ocp
+
+from elas_jax import checksums
+from elas_jax.errors import UserError
+from elas_jax.optim.groups import path_name
+from elas_jax.state import TrainState
+
+# What reading a broken file ends with: TensorStore's errors and those of JSON and UTF-8 are
+# ValueErrors; the others come from metadata in which another name or kind of value stands.
+BROKEN = (ValueError, LookupError, TypeError, AttributeError)
+
+
+def context() -> ocp.Context:
+  """How Orbax reads and writes the items of a checkpoint."""
+  registry = ocp.handlers.local_registry()
+  for item in ('data', 'config', 'tokenizer', 'checksums'):  # else stored as arrays
+    registry.add(ocp.handlers.JsonHandler, checkpointable_name=item)
+  context = ocp.Context()
+  context.checkpointables.registry = registry
+  context.pytree.loading.partial_load = True  # parameters without optimiser state
+  return context
+
+
+class Damaged(Exception):
+  """Something in a checkpoint is not what was saved; the message says what."""
+
+
+class Saved:
+  """A checkpoint. What its methods return is what was saved; else they raise Damaged.
+
+  Args:
+    folder: workdir/checkpoints/STEP.
+  """
+
+  def __init__(self, folder: pathlib.Path):
+    self.folder, self.step = folder, int(folder.name)
+    _ignore_reads_left_behind()
+    if not folder.is_dir():
+      raise Damaged('is no folder')
+    self._sums = self._checksums()
+
+  @property
+  def verified(self) -> bool:
+    """False for checkpoints made before there were checksums."""
+    return self._sums is not None
+
+  def json(self, item: str) -> Any:
+    """The item `config`, `data` or `tokenizer`."""
+    value = self._load(item, None)
+    if self.verified and checksums.of_json(value) != self._sums['items'].get(item):
+      raise Damaged(f'{item}: the checksum differs')
+    return value
+
+  def state(self, abstract_state: TrainState) -> TrainState:
+    """All of it, placed as `abstract_state` says; UserError if of another model."""
+    self._check_same_model(abstract_state.variables)
+    return self._arrays(abstract_state)
+
+  def variables(self, abstract_variables: dict[str, Any]) -> dict[str, Any]:
+    """Only parameters and buffers, in the dtypes that are asked for."""
+    kinds = self._check_same_model(abstract_variables)
+    # Compared with their checksums as they were saved, and only then converted.
+    as_saved = jax.tree_util.tree_map_with_path(
+      lambda path, x: x.update(dtype=kinds.get(path_name(path), x.dtype)),
+      abstract_variables,
+    )
+    loaded = self._arrays(as_saved)
+    return jax.tree.map(lambda x, like: x.astype(like.dtype), loaded, abstract_variables)
+
+  def _arrays(self, abstract: Any) -> Any:
+    loaded = self._load('state', abstract)
+    if self.verified:
+      bad = checksums.differing(loaded, self._sums['arrays'])
+      if bad:
+        more = f' and {len(bad) - 1} more' if bad[1:] else ''
+        raise Damaged(f'state: the checksum of {bad[0]!r}{more} differs')
+    return loaded
+
+  def _load(self, item: str, abstract: Any) -> Any:
+    cause = None
+    try:
+      with context():
+        return ocp.load_checkpointables(self.folder, {item: abstract})[item]
+    except KeyError as error:  # Orbax puts everything that ends a load into its own
+      cause = error.__cause__
+    if cause is None:
+      raise Damaged(f'{item}: missing')
+    while cause.__cause__ is not None:
+      cause = cause.__cause__
+    system = os_error(cause)
+    if system is not None and not _is_lost(system):
+      raise system
+    if system is None and not isinstance(cause, BROKEN):
+      raise cause
+    if jax.process_count() > 1:
+      # The other processes wait for this one inside of Orbax and would not follow it.
+      raise UserError(
+        f'the checkpoint {self.folder} is damaged: {_described(item, cause)}; move it '
+        'away to continue from the one before'
+      )
+    raise Damaged(_described(item, cause))
+
+  def _checksums(self) -> dict[str, Any] | None:
+    """{'items': ..., 'arrays': ...}; None if it was saved without them."""
+    if not (self.folder / 'checksums').exists() and not self._declares('checksums'):
+      return None
+    found = self._load('checksums', None)
+    sums = found.get('of') if isinstance(found, dict) else None
+    if not sums or found.get('own') != checksums.of_json(sums):
+      raise Damaged('checksums: their own checksum differs')
+    return sums
+
+  def _declares(self, item: str) -> bool:
+    try:
+      return f'"{item}"'.encode() in (self.folder / '_CHECKPOINT_METADATA').read_bytes()
+    except FileNotFoundError:
+      return False
+
+  def _check_same_model(self, abstract_variables: Any) -> dict[str, Any]:
+    """Names the first parameter or buffer in which the checkpoint and this model differ.
+
+    Returns the dtypes that they were saved in, by path; none if that is not readable:
+    loading them says why.
+    """
+    with context():
+      saved = ocp.checkpointables_metadata(self.folder).metadata.get('state')
+    if saved is None:
+      return {}
+    arrays: Callable = lambda tree: {
+      path_name(path): leaf
+      for path, leaf in jax.tree_util.tree_leaves_with_path(
+        tree, is_leaf=lambda x: hasattr(x, 'shape')
+      )
+    }
+    parts = ('params', 'buffers')
+    theirs = arrays({part: saved.get(part) or {} for part in parts})
+    ours = arrays({part: abstract_variables[part] for part in parts})
+    describe = lambda x: 'absent' if x is None else f'of shape {tuple(x.shape)}'
+    for name in sorted(set(theirs) | set(ours)):
+      there, here = describe(theirs.get(name)), describe(ours.get(name))
+      if there != here:
+        raise UserError(
+          f'the checkpoint of step {self.step} in {self.folder.parent} is of another '
+          f'model: parameter {name.partition("/")[2]!r} is {there} there and {here} in '
+          'this config'
+        )
+    return {name: array.dtype for name, array in theirs.items()}
+
+
+def steps_in(directory: pathlib.Path) -> list[int]:
+  """The steps of the complete checkpoints in a folder, ascending."""
+  if not os.path.isdir(directory):  # pathlib's raises where the path cannot be
+    return []
+  return sorted(int(path.name) for path in directory.iterdir() if path.name.isdecimal())
+
+
+def newest_whole(
+  directory: pathlib.Path, steps: Sequence[int], load: Callable[[Saved], Any], field: str
+) -> tuple[Any, list[int]]:
+  """`load` of the newest of these checkpoints that is not damaged.
+
+  Says which are damaged and why.
+
+  Returns:
+    What `load` returned, and the steps that were damaged, newest first.
+
+  Raises:
+    UserError: all are damaged; `field` says what named them.
+  """
+  damaged = {}
+  for step in sorted(steps, reverse=True):
+    try:
+      saved = Saved(directory / str(step))
+      loaded = load(saved)
+    except Damaged as error:
+      damaged[step] = str(error)
+      continue
+    except OSError as error:
+      raise UserError(f'{field}: step {step} in {directory}: {error}') from error
+    for bad, why in damaged.items():
+      say(f'step {bad} in {directory} is damaged ({why}); taking step {step}')
+    if not saved.verified:
+      say(f'{saved.folder} was saved without checksums: not verified')
+    return loaded, list(damaged)
+  whys = '; '.join(f'step {step} is damaged ({why})' for step, why in damaged.items())
+  raise UserError(f'{field}: no checkpoint in {directory} can be read: {whys}')
+
+
+def say(text: str) -> None:
+  """A note beside what a command prints; on process 0 only."""
+  if not jax.process_index():
+    print(text, file=sys.stderr, flush=True)
+
+
+def os_error(error: Exception) -> OSError | None:
+  """The error of the operating system that TensorStore reports as a ValueError."""
+  if isinstance(error, OSError):
+    return error
+  code = re.search(r"os_error_code='(\d+)'", str(error))
+  return OSError(int(code[1]), os.strerror(int(code[1]))) if code else None
+
+
+def _is_lost(error: OSError) -> bool:
+  """Whether this says that a file is lost; a missing permission, or too many open files,
+  say nothing about the file."""
+  kinds = FileNotFoundError, NotADirectoryError, IsADirectoryError
+  return isinstance(error, kinds) or error.errno in (errno.EIO, errno.EILSEQ)
+
+
+def _described(item: str, cause: Exception) -> str:
+  """One line of an error: TensorStore's say first what was read, then what is wrong."""
+  lines = str(cause).split(' [')[0].split()
+  text = ' '.join(lines)
+  if len(text) > 240:
+    text = f'{text[:80]} ... {text[-150:]}'
+  return f'{item}: {type(cause).__name__}: {text}'
+
+
+@functools.cache
+def _ignore_reads_left_behind() -> None:
+  """Silences the reads that a load started beside the one that ended it.
+
+  They end later, find nobody who waits, and say so from threads and destructors.
+  """
+  before = sys.unraisablehook
+  theirs = 'Event loop is closed|_read_array_index_and_device_put|was never awaited'
+
+  def hook(unraisable: Any) -> None:
+    if not re.search(theirs, f'{unraisable.exc_value} {unraisable.object!r}'):
+      before(unraisable)
+
+  sys.unraisablehook = hook
+  logging.getLogger('asyncio').addFilter(
+    lambda record: 'exception was never retrieved' not in record.getMessage()
+  )
+  warnings.filterwarnings('ignore', 'coroutine .* was never awaited', RuntimeWarning)
