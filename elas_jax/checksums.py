@@ -26,7 +26,7 @@ Sums = dict[str, dict[str, int]]
 
 def of_json(value: Any) -> int:
   """The checksum of a JSON value, however it is laid out in a file."""
-  return zlib.crc32(json.dumps(value, sort_keys=True).encode())
+  return zlib.crc32(json.dumps(value, sort_keys=True, allow_nan=False).encode())
 
 
 def of_arrays(tree: Any) -> Sums:

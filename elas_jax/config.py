@@ -267,7 +267,7 @@ def at_step(config: Config, step: int) -> Config:
 
 
 def to_json(config: Config) -> str:
-  return json.dumps(dataclasses.asdict(config), indent=2) + '\n'
+  return json.dumps(dataclasses.asdict(config), indent=2, allow_nan=False) + '\n'
 
 
 def build(

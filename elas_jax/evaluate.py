@@ -2,11 +2,12 @@
 
   python -m elas_jax.evaluate --workdir=DIR
 
-prints and writes DIR/evaluation.json for the newest checkpoint of a run.
+prints the newest checkpoint's and writes DIR/evaluation.json; null there is a number that
+is not finite. Where that file cannot be written, the numbers are printed all the same, and
+the command ends with an error.
 """
 
 import functools
-import json
 import pathlib
 from typing import Any
 
@@ -17,7 +18,9 @@ from jax.sharding import Mesh
 from elas_jax.cli import Parser, integer, run_command
 from elas_jax.config import Config
 from elas_jax.data.pipeline import eval_batches
+from elas_jax.errors import UserError
 from elas_jax.memory import check_memory, output_bytes, tree_bytes
+from elas_jax.metrics import strict_json
 from elas_jax.sharding import batch_sharding
 from elas_jax.tasks import task_of
 from elas_jax.tasks.task import Batch, Sums
@@ -87,10 +90,13 @@ def main(arguments: list[str] | None = None) -> None:
   )
   result = {'step': run.step}
   result |= evaluate(run.config, run.variables, run.prepared().validation, run.mesh)
-  path = pathlib.Path(options.workdir) / 'evaluation.json'
-  workdirs.write_text(path, json.dumps(result, indent=2) + '\n')
   for name, value in result.items():
-    print(f'{name:28s} {value:,.6g}')
+    print(f'{name:28s} {value:,.6g}', flush=True)
+  path = pathlib.Path(options.workdir) / 'evaluation.json'
+  try:
+    workdirs.write_text(path, strict_json(result, indent=2) + '\n')
+  except OSError as error:
+    raise UserError(f'{path}: not written: {error.strerror}') from error
   print(f'written to {path}')
 
 

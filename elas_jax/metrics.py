@@ -1,7 +1,8 @@
 """Metrics of a run: metrics.jsonl, the source of truth, and TensorBoard beside it.
 
 The first line describes the run (commit, versions, device); each further line is one
-object with `step` and values. Readers use `read_metrics`.
+object with `step` and values. JSON has no NaN and no infinity: a value that is not finite
+is null there, and None for readers, which use `read_metrics`.
 """
 
 import datetime
@@ -12,6 +13,7 @@ import os
 import pathlib
 import platform
 import subprocess
+import sys
 from typing import Any
 
 import jax
@@ -53,6 +55,19 @@ def _commit() -> str:
   return head.stdout.strip() + ('-modified' if modified else '')
 
 
+def strict_json(value: Any, indent: int | None = None) -> str:
+  """JSON as its standard has it: numbers that are not finite become null."""
+  return json.dumps(_finite(value), indent=indent, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+  if isinstance(value, dict):
+    return {name: _finite(x) for name, x in value.items()}
+  if isinstance(value, list | tuple):
+    return [_finite(x) for x in value]
+  return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 class MetricsWriter:
   """Appends to workdir/metrics.jsonl; process 0 only, nothing on the others.
 
@@ -71,7 +86,7 @@ class MetricsWriter:
       self._tensorboard = _tensorboard(workdir / 'tensorboard', start_step)
     temporary = path.with_suffix('.tmp')
     with temporary.open('w') as file:
-      file.writelines(json.dumps(line) + '\n' for line in kept)
+      file.writelines(strict_json(line) + '\n' for line in kept)
       file.flush()
       os.fsync(file.fileno())
     os.replace(temporary, path)
@@ -82,9 +97,7 @@ class MetricsWriter:
     if self._file is None:
       return
     values = {name: float(value) for name, value in values.items()}
-    # JSON has no NaN or infinity; a reader gets null.
-    clean = {k: v if math.isfinite(v) else None for k, v in values.items()}
-    self._file.write(json.dumps({'step': step, **clean}) + '\n')
+    self._file.write(strict_json({'step': step, **values}) + '\n')
     self._file.flush()
     if self._tensorboard:
       for name, value in values.items():
@@ -111,14 +124,39 @@ def read_metrics(workdir: str | pathlib.Path) -> tuple[dict[str, Any], list[dict
 
 
 def _lines(path: pathlib.Path) -> list[dict]:
-  """The complete lines of a JSONL file, none if there is no file."""
+  """The lines of metrics.jsonl, none if there is no file.
+
+  A last line that is cut short or otherwise broken was being written when a run or its
+  machine stopped; it is left out, and that is said.
+
+  Raises:
+    UserError: another line is broken.
+  """
   if not path.exists():
     return []
+  texts = path.read_bytes().splitlines(keepends=True)
   lines = []
-  for text in path.read_text().splitlines(keepends=True):
-    if text.endswith('\n'):
-      lines.append(json.loads(text))
+  for number, text in enumerate(texts, 1):
+    try:
+      if not text.endswith(b'\n'):
+        raise ValueError('it is cut short')
+      lines.append(_line(text, first=number == 1))
+    except ValueError as error:  # JSON, UTF-8 or the check of the line
+      if number < len(texts):
+        raise UserError(
+          f'{path}: line {number} is damaged ({error}); mend or delete that line'
+        ) from error
+      print(f'{path}: the last line is left out ({error})', file=sys.stderr)
   return lines
+
+
+def _line(text: bytes, first: bool) -> dict:
+  """The first line has `run`, the others `step`; ValueError for anything else."""
+  line = json.loads(text.decode().rstrip('\n'))
+  field, kind = ('run', dict) if first else ('step', int)
+  if not isinstance(line, dict) or not isinstance(line.get(field), kind):
+    raise ValueError(f'no {field!r} in it')
+  return line
 
 
 def _tensorboard(directory: pathlib.Path, start_step: int) -> Any:

@@ -83,6 +83,9 @@ class Saved:
 
   def _arrays(self, abstract: Any) -> Any:
     loaded = self._load('state', abstract)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(loaded):
+      if not isinstance(leaf, jax.Array):  # its metadata say that it has no values
+        raise Damaged(f'state: {path_name(path)!r} is not there')
     if self.verified:
       bad = checksums.differing(loaded, self._sums['arrays'])
       if bad:

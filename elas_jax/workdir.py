@@ -83,8 +83,25 @@ def write_config(workdir: pathlib.Path, config: Config, continues: bool) -> None
     return
   path = workdir / 'config.json'
   if continues and path.exists():
-    _check_same(path, json.loads(path.read_text()), json.loads(to_json(config)))
+    _check_same(path, read_config(path), json.loads(to_json(config)))
   write_text(path, to_json(config))
+
+
+def read_config(path: pathlib.Path) -> dict[str, Any]:
+  """The tree in a config.json.
+
+  Raises:
+    UserError: the file is damaged.
+  """
+  try:
+    tree = json.loads(path.read_text())
+    if not isinstance(tree, dict):
+      raise ValueError('no object')
+  except ValueError as error:  # JSON, UTF-8, or the line above
+    raise UserError(
+      f'{path} is damaged ({error}); delete it, it is written anew from --config'
+    ) from error
+  return tree
 
 
 def write_text(path: pathlib.Path, text: str) -> None:

@@ -1,6 +1,5 @@
 """What the benchmarks of single layers share: command line, timing, result files."""
 
-import json
 import pathlib
 import re
 import statistics
@@ -11,7 +10,7 @@ from typing import Any
 import jax
 
 from elas_jax.cli import Parser, integer
-from elas_jax.metrics import describe_run
+from elas_jax.metrics import describe_run, strict_json
 from elas_jax.workdir import write_text
 from experiments.harness import machine
 
@@ -81,7 +80,7 @@ def run(
     result['cases'].append(case)
   folder.mkdir(parents=True, exist_ok=True)
   path = folder / re.sub(r'[^a-z0-9]+', '_', result['machine'].lower()).strip('_')
-  write_text(path.with_suffix('.json'), json.dumps(result, indent=2) + '\n')
+  write_text(path.with_suffix('.json'), strict_json(result, indent=2) + '\n')
   text = '\n'.join([*_head(name, title, result), *table(result['cases'])]) + '\n'
   write_text(path.with_suffix('.md'), text)
   print(f'{text}\nwritten to {path}.json and .md')

@@ -20,7 +20,7 @@ from configs.methods import METHODS
 from elas_jax.cli import load_config
 from elas_jax.config import Config, parse, to_json
 from elas_jax.errors import UserError
-from elas_jax.metrics import read_metrics
+from elas_jax.metrics import read_metrics, strict_json
 from elas_jax.state import init_variables, parameter_count, state_from
 from elas_jax.train import train
 from elas_jax.workdir import MACHINE_FIELDS, write_text
@@ -321,7 +321,7 @@ def _on_disk(run: Run) -> dict[str, Any]:
 def _same(path: pathlib.Path, config: Config) -> bool:
   try:
     return fingerprint(parse(json.loads(path.read_text()))) == fingerprint(config)
-  except (UserError, json.JSONDecodeError):  # written by another version, or cut short
+  except (UserError, ValueError):  # written by another version, or cut short
     return False
 
 
@@ -337,7 +337,7 @@ def execute(run: Run) -> None:
     if not found:
       raise
     mark = {'step': int(found[1]), 'message': str(error)}
-    write_text(run.workdir / 'diverged.json', json.dumps(mark, indent=2) + '\n')
+    write_text(run.workdir / 'diverged.json', strict_json(mark, indent=2) + '\n')
     print(f'{error}; recorded, not tried again')
   finally:
     jax.clear_caches()  # the next run has other shapes; programs would pile up

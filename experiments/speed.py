@@ -36,7 +36,7 @@ from elas_jax.errors import UserError
 from elas_jax.evaluate import put_batch
 from elas_jax.host_memory import keep_freed_memory
 from elas_jax.log import Log
-from elas_jax.metrics import MetricsWriter, describe_run, read_metrics
+from elas_jax.metrics import MetricsWriter, describe_run, read_metrics, strict_json
 from elas_jax.optim.schedules import SCHEDULES
 from elas_jax.sharding import make_mesh
 from elas_jax.state import create_state, parameter_count
@@ -363,7 +363,7 @@ def main(arguments: list[str] | None = None) -> None:
   folder = options.output
   folder.mkdir(parents=True, exist_ok=True)
   stem = re.sub(r'[^a-z0-9]+', '_', device.lower()).strip('_')
-  (folder / f'{stem}.json').write_text(json.dumps(result, indent=2) + '\n')
+  (folder / f'{stem}.json').write_text(strict_json(result, indent=2) + '\n')
   (folder / f'{stem}.md').write_text(rendered(result))
   print(rendered(result))
   print(f'written to {folder}/{stem}.json and .md')

@@ -40,7 +40,7 @@ from elas_jax.dry_run import step_bytes
 from elas_jax.errors import UserError
 from elas_jax.layers.feed_forward import FEED_FORWARDS
 from elas_jax.limits import LARGEST
-from elas_jax.metrics import describe_run
+from elas_jax.metrics import describe_run, strict_json
 from elas_jax.sharding import make_mesh
 from elas_jax.state import abstract_state
 from elas_jax.train import jit_train_step
@@ -152,7 +152,7 @@ def measure(
       cell |= residual_bytes(config.model, options.batch, options.length)
     else:
       cell |= temporary_bytes(config)
-    write_text(path, json.dumps(result, indent=2) + '\n')
+    write_text(path, strict_json(result, indent=2) + '\n')
 
 
 def ratios(rows: dict[str, dict[str, int]], row: str) -> tuple[float, float]:

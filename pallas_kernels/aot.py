@@ -380,7 +380,8 @@ def main(arguments: list[str] | None = None) -> int:
   if args.output:
     args.output.mkdir(parents=True, exist_ok=True)
     results = {'versions': found, 'kernels': rows}
-    (args.output / 'resources.json').write_text(json.dumps(results, indent=1) + '\n')
+    text_json = json.dumps(results, indent=1, allow_nan=False) + '\n'
+    (args.output / 'resources.json').write_text(text_json)
     (args.output / 'resources.md').write_text(text)
   return int(any(row['faults'] for row in rows))
 

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import math
+import re
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -135,6 +137,29 @@ def test_command_repeats_the_last_evaluation_of_the_run(trained, capsys):
   main([f'--workdir={workdir}', '--step=4'])
   assert json.loads((workdir / 'evaluation.json').read_text()) == first
   assert first['step'] == 4
+
+
+def test_command_prints_before_it_writes(trained, tmp_path, capsys):
+  workdir = shutil.copytree(trained[1], tmp_path / 'run')
+  (workdir / 'evaluation.json.tmp').mkdir()  # it cannot be written, not even by root
+  with pytest.raises(UserError, match=r'run/evaluation.json: not written: Is a directory'):
+    main([f'--workdir={workdir}'])
+  _, lines = read_metrics(workdir)
+  perplexity = [line['eval/perplexity'] for line in lines if 'eval/loss' in line][-1]
+  printed = capsys.readouterr().out
+  assert f'{perplexity:,.6g}' in printed
+  assert 'written' not in printed
+  assert not (workdir / 'evaluation.json').exists()
+
+
+def test_file_has_null_for_infinity(trained, tmp_path, capsys, monkeypatch):
+  workdir = shutil.copytree(trained[1], tmp_path / 'run')
+  values = {'eval/loss': 800.0, 'eval/perplexity': math.inf}
+  monkeypatch.setattr('elas_jax.evaluate.evaluate', lambda *_: values)
+  main([f'--workdir={workdir}'])
+  text = (workdir / 'evaluation.json').read_text()
+  assert json.loads(text) == {'step': 8, 'eval/loss': 800.0, 'eval/perplexity': None}
+  assert re.search(r'eval/perplexity +inf\n', capsys.readouterr().out)
 
 
 @pytest.mark.parametrize(

@@ -70,12 +70,65 @@ def test_cut_first_line_is_written_anew(tmp_path, content):
   assert 'commit' in read_metrics(tmp_path)[0]
 
 
+BROKEN = {
+  b'': 'Expecting value',
+  b'{"step": 2, "tra': 'Unterminated string',
+  b'{"step": 2}{"step": 3}': 'Extra data',
+  b'\0\0\0\0': 'Expecting value',
+  b'\xf5': "can't decode byte 0xf5",
+  b'[2]': "no 'step' in it",
+  b'{"stop": 2}': "no 'step' in it",
+  b'{"step": "2"}': "no 'step' in it",
+}
+
+
+@pytest.mark.parametrize('broken', BROKEN)
+def test_broken_line_in_the_middle_is_named(tmp_path, broken):
+  write(tmp_path, [1, 2, 3])
+  path = tmp_path / 'metrics.jsonl'
+  lines = path.read_bytes().splitlines()
+  lines[2] = broken
+  path.write_bytes(b'\n'.join(lines) + b'\n')
+  before = path.read_bytes()
+  for use in (read_metrics, lambda folder: MetricsWriter(folder, 3, False)):
+    with pytest.raises(UserError, match=f'{path}: line 3 is damaged .*{BROKEN[broken]}'):
+      use(tmp_path)
+  assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize('broken', BROKEN)
+def test_broken_last_line_is_left_out_and_it_is_said(tmp_path, broken, capsys):
+  write(tmp_path, [1, 2])
+  path = tmp_path / 'metrics.jsonl'
+  path.write_bytes(path.read_bytes() + broken + b'\n')
+  write(tmp_path, [3], start=2)
+  said = capsys.readouterr().err
+  assert f'{path}: the last line is left out (' in said
+  assert BROKEN[broken] in said
+  assert steps_in(tmp_path) == [1, 2, 3]
+  assert capsys.readouterr().err == ''
+
+
+def test_broken_description_is_named(tmp_path):
+  write(tmp_path, [1, 2])
+  path = tmp_path / 'metrics.jsonl'
+  path.write_text(path.read_text().replace('"run"', '"ruin"'))
+  with pytest.raises(UserError, match="line 1 is damaged .no 'run' in it"):
+    read_metrics(tmp_path)
+
+
 def test_not_finite_becomes_null(tmp_path):
   writer = MetricsWriter(tmp_path, 0, False)
   writer.write(1, {'a': math.nan, 'b': math.inf, 'c': -math.inf, 'd': jax.numpy.ones(())})
   writer.close()
   text = (tmp_path / 'metrics.jsonl').read_text().splitlines()[1]
   assert text == '{"step": 1, "a": null, "b": null, "c": null, "d": 1.0}'
+
+
+def test_json_is_what_its_standard_allows():
+  value = {'a': [math.inf, (1, math.nan)], 'b': {'c': -math.inf, 'd': 0.5}, 'e': 'NaN'}
+  found = metrics.strict_json(value)
+  assert found == '{"a": [null, [1, null]], "b": {"c": null, "d": 0.5}, "e": "NaN"}'
 
 
 def test_line_is_in_the_file_as_soon_as_it_is_written(tmp_path):

@@ -1,11 +1,16 @@
 """Plots of whatever a run has written so far."""
 
+import json
+import math
+import types
+
 import numpy as np
 import pytest
 from matplotlib import image
 
 from elas_jax.metrics import MetricsWriter
 from elas_jax.plots import plot_run
+from elas_jax.train import report
 
 TRAIN = {
   'train/loss': 3.0,
@@ -16,6 +21,30 @@ TRAIN = {
 }
 OF_TRAIN = {'loss.png', 'bits_per_byte.png', 'optimizer.png', 'speed.png'}
 EVAL = {'eval/loss': 3.1, 'eval/bits_per_byte': 4.1}
+
+
+@pytest.mark.usefixtures('plots')
+@pytest.mark.parametrize('tensorboard', [False, True])
+def test_report_of_a_finite_loss_with_infinite_perplexity(
+  trained, tmp_path, capsys, tensorboard
+):
+  """e^loss overflows at a loss of 710, which a run may start with."""
+  if tensorboard:
+    pytest.importorskip('tensorboardX')
+  config, _ = trained
+  loss = {'loss': 800.0, 'perplexity': math.inf, 'bits_per_byte': 1154.2}
+  writer = MetricsWriter(tmp_path, 0, tensorboard)
+  for step in (1, 2):
+    writer.write(step, {f'train/{name}': value for name, value in loss.items()})
+    writer.write(step, {f'eval/{name}': value for name, value in loss.items()})
+  writer.close()
+  last = report(config, tmp_path, None, types.SimpleNamespace(step=2))
+  assert last['eval/perplexity'] is None
+  printed = capsys.readouterr().out
+  assert 'at step 2: perplexity infinite, bits per byte 1154.2000' in printed
+  assert (tmp_path / 'plots/loss.png').exists()
+  for line in (tmp_path / 'metrics.jsonl').read_text().splitlines():
+    json.loads(line, parse_constant=lambda name: pytest.fail(name))
 
 
 @pytest.mark.parametrize(

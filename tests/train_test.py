@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import signal
 
 import jax
@@ -371,3 +372,13 @@ def test_signal_sets_the_flag_and_the_handlers_come_back():
     signal.raise_signal(signal.SIGTERM)
     assert stop(2)
   assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize('content', [b'', b'{"model": {"wid', b'\xf5', b'[]'])
+def test_damaged_config_json_is_named(trained, tmp_path, content):
+  config, before = trained
+  workdir = shutil.copytree(before, tmp_path / 'run')
+  (workdir / 'config.json').write_bytes(content)
+  with pytest.raises(UserError, match=rf'{workdir}/config.json is damaged \(.*delete it'):
+    train(config, workdir)
+  assert (workdir / 'config.json').read_bytes() == content

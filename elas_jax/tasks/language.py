@@ -128,8 +128,9 @@ def show(config: Config, state: Any, data: Prepared) -> None:
 
 
 def headline(values: dict[str, float]) -> str:
-  scores = f'perplexity {values["eval/perplexity"]:.4f}, bits per byte '
-  return scores + f'{values["eval/bits_per_byte"]:.4f}'
+  perplexity = values['eval/perplexity']  # None: it was infinite
+  shown = 'infinite' if perplexity is None else f'{perplexity:.4f}'
+  return f'perplexity {shown}, bits per byte {values["eval/bits_per_byte"]:.4f}'
 
 
 LANGUAGE = Task(

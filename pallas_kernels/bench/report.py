@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import pathlib
 import subprocess
@@ -56,7 +57,16 @@ def write(path: pathlib.Path, text: str) -> None:
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
-  write(path, json.dumps(value, indent=1) + '\n')
+  """JSON has no NaN and no infinity: they become the texts 'nan', 'inf' and '-inf'."""
+  write(path, json.dumps(_finite(value), indent=1, allow_nan=False) + '\n')
+
+
+def _finite(value: Any) -> Any:
+  if isinstance(value, dict):
+    return {name: _finite(x) for name, x in value.items()}
+  if isinstance(value, list | tuple):
+    return [_finite(x) for x in value]
+  return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def machine(record: Record) -> Machine | None:

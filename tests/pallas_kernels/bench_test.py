@@ -32,6 +32,13 @@ def times(median, least=None, most=None):
   return {'us': {'median': median, 'min': least or median, 'max': most or median}}
 
 
+def test_record_is_json_as_its_standard_has_it(tmp_path):
+  report.write_json(tmp_path / 'r.json', {'error': [float('nan'), (float('-inf'), 0.5)]})
+  fail = lambda name: pytest.fail(name)
+  found = json.loads((tmp_path / 'r.json').read_text(), parse_constant=fail)
+  assert found == {'error': ['nan', ['-inf', 0.5]]}
+
+
 # Floors
 
 
