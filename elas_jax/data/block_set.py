@@ -8,6 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader
 
+from elas_jax.data import cache
+from elas_jax.errors import UserError
+
 # Sixteen blocks share a chunk: reading one decodes at most sixteen, and the index that
 # a reader holds in memory is a sixteenth. Uncompressed reads twice as fast as zstd.
 WRITER_OPTIONS = 'group_size:16,uncompressed'
@@ -106,7 +109,10 @@ class BlockSet:
     for shard in np.unique(of_shard):
       (places,) = np.nonzero(of_shard == shard)
       local = (indices[places] - self._starts[shard]).tolist()
-      records = self._reader(shard).read(local)
+      try:
+        records = self._reader(shard).read(local)
+      except RuntimeError as error:  # of ArrayRecord, whose chunks carry hashes
+        raise self._damaged(shard, str(error).split(' (')[0]) from error
       rows[places] = np.frombuffer(b''.join(records), self._dtype)
     return {name: rows[name].astype(np.int32) for name in ('tokens', 'valid', 'bytes')}
 
@@ -115,5 +121,12 @@ class BlockSet:
     with self._lock:
       if self._readers[shard] is None:
         path = self._folder / self._shards[shard].file
-        self._readers[shard] = ArrayRecordReader(str(path), options=READER_OPTIONS)
+        reader = ArrayRecordReader(str(path), options=READER_OPTIONS)
+        # Of a file that it cannot open it says that there is nothing in it.
+        if reader.num_records() != self._shards[shard].blocks:
+          raise self._damaged(shard, f'{reader.num_records()} blocks in it')
+        self._readers[shard] = reader
       return self._readers[shard]
+
+  def _damaged(self, shard: int, why: str) -> UserError:
+    return cache.damaged(self._folder, self._folder / self._shards[shard].file, why)

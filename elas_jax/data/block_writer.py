@@ -7,7 +7,6 @@ of processes.
 import concurrent.futures
 import dataclasses
 import functools
-import json
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -83,7 +82,7 @@ def write_blocks(config: DataConfig, tokenizer: Tokenizer, folder: pathlib.Path)
     'report': dataclasses.asdict(report),
     'shards': {s: [dataclasses.asdict(x) for x in of] for s, of in shards.items()},
   }
-  (folder / cache.META).write_text(json.dumps(meta, indent=2))
+  cache.write_meta(folder, meta)
 
 
 def write_shard(task: Task, advance=lambda count: None) -> Shard:
@@ -181,8 +180,8 @@ def _read_texts(task: Task) -> Iterator[tuple[list[str], list[int]]]:
   start, count = task.start, 1
   while start < task.stop:
     stop = min(start + count, task.stop)
-    where = f'{task.documents} ({task.split})'
-    texts, unreadable = read_prepared(documents, range(start, stop), where)
+    numbers = range(start, stop)
+    texts, unreadable = read_prepared(documents, numbers, task.documents, task.split)
     yield texts, unreadable
     size = sum(map(len, texts)) + sum(unreadable)
     # Fewer of long documents, whose number says little about the memory they take.

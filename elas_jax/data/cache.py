@@ -1,15 +1,18 @@
-"""Folders of the cache: there and complete, or not there."""
+"""Folders of the cache: there, complete and as they were written, or not there."""
 
 import contextlib
 import errno
 import fcntl
+import json
 import os
 import pathlib
 import re
 import shutil
 import sys
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from elas_jax.errors import UserError
 from elas_jax.interruption import cleaned_up
@@ -20,8 +23,68 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 def is_complete(folder: pathlib.Path) -> bool:
-  """Whether `folder` was written to its end."""
-  return (folder / META).is_file()
+  """Whether `folder` was written to its end and is not damaged."""
+  return _fault(folder) is None
+
+
+def write_meta(folder: pathlib.Path, meta: dict[str, Any]) -> None:
+  """Writes META: `meta`, and what the other files are, to know them again."""
+  paths = [path for path in sorted(folder.rglob('*')) if path.is_file()]
+  files = {str(path.relative_to(folder)): _content(path) for path in paths}
+  meta = {**meta, 'files': files}
+  text = json.dumps({**meta, 'crc32': _checksum(meta)}, indent=2, allow_nan=False)
+  (folder / META).write_text(text)
+
+
+def damaged(folder: pathlib.Path, path: pathlib.Path, why: str) -> UserError:
+  """The error for a file of `folder` whose damage shows only when it is read.
+
+  The folder is complete no longer, so that the next start makes it again.
+  """
+  then = 'the same command makes it again'
+  try:
+    (folder / META).rename(folder / f'{META}.damaged')
+  except FileNotFoundError:
+    pass  # another thread was here
+  except OSError as error:
+    then = f'delete {folder}, which cannot be written here ({error.strerror})'
+  return UserError(f'{path} is damaged ({why}); {then}')
+
+
+def _fault(folder: pathlib.Path) -> str | None:
+  """What is missing or not as it was written; None if nothing is."""
+  try:
+    meta = json.loads((folder / META).read_text())
+  except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+    return f'{META} is missing'
+  except ValueError as error:  # JSON or UTF-8
+    return f'{META}: {error}'
+  if not isinstance(meta, dict):
+    return f'{META} holds no object'
+  known = meta.pop('crc32', None)
+  if known is None and 'files' not in meta:
+    return None  # written before there were checksums
+  if known != _checksum(meta):
+    return f'{META}: the checksum differs'
+  for name, content in meta['files'].items():
+    try:
+      if _content(folder / name) != content:
+        return f'{name} is not as it was written'
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+      return f'{name} is missing'
+  return None
+
+
+def _content(path: pathlib.Path) -> list[int | None]:
+  """Size and checksum; not of ArrayRecord files, which are large and have their own."""
+  if '.array_record' in path.name:
+    return [path.stat().st_size, None]
+  data = path.read_bytes()
+  return [len(data), zlib.crc32(data)]
+
+
+def _checksum(meta: dict[str, Any]) -> int:
+  return zlib.crc32(json.dumps(meta, sort_keys=True).encode())
 
 
 def make_folder(
@@ -32,7 +95,7 @@ def make_folder(
   What `write` leaves is flushed to the disk and renamed in one step, so an
   interrupted preparation leaves nothing that looks finished. A second process that
   asks for the same folder waits for the first and uses its result. `write` must
-  create META last.
+  end with `write_meta`. A damaged folder is made again, which is said.
 
   Raises:
     UserError: data.cache_dir cannot be written, or the disk is full.
@@ -47,6 +110,9 @@ def make_folder(
         return folder
       if is_locked:
         _remove_leftovers(folder)
+      if folder.exists():
+        print(f'{folder} is damaged ({_fault(folder)}): made again', file=sys.stderr)
+        _remove(folder)
       with cleaned_up():
         _write_and_rename(folder, write)
   except OSError as error:
@@ -100,6 +166,13 @@ def _lock(path: pathlib.Path) -> Iterator[bool]:
       yield False  # two preparations may now run; the first to rename wins
       return
     yield True
+
+
+def _remove(folder: pathlib.Path) -> None:
+  if folder.is_dir():
+    shutil.rmtree(folder)
+  else:
+    folder.unlink()
 
 
 def _remove_leftovers(folder: pathlib.Path) -> None:

@@ -147,4 +147,4 @@ def _decode(source: str, folder: pathlib.Path, out: pathlib.Path) -> None:
     targets = np.array([row['label'] for row in rows], np.int32)
     np.save(out / f'{split}_targets.npy', targets)
   meta = {'class_names': label.names or [], 'validation': held_out}
-  (out / cache.META).write_text(json.dumps(meta))
+  cache.write_meta(out, meta)

@@ -147,7 +147,7 @@ def _write_documents(config: DataConfig, folder: pathlib.Path) -> None:
     'text_bytes': builder.text_bytes,
     'report': dataclasses.asdict(builder.report),
   }
-  (folder / cache.META).write_text(json.dumps(meta, indent=2))
+  cache.write_meta(folder, meta)
 
 
 def _make_builder(config: DataConfig, folder: pathlib.Path):

@@ -9,6 +9,7 @@ import os
 import pathlib
 from collections.abc import Iterator, Sequence
 
+from elas_jax.data import cache
 from elas_jax.data.archives import BrokenFileError, read_lines
 from elas_jax.errors import UserError
 from elas_jax.places import check_place
@@ -117,14 +118,14 @@ def read_documents(name: str, path: pathlib.Path) -> Iterator[Document]:
 
 
 def read_prepared(
-  documents: Sequence[dict], numbers: Sequence[int], where: str
+  documents: Sequence[dict], numbers: Sequence[int], folder: pathlib.Path, split: str
 ) -> tuple[list[str], list[int]]:
   """(texts, bytes of each document that is left out since it is not UTF-8).
 
   Args:
     documents: random access to a split of a prepared TFDS set, which holds bytes.
     numbers: which of them.
-    where: the set and its split, for messages.
+    folder, split: where they are, for messages.
 
   Raises:
     UserError: a file of the set is missing or damaged.
@@ -132,17 +133,23 @@ def read_prepared(
   try:
     found = documents.__getitems__(list(numbers))
   except RuntimeError as error:  # of ArrayRecord, whatever it is
-    reason = str(error).splitlines()[0]
-    raise UserError(f'{where} cannot be read ({reason}); prepare it again') from error
+    raise _damaged(folder, split, str(error).splitlines()[0]) from error
   texts, unreadable = [], []
   for number, document in zip(numbers, found):
     if document['text'] is None:  # what TFDS makes of a record in a truncated file
-      raise UserError(f'{where}: document {number} has no text; prepare it again')
+      raise _damaged(folder, split, f'document {number} has no text')
     try:
       texts.append(document['text'].decode())
     except UnicodeDecodeError:
       unreadable.append(len(document['text']))
   return texts, unreadable
+
+
+def _damaged(folder: pathlib.Path, split: str, why: str) -> UserError:
+  root = folder.parents[1]
+  if (root / cache.META).is_file():  # of an own source, in the cache
+    return cache.damaged(root, folder, why)
+  return UserError(f'{folder} ({split}) is damaged ({why}); prepare it again')
 
 
 def _has_kind(path: str, kinds: tuple[str, ...]) -> bool:

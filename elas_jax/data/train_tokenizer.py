@@ -59,7 +59,7 @@ def read_texts(source: Source, report: BadRecords) -> Iterator[list[str]]:
   with Progress('reading', source.sizes['train']) as progress:
     for start in range(0, len(documents), DOCUMENTS_AT_ONCE):
       numbers = range(start, min(start + DOCUMENTS_AT_ONCE, len(documents)))
-      texts, unreadable = read_prepared(documents, numbers, f'{source.folder} (train)')
+      texts, unreadable = read_prepared(documents, numbers, source.folder, 'train')
       for text in texts:
         report.count(len(text.encode()))
       for size in unreadable:
