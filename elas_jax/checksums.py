@@ -2,7 +2,9 @@
 what is in memory again when it is restored.
 
 TensorStore's zstd frames carry none, so most flipped bits in array data load silently.
-CRC-32 (`zlib.crc32`) finds every single flipped bit, and everything within 32 bits.
+CRC-32C finds every single flipped bit, and every change within 32 bits. google-crc32c
+uses the instruction that processors have for it, four times as fast as zlib's CRC-32, which
+takes up to a tenth of the time of a restore.
 
 An array is summed in the pieces that its sharding gives to different devices, so that no
 process needs more than it holds: {'params/head': {'0:32,0:257': 3632233996}, ...}. The
@@ -12,9 +14,9 @@ pieces do not tie it to those devices: under another sharding they are cut out a
 import concurrent.futures
 import json
 import os
-import zlib
 from typing import Any
 
+import google_crc32c
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
@@ -26,7 +28,8 @@ Sums = dict[str, dict[str, int]]
 
 def of_json(value: Any) -> int:
   """The checksum of a JSON value, however it is laid out in a file."""
-  return zlib.crc32(json.dumps(value, sort_keys=True, allow_nan=False).encode())
+  text = json.dumps(value, sort_keys=True, allow_nan=False)
+  return google_crc32c.value(text.encode())
 
 
 def of_arrays(tree: Any) -> Sums:
@@ -85,7 +88,7 @@ def _is_equal(array: jax.Array, sums: dict[str, int]) -> bool:
 
 
 def _of_array(array: Any) -> int:
-  return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+  return google_crc32c.value(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
 
 
 def _named(tree: Any) -> dict[str, jax.Array]:

@@ -10,9 +10,10 @@ import re
 import shutil
 import sys
 import tempfile
-import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
+
+import google_crc32c
 
 from elas_jax.errors import UserError
 from elas_jax.interruption import cleaned_up
@@ -32,7 +33,7 @@ def write_meta(folder: pathlib.Path, meta: dict[str, Any]) -> None:
   paths = [path for path in sorted(folder.rglob('*')) if path.is_file()]
   files = {str(path.relative_to(folder)): _content(path) for path in paths}
   meta = {**meta, 'files': files}
-  text = json.dumps({**meta, 'crc32': _checksum(meta)}, indent=2, allow_nan=False)
+  text = json.dumps({**meta, 'crc32c': _checksum(meta)}, indent=2, allow_nan=False)
   (folder / META).write_text(text)
 
 
@@ -61,7 +62,7 @@ def _fault(folder: pathlib.Path) -> str | None:
     return f'{META}: {error}'
   if not isinstance(meta, dict):
     return f'{META} holds no object'
-  known = meta.pop('crc32', None)
+  known = meta.pop('crc32c', None)
   if known is None and 'files' not in meta:
     return None  # written before there were checksums
   if known != _checksum(meta):
@@ -80,11 +81,11 @@ def _content(path: pathlib.Path) -> list[int | None]:
   if '.array_record' in path.name:
     return [path.stat().st_size, None]
   data = path.read_bytes()
-  return [len(data), zlib.crc32(data)]
+  return [len(data), google_crc32c.value(data)]
 
 
 def _checksum(meta: dict[str, Any]) -> int:
-  return zlib.crc32(json.dumps(meta, sort_keys=True).encode())
+  return google_crc32c.value(json.dumps(meta, sort_keys=True).encode())
 
 
 def make_folder(
