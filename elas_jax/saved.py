@@ -226,8 +226,7 @@ def _is_lost(error: OSError) -> bool:
 
 def _described(item: str, cause: Exception) -> str:
   """One line of an error: TensorStore's say first what was read, then what is wrong."""
-  lines = str(cause).split(' [')[0].split()
-  text = ' '.join(lines)
+  text = ' '.join(re.split(r" \[\w[\w ]*='", str(cause))[0].split())
   if len(text) > 240:
     text = f'{text[:80]} ... {text[-150:]}'
   return f'{item}: {type(cause).__name__}: {text}'

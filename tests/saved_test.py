@@ -99,6 +99,10 @@ def array_files(step):
   return sorted(step.glob('state/ocdbt.process_0/d/*'))
 
 
+def replace(path, old, new):
+  path.write_text(path.read_text().replace(old, new))
+
+
 def cut(path, size):
   path.write_bytes(path.read_bytes()[:size])
 
@@ -109,6 +113,10 @@ DAMAGES = {
   'index cut': (lambda step: cut(step / 'state/manifest.ocdbt', 20), 'state: .*'),
   'index missing': (lambda step: (step / 'state/manifest.ocdbt').unlink(), 'state: .*'),
   'names missing': (lambda step: (step / 'state/_METADATA').unlink(), 'state: .*'),
+  'a name changed': (
+    lambda step: replace(step / 'state/_METADATA', '"key": "opt_state"', '"key": "opt"'),
+    "state: 'opt_state/.*' is not there",
+  ),
   'state missing': (lambda step: shutil.rmtree(step / 'state'), 'state: missing'),
   'everything missing': (lambda step: [shutil.rmtree(step), step.mkdir()], '.*: missing'),
   'a file instead': (
