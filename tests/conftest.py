@@ -16,10 +16,14 @@ flags.FLAGS.mark_as_parsed()
 SPLIT = '--xla_cpu_parallel_codegen_split_count=1'
 os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {SPLIT}'.strip()
 
+import hypothesis  # noqa: E402
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
+# No test is about time, and a loaded machine is slow.
+hypothesis.settings.register_profile('here', deadline=None)
+hypothesis.settings.load_profile('here')
 # Before the first array, which fixes the number of devices.
 jax.config.update('jax_platforms', 'cpu')
 jax.config.update('jax_num_cpu_devices', 4)

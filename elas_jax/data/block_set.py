@@ -9,6 +9,7 @@ import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader
 
 from elas_jax.data import cache
+from elas_jax.data.hashing import fingerprint
 from elas_jax.errors import UserError
 
 # Sixteen blocks share a chunk: reading one decodes at most sixteen, and the index that
@@ -30,6 +31,7 @@ class Shard:
     max_token_id: the largest id in the file.
     documents: documents that were read for it.
     text_bytes: all their text, also what the `document` protocol cuts off.
+    fingerprint: of the rows.
     empty: documents without text.
     lost_bytes: of their text, what the tokenizer does not know.
     unreadable: documents that are left out, since they are not UTF-8.
@@ -43,6 +45,7 @@ class Shard:
   max_token_id: int
   documents: int
   text_bytes: int
+  fingerprint: str
   empty: int = dataclasses.field(default=0, kw_only=True)
   lost_bytes: int = dataclasses.field(default=0, kw_only=True)
   unreadable: int = dataclasses.field(default=0, kw_only=True)
@@ -56,6 +59,7 @@ class BlockSet:
     sequence_length: L.
     blocks, tokens, bytes, max_token_id, documents, text_bytes, empty, lost_bytes:
       totals, as of a Shard.
+    fingerprint: of all rows in their order.
   """
 
   def __init__(self, folder: pathlib.Path, shards: Sequence[Shard], dtype: np.dtype):
@@ -75,6 +79,7 @@ class BlockSet:
     self.text_bytes = sum(shard.text_bytes for shard in shards)
     self.empty = sum(shard.empty for shard in shards)
     self.lost_bytes = sum(shard.lost_bytes for shard in shards)
+    self.fingerprint = fingerprint([shard.fingerprint for shard in self._shards])
 
   def __len__(self) -> int:
     return self.blocks

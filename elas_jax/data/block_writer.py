@@ -7,6 +7,7 @@ of processes.
 import concurrent.futures
 import dataclasses
 import functools
+import hashlib
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -23,6 +24,7 @@ from elas_jax.config import DataConfig
 from elas_jax.data import cache
 from elas_jax.data.bad_records import MAX_MESSAGES, BadRecords
 from elas_jax.data.block_set import WRITER_OPTIONS, Shard
+from elas_jax.data.duplicates import count_shared, document_hashes
 from elas_jax.data.packing import PROTOCOLS, row_dtype
 from elas_jax.data.progress import Progress
 from elas_jax.data.sources import Source, open_source, open_split
@@ -35,6 +37,7 @@ MAX_SHARDS = 256  # for large ones: each is an open file during training
 DOCUMENTS_AT_ONCE = 64
 CHARACTERS_AT_ONCE = 1 << 24
 POLL_SECONDS = 0.2
+HASHES = '.hashes'  # of the documents of a shard, until they have been compared
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +85,10 @@ def write_blocks(config: DataConfig, tokenizer: Tokenizer, folder: pathlib.Path)
     'report': dataclasses.asdict(report),
     'shards': {s: [dataclasses.asdict(x) for x in of] for s, of in shards.items()},
   }
+  of_split = lambda split: sorted(folder.glob(f'{split}-*{HASHES}'))
+  meta['shared_documents'] = count_shared(of_split('train'), of_split('validation'))
+  for path in folder.glob(f'*{HASHES}'):
+    path.unlink()
   cache.write_meta(folder, meta)
 
 
@@ -99,12 +106,14 @@ def write_shard(task: Task, advance=lambda count: None) -> Shard:
   totals = np.zeros(3, np.int64)  # blocks, tokens, bytes
   largest = text_bytes = empty = lost = 0
   unreadable = []
+  digest, documents = hashlib.sha256(), [np.zeros(0, np.uint64)]
 
   def put(rows: np.ndarray) -> None:
     nonlocal largest
     if not len(rows):
       return
     packed, size = rows.tobytes(), dtype.itemsize
+    digest.update(packed)
     for i in range(0, len(packed), size):
       writer.write(packed[i : i + size])
     totals[:] += len(rows), rows['valid'].sum(), rows['bytes'].sum()
@@ -116,11 +125,15 @@ def write_shard(task: Task, advance=lambda count: None) -> Shard:
       put(rows_of.add(pieces))
       lost += lost_here
     empty += texts.count('')
+    # Blank ones are not worth a word.
+    filled = (text.encode() for text in texts if text.strip())
+    documents.append(document_hashes(filled))
     size = sum(len(text.encode()) for text in texts)
     text_bytes += size
     advance(size)
   put(rows_of.finish())
   writer.close()
+  np.concatenate(documents).tofile(f'{task.output}{HASHES}')
   blocks, tokens, covered = totals.tolist()
   return Shard(
     file=task.output.name,
@@ -130,6 +143,7 @@ def write_shard(task: Task, advance=lambda count: None) -> Shard:
     max_token_id=largest,
     documents=task.stop - task.start - len(unreadable),
     text_bytes=text_bytes,
+    fingerprint=digest.hexdigest(),
     empty=empty,
     lost_bytes=lost,
     unreadable=len(unreadable),

@@ -5,19 +5,27 @@ import dataclasses
 import json
 import os
 import pathlib
+import platform
 import signal
 import subprocess
 import sys
 import threading
 
 from elas_jax.config import DataConfig
-from elas_jax.data import block_writer, cache
+from elas_jax.data import block_writer, cache, duplicates
 from elas_jax.data.bad_records import BadRecords
 from elas_jax.data.block_set import BlockSet, Shard
 from elas_jax.data.hashing import fingerprint
 from elas_jax.data.packing import row_dtype
-from elas_jax.data.sources import other_files, source_fingerprint
-from elas_jax.data.tokenizers import Tokenizer, load_tokenizer
+from elas_jax.data.record import Record, listed
+from elas_jax.data.sources import (
+  Listing,
+  changed_meanwhile,
+  check_unchanged,
+  list_source,
+  other_files,
+)
+from elas_jax.data.tokenizers import Tokenizer, load_tokenizer, parse_tokenizer
 from elas_jax.errors import UserError
 from elas_jax.places import place
 
@@ -35,6 +43,9 @@ class Prepared:
     report: records of the source that could not be read.
     other_files: files of the source that are not read, by kind.
     folder: where the blocks are.
+    source: data.source.
+    hashes: of the files that it is made of.
+    source_notes: lines that a user must see: files left out, documents in both splits.
   """
 
   train: BlockSet
@@ -43,10 +54,13 @@ class Prepared:
   report: BadRecords
   other_files: dict[str, int]
   folder: pathlib.Path
+  source: str
+  hashes: dict[str, dict[str, str]]
+  source_notes: tuple[str, ...]
 
   def notes(self) -> list[str]:
     """What a user should know of the text that is not there, for the terminal."""
-    notes = [*self.tokenizer.notes, *self.report.lines()]
+    notes = [*self.tokenizer.notes, *self.report.lines(), *self.source_notes]
     if self.other_files:
       notes.append(f'files that are not read: {self.count_other_files()}')
     for split, blocks in (('train', self.train), ('validation', self.validation)):
@@ -64,32 +78,54 @@ class Prepared:
     return ', '.join(counts[:MAX_KINDS] + more) or 'none'
 
   def describe(self) -> dict:
-    """What a checkpoint keeps of the data, as JSON: the tokenizer."""
+    """What a model needs of its data wherever it is used, as JSON: the tokenizer."""
     return json.loads(self.tokenizer.to_json())
 
+  def record(self) -> Record:
+    """By what a continued run knows its data again."""
+    found = {
+      'source': self.source,
+      'splits': {
+        split: {
+          'fingerprint': blocks.fingerprint,
+          'documents': blocks.documents,
+          'blocks': blocks.blocks,
+          'tokens': blocks.tokens,
+        }
+        for split, blocks in (('train', self.train), ('validation', self.validation))
+      },
+      'files': listed(self.hashes),
+    }
+    if self.source == 'python_source':
+      found['python'] = platform.python_version()
+    return found
 
-def prepare(config: DataConfig) -> Prepared:
+
+def prepare(config: DataConfig, tokenizer: Tokenizer | None = None) -> Prepared:
   """Opens the blocks of `config`, making them first if they are missing.
 
-  Making them runs in a process of its own: its workers are started afresh and would
-  otherwise import the caller's main module, and JAX with it, once each.
+  `tokenizer` is taken instead of that of data.tokenizer. Making them runs in a process of
+  its own: its workers are started afresh and would otherwise import the caller's main
+  module, and JAX with it, once each.
 
   Raises:
     UserError: the corpus, the tokenizer or the cache folder is not usable.
   """
-  tokenizer = load_tokenizer(config.tokenizer)
-  name = _folder_name(config, tokenizer)
-  folder = _cache_dir(config) / name
+  tokenizer = tokenizer or load_tokenizer(config.tokenizer)
+  listing = list_source(config)
+  folder = _cache_dir(config) / _folder_name(config, listing, tokenizer)
   if not cache.is_complete(folder):
-    _write_in_subprocess(config)
-  prepared = _open(config, folder, tokenizer)
+    _write_in_subprocess(config, tokenizer)
+    if not cache.is_complete(folder):  # it found other files, and prepared those
+      raise changed_meanwhile(config, list_source(config), listing)
+  prepared = _open(config, folder, listing, tokenizer)
   prepared.report.check(config.source, config.max_bad_share)
   for line in prepared.notes():
     print(line, file=sys.stderr)
   return prepared
 
 
-def write(config: DataConfig) -> None:
+def write(config: DataConfig, tokenizer: Tokenizer | None = None) -> None:
   """Makes the blocks of `config` if they are missing, in this process.
 
   For light main modules only; others call `prepare`.
@@ -97,23 +133,27 @@ def write(config: DataConfig) -> None:
   Raises:
     UserError: as `prepare`.
   """
-  tokenizer = load_tokenizer(config.tokenizer)
-  cache.make_folder(
-    _cache_dir(config),
-    _folder_name(config, tokenizer),
-    lambda folder: block_writer.write_blocks(config, tokenizer, folder),
-  )
+  tokenizer = tokenizer or load_tokenizer(config.tokenizer)
+  listing = list_source(config)
+
+  def write_folder(folder: pathlib.Path) -> None:
+    block_writer.write_blocks(config, tokenizer, folder)
+    check_unchanged(config, listing)
+
+  name = _folder_name(config, listing, tokenizer)
+  cache.make_folder(_cache_dir(config), name, write_folder)
 
 
 def write_from_stdin() -> None:
-  """The subprocess of `prepare`: config as a line of JSON on stdin, a UserError on stdout.
+  """The subprocess of `prepare`: a line of JSON on stdin, a UserError on stdout.
 
   It ends when stdin does, which the parent holds open as long as it lives and waits.
   """
-  config = DataConfig(**json.loads(sys.stdin.readline()))
+  given = json.loads(sys.stdin.readline())
   threading.Thread(target=_stop_at_end_of_stdin, daemon=True).start()
   try:
-    write(config)
+    tokenizer = parse_tokenizer(given['tokenizer'], given['config']['tokenizer'])
+    write(DataConfig(**given['config']), tokenizer)
   except UserError as error:
     print(error)
     sys.exit(2)
@@ -129,10 +169,10 @@ def _cache_dir(config: DataConfig) -> pathlib.Path:
   return place('data.cache_dir', config.cache_dir)
 
 
-def _folder_name(config: DataConfig, tokenizer: Tokenizer) -> str:
+def _folder_name(config: DataConfig, listing: Listing, tokenizer: Tokenizer) -> str:
   found = fingerprint(
     FORMAT_VERSION,
-    source_fingerprint(config),
+    listing.fingerprint,
     tokenizer.fingerprint,
     config.protocol,
     config.sequence_length,
@@ -140,7 +180,7 @@ def _folder_name(config: DataConfig, tokenizer: Tokenizer) -> str:
   return f'blocks/{found}'
 
 
-def _write_in_subprocess(config: DataConfig) -> None:
+def _write_in_subprocess(config: DataConfig, tokenizer: Tokenizer) -> None:
   # With -c there is no main module that the workers could import again, and with -P the
   # current folder is no place for modules. Control-C goes to the parent, which says so.
   command = (
@@ -157,7 +197,8 @@ def _write_in_subprocess(config: DataConfig) -> None:
     env={**os.environ, 'PYTHONPATH': os.pathsep.join(paths)},
   ) as process:
     with contextlib.suppress(BrokenPipeError):  # it has ended; its code says how
-      process.stdin.write(json.dumps(dataclasses.asdict(config)) + '\n')
+      given = {'config': dataclasses.asdict(config), 'tokenizer': tokenizer.to_json()}
+      process.stdin.write(json.dumps(given) + '\n')
       process.stdin.flush()
     printed = process.stdout.read()
     code = process.wait()
@@ -169,7 +210,9 @@ def _write_in_subprocess(config: DataConfig) -> None:
     raise RuntimeError(f'the preparation of the data ended with {code}; its error is above')
 
 
-def _open(config: DataConfig, folder: pathlib.Path, tokenizer: Tokenizer) -> Prepared:
+def _open(
+  config: DataConfig, folder: pathlib.Path, listing: Listing, tokenizer: Tokenizer
+) -> Prepared:
   meta = json.loads((folder / cache.META).read_text())
   dtype = row_dtype(meta['sequence_length'], meta['vocab_size'])
   sets = {
@@ -183,4 +226,10 @@ def _open(config: DataConfig, folder: pathlib.Path, tokenizer: Tokenizer) -> Pre
     report=BadRecords(**meta['report']),
     other_files=other_files(config),
     folder=folder,
+    source=config.source,
+    hashes=listing.hashes,
+    source_notes=(
+      *listing.notes,
+      *duplicates.note(meta['shared_documents'], 'documents', sets['validation'].documents),
+    ),
   )

@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from elas_jax.data.hashing import fingerprint
 from elas_jax.errors import UserError
 from elas_jax.places import place
 
@@ -109,11 +108,9 @@ def _class_names(value: Any) -> Iterator[str]:
         yield from _class_names(inner)
 
 
-def folder_fingerprint(folder: pathlib.Path) -> str:
-  """Fingerprint over the set's metadata and the sizes of its files."""
-  sizes = sorted((path.name, path.stat().st_size) for path in folder.iterdir())
-  features = (folder / 'features.json').read_text()
-  return fingerprint(_read_info(folder), features, sizes)
+def list_files(folder: pathlib.Path) -> list[tuple[str, pathlib.Path]]:
+  """(name, path) of the set's files, its metadata among them, sorted by name."""
+  return sorted((path.name, path) for path in folder.iterdir() if path.is_file())
 
 
 def _default_data_dir() -> str:

@@ -92,6 +92,8 @@ def _print_summary(prepared: blocks.Prepared, seconds: float) -> None:
       f'{of_split.lost_share:.2%} is unknown to the tokenizer'
     )
   megabytes = sum(of_split.text_bytes for _, of_split in both) / 1e6
+  for note in prepared.source_notes:
+    print(note)
   print(
     f'bad records: {prepared.report.bad} of {prepared.report.total}; '
     f'files that break off: {prepared.report.broken_files}; '

@@ -9,17 +9,20 @@ import functools
 import hashlib
 import json
 import pathlib
+import sys
 from collections.abc import Sequence
 
 import numpy as np
 
 from elas_jax.config import RowsConfig
-from elas_jax.data import cache, catalogue, functions
+from elas_jax.data import cache, catalogue, duplicates, functions
+from elas_jax.data.file_hashes import hash_files
 from elas_jax.data.hashing import fingerprint
+from elas_jax.data.record import SPLITS, Record, listed
 from elas_jax.errors import UserError
 from elas_jax.places import place
 
-FORMAT_VERSION = 1  # raise it when the rows of the same set change
+FORMAT_VERSION = 2  # raise it when the rows of the same set change
 DIGITS = 'digits'
 OWN_SOURCES = (DIGITS, *functions.FUNCTIONS, *functions.SHAPES)
 
@@ -31,10 +34,12 @@ class RowSet:
   Attributes:
     inputs: float32 (n, ...), or uint8 images, which are read as x / 127.5 - 1.
     targets: int32 (n,) classes, or float32 (n, outputs) values.
+    fingerprint: of both.
   """
 
   inputs: np.ndarray
   targets: np.ndarray
+  fingerprint: str
 
   unit = 'rows'
   lost_share = 0.0  # of a text
@@ -58,10 +63,22 @@ class PreparedRows:
   train: RowSet
   validation: RowSet
   class_names: tuple[str, ...]  # empty for values
+  source: str
+  hashes: dict[str, dict[str, str]]  # of the files that they come from
 
   def describe(self) -> dict:
-    """What a checkpoint keeps of the data, as JSON."""
+    """What a model needs of its data wherever it is used, as JSON."""
     return {'class_names': list(self.class_names)}
+
+  def record(self) -> Record:
+    """By what a continued run knows its data again."""
+    both = (('train', self.train), ('validation', self.validation))
+    return {
+      'source': self.source,
+      'class_names': list(self.class_names),
+      'splits': {x: {'fingerprint': s.fingerprint, 'rows': len(s)} for x, s in both},
+      'files': listed(self.hashes),
+    }
 
 
 def open_rows(config: RowsConfig) -> PreparedRows:
@@ -74,12 +91,25 @@ def open_rows(config: RowsConfig) -> PreparedRows:
   if config.source == DIGITS:
     return _digits(config.validation_share)
   if config.source in functions.FUNCTIONS:
-    drawn = functions.draw(config)
-    return PreparedRows(*(RowSet(*split) for split in drawn), class_names=())
-  if config.source in functions.SHAPES:
-    drawn = functions.draw_classes(config)
-    return PreparedRows(*(RowSet(*split) for split in drawn), class_names=('0', '1'))
-  return _catalogue(config)
+    sets, names = map(_row_set, *zip(*functions.draw(config))), ()
+  elif config.source in functions.SHAPES:
+    sets, names = map(_row_set, *zip(*functions.draw_classes(config))), ('0', '1')
+  else:
+    return _catalogue(config)
+  return PreparedRows(*sets, class_names=names, source=config.source, hashes={})
+
+
+def _row_set(inputs: np.ndarray, targets: np.ndarray) -> RowSet:
+  return RowSet(inputs, targets, rows_fingerprint(inputs, targets))
+
+
+def rows_fingerprint(*arrays: np.ndarray) -> str:
+  """Of shapes, types and values."""
+  digest = hashlib.sha256()
+  for array in arrays:
+    digest.update(f'{array.dtype.str} {array.shape}'.encode())
+    digest.update(np.ascontiguousarray(array))
+  return digest.hexdigest()[:20]
 
 
 def _digits(validation_share: float) -> PreparedRows:
@@ -95,14 +125,18 @@ def _digits(validation_share: float) -> PreparedRows:
   order = np.array([int.from_bytes(x, 'big') for x in hashes])
   held_out = order < np.quantile(order, validation_share)
   targets = digits.target.astype(np.int32)
-  sets = [RowSet(images[rows], targets[rows]) for rows in (~held_out, held_out)]
-  return PreparedRows(*sets, class_names=tuple(map(str, digits.target_names)))
+  sets = [_row_set(images[rows], targets[rows]) for rows in (~held_out, held_out)]
+  names = tuple(map(str, digits.target_names))
+  return PreparedRows(*sets, class_names=names, source=DIGITS, hashes={})
 
 
 def _catalogue(config: RowsConfig) -> PreparedRows:
   """A prepared TFDS set of labelled images, decoded once into the cache."""
   folder = catalogue.find_folder(config.source, config.path, OWN_SOURCES)
-  name = fingerprint(FORMAT_VERSION, catalogue.folder_fingerprint(folder))
+  files = catalogue.list_files(folder)
+  where = f'{config.source} data.path {folder}'
+  hashes = {'data.path': hash_files(files, config.cache_dir, where)}
+  name = fingerprint(FORMAT_VERSION, config.source, hashes)
   made = cache.make_folder(
     place('data.cache_dir', config.cache_dir),
     f'rows/{name}',
@@ -110,8 +144,13 @@ def _catalogue(config: RowsConfig) -> PreparedRows:
   )
   meta = json.loads((made / cache.META).read_text())
   load = lambda split, kind: np.load(made / f'{split}_{kind}.npy', mmap_mode='r')
-  sets = [RowSet(load(x, 'inputs'), load(x, 'targets')) for x in ('train', 'validation')]
-  return PreparedRows(*sets, class_names=tuple(meta['class_names']))
+  sets = [
+    RowSet(load(x, 'inputs'), load(x, 'targets'), meta['fingerprints'][x]) for x in SPLITS
+  ]
+  for line in duplicates.note(meta['shared_rows'], 'rows', len(sets[1])):
+    print(line, file=sys.stderr)
+  names = tuple(meta['class_names'])
+  return PreparedRows(*sets, class_names=names, source=config.source, hashes=hashes)
 
 
 def _decode(source: str, folder: pathlib.Path, out: pathlib.Path) -> None:
@@ -135,7 +174,8 @@ def _decode(source: str, folder: pathlib.Path, out: pathlib.Path) -> None:
       f"{where} has the splits {present}; needed are 'train' and one of 'validation' "
       "and 'test'"
     )
-  for split, theirs in (('train', 'train'), ('validation', held_out)):
+  fingerprints, seen = {}, {}
+  for split, theirs in zip(SPLITS, ('train', held_out)):
     rows = list(builder.as_data_source(theirs))
     shapes = sorted({row['image'].shape for row in rows})
     if len(shapes) > 1:
@@ -143,8 +183,16 @@ def _decode(source: str, folder: pathlib.Path, out: pathlib.Path) -> None:
         f'{where} has images of {len(shapes)} shapes, such as {shapes[0]} and '
         f'{shapes[-1]}; accepted are sets whose images have one'
       )
-    np.save(out / f'{split}_inputs.npy', np.stack([row['image'] for row in rows]))
+    inputs = np.stack([row['image'] for row in rows])
+    np.save(out / f'{split}_inputs.npy', inputs)
     targets = np.array([row['label'] for row in rows], np.int32)
     np.save(out / f'{split}_targets.npy', targets)
-  meta = {'class_names': label.names or [], 'validation': held_out}
+    fingerprints[split] = rows_fingerprint(inputs, targets)
+    seen[split] = duplicates.document_hashes(image.tobytes() for image in inputs)
+  meta = {
+    'class_names': label.names or [],
+    'validation': held_out,
+    'fingerprints': fingerprints,
+    'shared_rows': int(np.isin(seen['validation'], seen['train']).sum()),
+  }
   cache.write_meta(out, meta)

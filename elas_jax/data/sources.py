@@ -9,17 +9,41 @@ import json
 import os
 import pathlib
 import shutil
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 from elas_jax.config import DataConfig
 from elas_jax.data import cache, catalogue, standard_library, text_reader
 from elas_jax.data.bad_records import BadRecords
+from elas_jax.data.file_hashes import Files, hash_files
 from elas_jax.data.hashing import fingerprint
+from elas_jax.data.record import named
 from elas_jax.errors import UserError
 from elas_jax.places import place
 
 FORMAT_VERSION = 2  # raise it when prepared documents change
+# What a run writes into its workdir, of which some looks like text.
+WRITTEN_BY_RUNS = frozenset(
+  {'metrics.jsonl', 'checkpoints', 'plots', 'profile', 'tensorboard'}
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Listing:
+  """The files of a corpus.
+
+  Attributes:
+    files: (name, path) of each, by the field of the config that names them.
+    hashes: by field and name, what the file holds.
+    notes: lines that say which files are left out.
+    fingerprint: of names and contents, and of how they are split.
+  """
+
+  files: dict[str, Files]
+  hashes: dict[str, dict[str, str]]
+  notes: tuple[str, ...]
+  fingerprint: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,27 +69,28 @@ class Source:
   report: BadRecords
 
 
-def source_fingerprint(config: DataConfig) -> str:
-  """The fingerprint that open_source will give, found without opening anything.
+def list_source(config: DataConfig) -> Listing:
+  """The files of the corpus that data.source and the paths name, without opening it.
 
   Raises:
-    UserError: the corpus that data.source and data.path name is not there.
+    UserError: it is not there.
   """
+  notes, where = (), os.path.abspath(os.path.expanduser(config.path))
   if config.source == 'python_source':
-    files = standard_library.library_fingerprint()
-    return fingerprint(FORMAT_VERSION, config.source, files, config.validation_share)
-  if config.source == 'text_files':
-    # The place counts too: two folders may hold files of equal names, sizes and times.
-    listed = [
-      (os.path.abspath(os.path.expanduser(path)), text_reader.stat_files(files))
-      for path, files in (
-        (config.path, _text_files(config)),
-        (config.validation_path, _validation_files(config)),
-      )
-    ]
-    return fingerprint(FORMAT_VERSION, config.source, listed, config.validation_share)
-  folder = catalogue.find_folder(config.source, config.path)
-  return fingerprint(config.source, catalogue.folder_fingerprint(folder))
+    files, where = {'data.source': standard_library.list_files()}, sys.prefix
+  elif config.source == 'text_files':
+    files, notes = _text_files(config)
+  else:
+    folder = catalogue.find_folder(config.source, config.path)
+    files, where = {'data.path': catalogue.list_files(folder)}, str(folder)
+  hashes = {
+    field: hash_files(of_field, config.cache_dir, f'{config.source} {field} {where}')
+    for field, of_field in files.items()
+  }
+  found = [config.source, hashes]
+  if config.source in catalogue.OWN_SOURCES:
+    found += [FORMAT_VERSION, config.validation_share]
+  return Listing(files, hashes, notes, fingerprint(*found))
 
 
 def other_files(config: DataConfig) -> dict[str, int]:
@@ -99,22 +124,61 @@ def open_split(folder: pathlib.Path, split: str) -> Sequence[dict[str, Any]]:
   return catalogue.open_builder(folder).as_data_source(split)
 
 
-def _text_files(config: DataConfig):
-  return text_reader.list_files('data.path', config.path)
+def _text_files(config: DataConfig) -> tuple[dict[str, Files], tuple[str, ...]]:
+  """Both fields' files, and a line for each kind of them that is left out."""
+  listed, notes = {}, []
+  for field in ('data.path', 'data.validation_path'):
+    value = getattr(config, field.removeprefix('data.'))
+    files = text_reader.list_files(field, value) if value else []
+    # A workdir in a corpus would change it with every line that the run writes.
+    listed[field] = [file for file in files if not _is_of_a_run(file[1])]
+    notes += _left_out(f'{field}: left out, as written by a run', files, listed[field])
+  held_out = {_identity(path) for _, path in listed['data.validation_path']}
+  files = listed['data.path']
+  if held_out:
+    listed['data.path'] = [file for file in files if _identity(file[1]) not in held_out]
+  what = 'data.path: left out of training, as data.validation_path has it too'
+  notes += _left_out(what, files, listed['data.path'])
+  for field, of_field in listed.items():
+    value = getattr(config, field.removeprefix('data.'))
+    if value and not of_field:
+      raise UserError(f'{field}={value!r}: nothing remains of it; {"; ".join(notes)}')
+  return listed, tuple(notes)
 
 
-def _validation_files(config: DataConfig):
-  if not config.validation_path:
-    return []
-  return text_reader.list_files('data.validation_path', config.validation_path)
+def _is_of_a_run(path: pathlib.Path) -> bool:
+  parts = path.absolute().parts
+  return any(
+    part in WRITTEN_BY_RUNS and _is_workdir(pathlib.Path(*parts[:i]))
+    for i, part in enumerate(parts)
+  )
+
+
+def _is_workdir(folder: pathlib.Path) -> bool:
+  marks = (folder / 'config.json', folder / '.lock')
+  return (folder / 'checkpoints').is_dir() and any(mark.is_file() for mark in marks)
+
+
+def _identity(path: pathlib.Path) -> tuple[int, int] | str:
+  """Equal for one file by two names, links among them."""
+  try:
+    found = path.stat()
+  except OSError:
+    return str(path)
+  return found.st_dev, found.st_ino
+
+
+def _left_out(what: str, before: Files, after: Files) -> list[str]:
+  gone = sorted({name for name, _ in before} - {name for name, _ in after})
+  return [f'{what}: {named(gone)}'] if gone else []
 
 
 def _open_own(config: DataConfig) -> Source:
-  found = source_fingerprint(config)
+  listing = list_source(config)
   root = cache.make_folder(
     place('data.cache_dir', config.cache_dir),
-    f'documents/{config.source}-{found}',
-    functools.partial(_write_documents, config),
+    f'documents/{config.source}-{listing.fingerprint}',
+    functools.partial(_write_documents, config, listing),
   )
   meta = json.loads((root / cache.META).read_text())
   folder = root / meta['folder']
@@ -125,14 +189,19 @@ def _open_own(config: DataConfig) -> Source:
     splits={split: open_split(folder, split) for split in names},
     split_names=names,
     sizes=meta['text_bytes'],
-    fingerprint=found,
+    fingerprint=listing.fingerprint,
     report=BadRecords(**meta['report']),
   )
 
 
-def _write_documents(config: DataConfig, folder: pathlib.Path) -> None:
-  """Runs the TFDS builder of an own source in `folder` and writes META last."""
-  builder = _make_builder(config, folder)
+def _write_documents(config: DataConfig, listing: Listing, folder: pathlib.Path) -> None:
+  """Runs the TFDS builder of an own source in `folder` and writes META last.
+
+  Raises:
+    UserError: a file changed meanwhile, so that `listing` may not be what was read; or
+      a split has no text.
+  """
+  builder = _make_builder(config, listing, folder)
   # TFDS announces downloads on stdout; there are none.
   with contextlib.redirect_stdout(io.StringIO()):
     try:
@@ -141,6 +210,7 @@ def _write_documents(config: DataConfig, folder: pathlib.Path) -> None:
       _check_splits(config, builder)
       raise error
   _check_splits(config, builder)
+  check_unchanged(config, listing)
   shutil.rmtree(folder / 'downloads', ignore_errors=True)
   meta = {
     'folder': str(pathlib.Path(builder.data_dir).relative_to(folder)),
@@ -150,7 +220,27 @@ def _write_documents(config: DataConfig, folder: pathlib.Path) -> None:
   cache.write_meta(folder, meta)
 
 
-def _make_builder(config: DataConfig, folder: pathlib.Path):
+def check_unchanged(config: DataConfig, listing: Listing) -> None:
+  """Refuses a corpus whose files changed since they were listed."""
+  now = list_source(config)
+  if now.hashes != listing.hashes:
+    raise changed_meanwhile(config, now, listing)
+
+
+def changed_meanwhile(config: DataConfig, now: Listing, before: Listing) -> UserError:
+  """The error that names the files."""
+  changed = {
+    name
+    for field, hashes in now.hashes.items()
+    for name, _ in hashes.items() ^ before.hashes[field].items()
+  }
+  return UserError(
+    f'data.source={config.source!r} data.path={config.path!r}: {named(sorted(changed))} '
+    'changed while the data were prepared; start again when nothing writes there'
+  )
+
+
+def _make_builder(config: DataConfig, listing: Listing, folder: pathlib.Path):
   import tensorflow_datasets as tfds
 
   tfds.disable_progress_bar()
@@ -166,7 +256,9 @@ def _make_builder(config: DataConfig, folder: pathlib.Path):
   from elas_jax.data.text_files import TextFiles
 
   return TextFiles(
-    files=_text_files(config), validation_files=_validation_files(config), **common
+    files=listing.files['data.path'],
+    validation_files=listing.files['data.validation_path'],
+    **common,
   )
 
 
@@ -215,6 +307,6 @@ def _open_catalogue(config: DataConfig) -> Source:
     splits={split: open_split(folder, name) for split, name in names.items()},
     split_names=names,
     sizes={split: int(info.splits[name].num_bytes) for split, name in names.items()},
-    fingerprint=source_fingerprint(config),
+    fingerprint=list_source(config).fingerprint,
     report=BadRecords(),
   )

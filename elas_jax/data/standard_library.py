@@ -1,15 +1,13 @@
 """The files of the corpus `python_source`: the running interpreter's library.
 
-Apart from the builder, because a start with a warm cache needs the files' fingerprint
-but not TFDS.
+Apart from the builder, because a start with a warm cache needs the list of the files but
+not TFDS.
 """
 
-import hashlib
 import os
 import pathlib
 import sysconfig
 
-from elas_jax.data.hashing import fingerprint
 from elas_jax.errors import UserError
 
 # Installed packages are not the standard library; the tests of the library are left
@@ -44,17 +42,3 @@ def list_files() -> list[tuple[str, pathlib.Path]]:
       "has them or data.source='text_files'"
     )
   return sorted(found)
-
-
-def library_fingerprint() -> str:
-  """Fingerprint over the names and contents of all files."""
-  return fingerprint(
-    [(name, _content_hash(path)) for name, path in list_files()],
-  )
-
-
-def _content_hash(path: pathlib.Path) -> str:
-  try:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-  except OSError:
-    return 'unreadable'  # counted as a bad record when the documents are read

@@ -82,18 +82,6 @@ def count_other_files(field: str, pattern: str) -> dict[str, int]:
   return dict(kinds.most_common())
 
 
-def stat_files(files: list[tuple[str, pathlib.Path]]) -> list[tuple[str, int, int]]:
-  """(name, bytes, time of change in ns) of each file, -1 where it is unreadable."""
-  described = []
-  for name, path in files:
-    try:
-      stat = path.stat()
-      described.append((name, stat.st_size, stat.st_mtime_ns))
-    except OSError:
-      described.append((name, -1, -1))
-  return described
-
-
 def size_of(path: pathlib.Path) -> int:
   """Bytes of a file, 0 where it is unreadable."""
   try:

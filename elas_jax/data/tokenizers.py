@@ -102,7 +102,9 @@ class HuggingFaceTokenizer:
       )
     self.eos_id = ends[0]
     self.vocab_size = max(vocabulary.values()) + 1
-    self.fingerprint = hashlib.sha256(text.encode()).hexdigest()
+    # Of the content, however it is laid out: a checkpoint keeps no more than that.
+    same = json.dumps(json.loads(text), sort_keys=True)
+    self.fingerprint = hashlib.sha256(same.encode()).hexdigest()
     self.notes = self._without_dropout()
     self._read_model(vocabulary)
 
@@ -196,17 +198,24 @@ def load_tokenizer(spec: str) -> Tokenizer:
   """
   if spec == 'bytes':
     return BytesTokenizer()
-  path = place('data.tokenizer', spec)
-  if os.path.isdir(path):
-    path = path / FILE_NAME
   try:
-    return parse_tokenizer(path.read_text(encoding='utf-8'), spec)
+    return parse_tokenizer(_path_of(spec).read_text(encoding='utf-8'), spec)
   except (OSError, ValueError, RecursionError) as error:
     reason = getattr(error, 'strerror', None) or str(error).splitlines()[0]
     raise UserError(
       f"data.tokenizer={spec!r} cannot be read ({reason}); accepted are 'bytes' and "
       'the path of a Hugging Face tokenizer.json'
     ) from error
+
+
+def is_there(spec: str) -> bool:
+  """Whether data.tokenizer names something, readable or not."""
+  return spec == 'bytes' or os.path.lexists(_path_of(spec))
+
+
+def _path_of(spec: str) -> pathlib.Path:
+  path = place('data.tokenizer', spec)
+  return path / FILE_NAME if os.path.isdir(path) else path
 
 
 def parse_tokenizer(text: str, path: str) -> Tokenizer:

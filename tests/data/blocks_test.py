@@ -13,6 +13,7 @@ from elas_jax.cli import run_command
 from elas_jax.data import block_set, block_writer, blocks, cache, prepare
 from elas_jax.data.blocks import Prepared
 from elas_jax.data.sources import open_source
+from elas_jax.data.tokenizers import BytesTokenizer
 from elas_jax.errors import UserError
 
 
@@ -347,3 +348,56 @@ def test_preparation_imports_no_jax():
   root = str(pathlib.Path(cache.__file__).parents[2])
   environment = {**os.environ, 'PYTHONPATH': root}
   subprocess.run([sys.executable, '-c', code], env=environment, check=True)
+
+
+def test_documents_in_both_splits_are_reported(make_data_config, corpus, tmp_path, capsys):
+  write = lambda name, text: (tmp_path / 'held_out' / name).write_text(text)
+  (tmp_path / 'held_out').mkdir()
+  write('a.txt', corpus['04.md'])
+  write('b.txt', corpus['14.md'])
+  write('c.txt', 'of its own')
+  write('blank.txt', '\n')
+  (tmp_path / 'corpus' / 'blank.txt').write_text('\n')
+  config = make_data_config(validation_path=str(tmp_path / 'held_out'))
+  prepared = prepare_here(config)
+  note = '2 of 4 documents of the validation split are equal to some of the train split'
+  assert prepared.source_notes == (note,)
+  assert note in capsys.readouterr().err
+  assert not list(prepared.folder.glob('*.hashes'))
+  names = ('source', 'path', 'validation_path', 'cache_dir', 'sequence_length')
+  prepare.main([f'--{name}={getattr(config, name)}' for name in names])
+  assert note in capsys.readouterr().out
+
+
+def test_record_follows_the_rows(make_data_config, corpus, tmp_path):
+  record = lambda **fields: prepare_here(make_data_config(**fields)).record()
+  first = record()
+  assert set(first['files']['data.path']) == set(corpus)
+  assert first['splits']['train']['documents'] == 34
+  moved = tmp_path / 'moved'
+  (tmp_path / 'corpus').rename(moved)
+  assert record(path=str(moved)) == first
+  assert record(path=str(moved), sequence_length=17)['splits'] != first['splits']
+  text = moved / '04.md'  # of the validation split
+  text.write_text(text.read_text() + 'more')
+  second = record(path=str(moved))
+  assert second['splits']['train'] == first['splits']['train']
+  assert second['splits']['validation'] != first['splits']['validation']
+
+
+def test_subprocess_that_finds_other_files(make_data_config, corpus, tmp_path, monkeypatch):
+  """They change between the two listings."""
+
+  def write_other(config, tokenizer):
+    (tmp_path / 'corpus' / '04.md').write_text('changed')
+    blocks.write(config, tokenizer)
+
+  monkeypatch.setattr(blocks, '_write_in_subprocess', write_other)
+  with pytest.raises(UserError, match=r'1 file \(04.md\) changed while the data were'):
+    blocks.prepare(make_data_config())
+
+
+def test_a_given_tokenizer_is_taken_instead(make_data_config, corpus):
+  config = make_data_config(tokenizer='missing.json')
+  prepared = blocks.prepare(config, BytesTokenizer())
+  assert prepared.folder == blocks.prepare(make_data_config()).folder

@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 
 from elas_jax.data import blocks, catalogue, train_tokenizer
 from elas_jax.data.rows import open_rows
-from elas_jax.data.sources import open_source, open_split, source_fingerprint
+from elas_jax.data.sources import list_source, open_source, open_split
 from elas_jax.errors import UserError
 
 
@@ -69,7 +69,7 @@ def test_real_files_are_opened(build, tiny_config, held_out):
   assert [x['text'] for x in source.splits['validation']] == [b'held out']
   assert source.split_names == {'train': 'train', 'validation': held_out}
   assert source.sizes['train'] > sum(map(len, TRAIN))
-  assert source.fingerprint == source_fingerprint(tiny_config)
+  assert source.fingerprint == list_source(tiny_config).fingerprint
 
 
 def test_default_folder_is_that_of_tfds(build, tiny_config, make_data_config, monkeypatch):

@@ -24,7 +24,7 @@ def make_blocks(folder, sizes):
       writer.write(row.tobytes())
       number += 1
     writer.close()
-    shards.append(Shard(f'{i}', size, size, 9 * size, number - 1, size, 9 * size))
+    shards.append(Shard(f'{i}', size, size, 9 * size, number - 1, size, 9 * size, f'{i}'))
   return BlockSet(folder, shards, dtype)
 
 

@@ -1,6 +1,7 @@
 """Rows: the embedded digits, drawn functions, and sets of TFDS."""
 
 import io
+import shutil
 
 import numpy as np
 import PIL.Image
@@ -146,3 +147,39 @@ def test_a_set_without_labels_is_refused(tmp_path):
   )
   with pytest.raises(UserError, match="has no 'image' with a 'label', only image, label"):
     open_rows(config)
+
+
+def test_record_follows_the_rows():
+  first = open_rows(rows_config()).record()
+  assert open_rows(rows_config()).record() == first
+  assert first['splits']['validation']['rows'] == 360
+  other = open_rows(rows_config(validation_share=0.3)).record()
+  assert other['splits'] != first['splits']
+  drawn, noisy = (
+    open_rows(rows_config(source='product', noise=noise)).record()['splits']
+    for noise in (0.0, 0.5)
+  )
+  assert drawn['train'] != noisy['train']
+  assert drawn['validation'] == noisy['validation']
+
+
+def test_another_set_at_the_same_place_is_decoded_again(tmp_path, capsys, monkeypatch):
+  config = rows_config(
+    source='tiny_images', path=str(tmp_path / 'tfds'), cache_dir=str(tmp_path / 'cache')
+  )
+  original = TinyImages._generate_examples
+
+  def reordered(self, count):  # the files have the same sizes
+    rows = [row for _, row in original(self, count)]
+    yield from enumerate(rows[::-1])
+
+  repeated = lambda self, count: original(self, 3)
+  records = []
+  for generate in (original, reordered, repeated):
+    monkeypatch.setattr(TinyImages, '_generate_examples', generate)
+    build(TinyImages, tmp_path)
+    records.append(open_rows(config).record())
+    said = '3 of 3 rows of the validation split are equal to some of the train split'
+    assert (said in capsys.readouterr().err) == (generate is repeated)
+    shutil.rmtree(tmp_path / 'tfds')
+  assert len({record['splits']['train']['fingerprint'] for record in records}) == 3

@@ -8,7 +8,7 @@ import pytest
 import zstandard
 
 from elas_jax.data import standard_library, text_files, text_reader
-from elas_jax.data.sources import open_source, source_fingerprint
+from elas_jax.data.sources import list_source, open_source
 from elas_jax.errors import UserError
 
 VALIDATION_OF_CORPUS = ['04.md', '14.md', '16.md', '18.md', '34.md', 'part2/17.txt']
@@ -65,11 +65,11 @@ def test_documents_are_prepared_once(make_data_config, corpus, monkeypatch):
 
 
 def test_fingerprint_follows_the_files(make_data_config, corpus, tmp_path):
-  first = source_fingerprint(make_data_config())
-  assert source_fingerprint(make_data_config()) == first
-  assert source_fingerprint(make_data_config(validation_share=0.3)) != first
+  first = list_source(make_data_config()).fingerprint
+  assert list_source(make_data_config()).fingerprint == first
+  assert list_source(make_data_config(validation_share=0.3)).fingerprint != first
   write(tmp_path / 'corpus', '00.md', b'another text of another length')
-  assert source_fingerprint(make_data_config()) != first
+  assert list_source(make_data_config()).fingerprint != first
 
 
 def test_python_source_is_the_library(make_data_config):
@@ -285,3 +285,87 @@ def test_unwritable_cache(make_data_config, corpus, tmp_path):
   (tmp_path / 'file').write_text('')
   with pytest.raises(UserError, match=r'^data\.cache_dir=[^\n]*cannot be written'):
     open_source(make_data_config(cache_dir=str(tmp_path / 'file' / 'cache')))
+
+
+def notes_of(config):
+  return list_source(config).notes
+
+
+@pytest.mark.parametrize('how', ['file', 'glob', 'link'])
+def test_validation_files_are_not_trained_on(make_data_config, corpus, tmp_path, how):
+  held_out = {'04.md', '10.md'}
+  where = {
+    'file': str(tmp_path / 'corpus' / '04.md'),
+    'glob': str(tmp_path / 'corpus' / '[01][04].md'),
+    'link': str(tmp_path / 'link'),
+  }[how]
+  if how == 'file':
+    held_out = {'04.md'}
+  elif how == 'glob':
+    held_out |= {'00.md', '14.md'}
+  else:
+    (tmp_path / 'link').mkdir()
+    for name in held_out:
+      (tmp_path / 'link' / name).symlink_to(tmp_path / 'corpus' / name)
+  config = make_data_config(validation_path=where)
+  source = open_source(config)
+  assert set(names_of(source, 'validation')) == held_out
+  assert set(names_of(source, 'train')) == set(corpus) - held_out
+  (note,) = notes_of(config)
+  assert note.startswith('data.path: left out of training, as data.validation_path has')
+  assert '04.md' in note
+
+
+def test_nothing_left_to_train_on(make_data_config, corpus, tmp_path):
+  everything = str(tmp_path / 'corpus')
+  with pytest.raises(
+    UserError, match='^data.path=.*nothing remains of it; data.path: left'
+  ):
+    open_source(make_data_config(validation_path=everything))
+
+
+def test_what_runs_wrote_is_left_out(make_data_config, corpus, tmp_path):
+  run = tmp_path / 'corpus' / 'run'
+  write(run, 'metrics.jsonl', b'{"text": "seven"}')
+  write(run, 'plots/x.txt', b'eight')
+  write(run, 'notes.txt', b'nine')
+  # Without the marks of a workdir these are files like others.
+  assert not notes_of(make_data_config())
+  (run / 'checkpoints').mkdir()
+  write(run, 'config.json', b'{}')
+  config = make_data_config()
+  assert sorted(both(open_source(config))) == sorted([*corpus.values(), 'nine'])
+  (note,) = notes_of(config)
+  assert note.endswith('written by a run: 2 files (run/metrics.jsonl, run/plots/x.txt)')
+  glob = make_data_config(path=str(tmp_path / 'corpus' / '**' / '*.*'))
+  assert 'run/metrics.jsonl' not in list_source(glob).hashes['data.path']
+  # A corpus inside of a workdir stays one.
+  inside = make_data_config(path=str(write(run, 'data/text/x.txt', b'x').parent))
+  assert not notes_of(inside)
+
+
+def test_a_file_that_changes_while_it_is_read(
+  make_data_config, corpus, tmp_path, monkeypatch
+):
+  real = text_files.read_documents
+
+  def read(name, path):
+    yield from real(name, path)
+    if name == '10.md':
+      write(tmp_path / 'corpus', '04.md', b'changed after it was read')
+
+  monkeypatch.setattr(text_files, 'read_documents', read)
+  with pytest.raises(UserError, match=r'1 file \(04.md\) changed while the data were'):
+    open_source(make_data_config())
+  assert not [x for x in (tmp_path / 'cache' / 'documents').iterdir() if x.is_dir()]
+
+
+def test_equal_size_and_time_is_no_equal_file(make_data_config, corpus, tmp_path):
+  path = tmp_path / 'corpus' / '04.md'
+  os.utime(path, ns=(10**18, 10**18))
+  first = open_source(make_data_config())
+  path.write_text(path.read_text(encoding='utf-8').replace('quick', 'thick'), 'utf-8')
+  os.utime(path, ns=(10**18, 10**18))
+  second = open_source(make_data_config())
+  assert second.fingerprint != first.fingerprint
+  assert 'thick' in ''.join(both(second))

@@ -66,8 +66,8 @@ def test_lines_that_cannot_be_opened_are_not_one_record(make_data_config, tmp_pa
   with pytest.raises(UserError, match='1 files .*lost.jsonl:1: .*No such file'):
     open_source(make_data_config(max_bad_share=0.5))
   (folder / 'lost.jsonl').unlink()
-  os.mkfifo(folder / 'lost.jsonl')
-  with pytest.raises(UserError, match='1 files .*lost.jsonl: not a regular file'):
+  os.mkfifo(folder / 'pipe.jsonl')
+  with pytest.raises(UserError, match='1 files .*pipe.jsonl: not a regular file'):
     open_source(make_data_config(max_bad_share=0.5))
 
 
