@@ -1,8 +1,9 @@
 """Metrics of a run: metrics.jsonl, the source of truth, and TensorBoard beside it.
 
-The first line describes the run (commit, versions, device); each further line is one
-object with `step` and values. JSON has no NaN and no infinity: a value that is not finite
-is null there, and None for readers, which use `read_metrics`.
+The first line describes the run (commit, versions, device, and under `continued` what of
+these was another when it went on); each further line is one object with `step` and values,
+or a `note` in words. JSON has no NaN and no infinity: a value that is not finite is null
+there, and None for readers, which use `read_metrics`.
 """
 
 import datetime
@@ -81,7 +82,13 @@ class MetricsWriter:
       return
     path = workdir / 'metrics.jsonl'
     kept = [line for line in _lines(path) if line.get('step', 0) <= start_step]
-    kept = kept or [{'run': describe_run()}]
+    now = describe_run()
+    kept = kept or [{'run': now}]
+    _add_continuation(kept[0]['run'], start_step, now)
+    if start_step and not any('step' in line for line in kept):
+      lost = f'metrics.jsonl: the lines of steps 1 to {start_step} are lost'
+      print(lost, file=sys.stderr)
+      kept.append({'step': start_step, 'note': lost})
     if tensorboard:
       self._tensorboard = _tensorboard(workdir / 'tensorboard', start_step)
     temporary = path.with_suffix('.tmp')
@@ -103,6 +110,12 @@ class MetricsWriter:
       for name, value in values.items():
         self._tensorboard.add_scalar(name, value, step)
 
+  def note(self, step: int, text: str) -> None:
+    """A line for readers: what is not as it was when the run reached `step`."""
+    if self._file is not None:
+      self._file.write(strict_json({'step': step, 'note': text}) + '\n')
+      self._file.flush()
+
   def sync(self) -> None:
     """Forces what is written onto the disk; called before a checkpoint is saved."""
     if self._file is not None:
@@ -113,6 +126,17 @@ class MetricsWriter:
       self._file.close()
     if self._tensorboard:
       self._tensorboard.close()
+
+
+def _add_continuation(run: dict[str, Any], step: int, now: dict[str, Any]) -> None:
+  """Adds to the description what changes at `step`: commit, versions, devices."""
+  if not step:
+    return
+  parts = run.get('continued', [])
+  last = {name: x for part in (run, *parts) for name, x in part.items()}
+  changed = {name: x for name, x in now.items() if name != 'time' and last.get(name) != x}
+  if changed:
+    run['continued'] = [*parts, {'step': step, 'time': now.get('time'), **changed}]
 
 
 def read_metrics(workdir: str | pathlib.Path) -> tuple[dict[str, Any], list[dict]]:

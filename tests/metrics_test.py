@@ -46,10 +46,43 @@ def test_resuming_drops_later_lines_and_keeps_the_first(tmp_path, monkeypatch):
   monkeypatch.setattr(metrics, 'describe_run', lambda: {'commit': 'another'})
   write(tmp_path, [4, 5], start=3)
   assert steps_in(tmp_path) == [1, 2, 3, 4, 5]
-  assert read_metrics(tmp_path)[0] == run
+  now = read_metrics(tmp_path)[0]
+  assert {name: x for name, x in now.items() if name != 'continued'} == run
   write(tmp_path, [], start=0)
   assert steps_in(tmp_path) == []
-  assert read_metrics(tmp_path)[0] == run
+  assert read_metrics(tmp_path)[0] == now
+
+
+def test_another_commit_or_device_that_goes_on_is_noted(tmp_path, monkeypatch):
+  as_now = lambda **fields: monkeypatch.setattr(
+    metrics, 'describe_run', lambda: {'time': '9', 'commit': 'a', 'device': 'cpu'} | fields
+  )
+  as_now()
+  write(tmp_path, [1])
+  write(tmp_path, [2], start=1)
+  assert 'continued' not in read_metrics(tmp_path)[0]
+  as_now(commit='b')
+  write(tmp_path, [3], start=2)
+  as_now(commit='b', device='gpu')
+  write(tmp_path, [4], start=3)
+  write(tmp_path, [5], start=4)
+  run, _ = read_metrics(tmp_path)
+  assert run['commit'] == 'a'
+  assert run['continued'] == [
+    {'step': 2, 'time': '9', 'commit': 'b'},
+    {'step': 3, 'time': '9', 'device': 'gpu'},
+  ]
+
+
+def test_lost_lines_are_said_to_be_lost(tmp_path, capsys):
+  write(tmp_path, [8, 9], start=7)
+  said = 'metrics.jsonl: the lines of steps 1 to 7 are lost'
+  assert said in capsys.readouterr().err
+  assert read_metrics(tmp_path)[1][0] == {'step': 7, 'note': said}
+  assert steps_in(tmp_path) == [7, 8, 9]
+  write(tmp_path, [10], start=9)
+  assert not capsys.readouterr().err
+  assert steps_in(tmp_path) == [7, 8, 9, 10]
 
 
 @pytest.mark.parametrize('cut', [1, 5, 12])
