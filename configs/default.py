@@ -129,6 +129,7 @@ def base() -> ConfigDict:
   config.data.processes = 0
   config.data.read_threads = 2
   config.data.prefetch = 8
+  config.data.accept_changed = False
 
   config.train = ConfigDict()
   config.train.steps = 700

@@ -63,6 +63,7 @@ def base() -> ConfigDict:
   config.data.cache_dir = '~/.cache/elas_jax'
   config.data.read_threads = 1
   config.data.prefetch = 8
+  config.data.accept_changed = False
 
   config.train.steps = 1500
   config.train.log_every = 100

@@ -3,6 +3,7 @@
 A config file in configs/ builds a ConfigDict with all fields; `parse` turns it into
 the typed, hashable `Config` below and refuses what cannot run (config_checks.py), before
 anything is compiled or written. There are no defaults here: configs/default.py holds them.
+Only a field that is younger than some runs has one, so that their configs can be read.
 """
 
 import dataclasses
@@ -131,6 +132,7 @@ class DataConfig:
   processes: int  # worker processes of the preparation, 0 = all cores
   read_threads: int
   prefetch: int  # batches
+  accept_changed: bool = False  # continue a run on other data than it was started with
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,6 +150,7 @@ class RowsConfig:
   cache_dir: str  # decoded images
   read_threads: int
   prefetch: int  # batches
+  accept_changed: bool = False  # continue a run on other data than it was started with
 
 
 @dataclasses.dataclass(frozen=True)
@@ -281,6 +284,12 @@ def build(
   unknown = sorted(set(tree) - set(hints))
   if unknown:
     raise UserError(f'{prefix}{unknown[0]}: no such field; there are {sorted(hints)}')
+  defaults = {
+    field.name: field.default
+    for field in dataclasses.fields(cls)
+    if field.default is not dataclasses.MISSING
+  }
+  tree = defaults | tree
   missing = sorted(set(hints) - set(tree))
   if missing:
     raise UserError(f'{prefix}{missing[0]}: missing from the config file')

@@ -82,19 +82,30 @@ def main(arguments: list[str] | None = None) -> None:
     '--tokens', type=integer(), help='validation tokens, 0 = the whole split; default: all'
   )
   parser.add_argument('--batch_size', type=integer(1), help="default: the run's")
+  parser.add_argument(
+    '--accept_changed',
+    action='store_true',
+    help="evaluate on other validation data than the run's",
+  )
   options = parser.parse_args(arguments)
   run = workdirs.open_run(
     options.workdir,
     options.step,
     {'eval.tokens': options.tokens or 0, 'eval.batch_size': options.batch_size},
   )
+  of_run = ('validation',)
+  data = run.prepared(of_run, options.accept_changed)
   result = {'step': run.step}
-  result |= evaluate(run.config, run.variables, run.prepared().validation, run.mesh)
+  result |= evaluate(run.config, run.variables, data.validation, run.mesh)
   for name, value in result.items():
     print(f'{name:28s} {value:,.6g}', flush=True)
+  change = run.past.change(data, of_run)
+  if change:
+    print(f'not on the data of the run: {change}', flush=True)
+  written = result | ({'changed_data': change} if change else {})
   path = pathlib.Path(options.workdir) / 'evaluation.json'
   try:
-    workdirs.write_text(path, strict_json(result, indent=2) + '\n')
+    workdirs.write_text(path, strict_json(written, indent=2) + '\n')
   except OSError as error:
     raise UserError(f'{path}: not written: {error.strerror}') from error
   print(f'written to {path}')

@@ -124,6 +124,9 @@ def main(arguments: list[str] | None = None) -> None:
   parser.add_place('--output', required=True, help='folder of the result')
   parser.add_argument('--grid', type=integer(1), help='intervals; default: as many, moved')
   parser.add_argument('--step', type=integer(), help='checkpoint; default: the newest')
+  parser.add_argument(
+    '--accept_changed', action='store_true', help="fit to other data than the run's"
+  )
   options = parser.parse_args(arguments)
   workdir, output = options.workdir, options.output
   if output.exists() and not (output.is_dir() and not any(output.iterdir())):
@@ -133,15 +136,16 @@ def main(arguments: list[str] | None = None) -> None:
   tree, position = (load(item=item) for item in ('config', 'data'))
   check(parse(tree), options.grid)
   grid = tree['model']['kan']['grid'] = options.grid or run.config.model.kan.grid
-  config, data = parse(tree), run.prepared()
+  config, data = parse(tree), run.prepared(accept_changed=options.accept_changed)
   x = data.train.read(range(0, len(data.train), -(-len(data.train) // ROWS)))['inputs']
   before, inputs = outputs(run.config, run.variables, x)
   new = with_new_grid(run.variables, inputs, config.model.kan.order, grid)
   change = jnp.abs(outputs(config, new, x)[0] - before).max()
   print(f'outputs {span(before)}, changed by at most {change:.3g} on {len(x)} rows')
+  describe = data.describe(), data.record()
   place = SimpleNamespace(get_state=lambda: position)
   try:
-    write_run(output, config, state_from(config, new), place, tree, data.describe())
+    write_run(output, config, state_from(config, new), place, tree, *describe)
   except OSError as error:
     raise UserError(f'--output={output}: cannot be written: {error}') from error
   flags = f'--config.restore={output} --config.model.kan.grid={grid} --workdir=DIR'

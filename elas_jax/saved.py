@@ -27,7 +27,7 @@ BROKEN = (ValueError, LookupError, TypeError, AttributeError)
 def context() -> ocp.Context:
   """How Orbax reads and writes the items of a checkpoint."""
   registry = ocp.handlers.local_registry()
-  for item in ('data', 'config', 'tokenizer', 'checksums'):  # else stored as arrays
+  for item in ('data', 'config', 'tokenizer', 'record', 'checksums'):  # else as arrays
     registry.add(ocp.handlers.JsonHandler, checkpointable_name=item)
   context = ocp.Context()
   context.checkpointables.registry = registry
@@ -59,7 +59,7 @@ class Saved:
     return self._sums is not None
 
   def json(self, item: str) -> Any:
-    """The item `config`, `data` or `tokenizer`."""
+    """The item `config`, `data`, `tokenizer` or `record`."""
     value = self._load(item, None)
     if self.verified and checksums.of_json(value) != self._sums['items'].get(item):
       raise Damaged(f'{item}: the checksum differs')
@@ -119,7 +119,7 @@ class Saved:
 
   def _checksums(self) -> dict[str, Any] | None:
     """{'items': ..., 'arrays': ...}; None if it was saved without them."""
-    if not (self.folder / 'checksums').exists() and not self._declares('checksums'):
+    if not self.has('checksums'):
       return None
     found = self._load('checksums', None)
     sums = found.get('of') if isinstance(found, dict) else None
@@ -127,7 +127,10 @@ class Saved:
       raise Damaged('checksums: their own checksum differs')
     return sums
 
-  def _declares(self, item: str) -> bool:
+  def has(self, item: str) -> bool:
+    """Whether it was saved; older checkpoints lack some."""
+    if (self.folder / item).exists():
+      return True
     try:
       return f'"{item}"'.encode() in (self.folder / '_CHECKPOINT_METADATA').read_bytes()
     except FileNotFoundError:

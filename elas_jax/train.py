@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from elas_jax import continuation
 from elas_jax import workdir as workdirs
 from elas_jax.checkpoint import Checkpoints, load_variables
 from elas_jax.cli import DEFAULT_CONFIG, Parser, load_config, run_command
@@ -135,7 +136,11 @@ def train(config: Config, workdir: str | pathlib.Path) -> dict[str, float]:
   if config.train.compilation_cache:
     folder = place('train.compilation_cache', config.train.compilation_cache)
     jax.config.update('jax_compilation_cache_dir', str(folder))
-  data = task_of(config).prepare(config)
+  past = continuation.past_of(workdir)
+  if past:
+    continuation.check_config(past, config)
+  data = task_of(config).prepare(config, continuation.own_tokenizer(past, config))
+  notes = continuation.check_data(past, config, data)
   batches = train_batches(
     data.train,
     batch_size=config.data.batch_size,
@@ -151,8 +156,15 @@ def train(config: Config, workdir: str | pathlib.Path) -> dict[str, float]:
       stop_signals() as stop,
       contextlib.closing(Checkpoints(workdir, config.checkpoint)) as checkpoints,
     ):
-      workdirs.write_config(workdir, config, checkpoints.latest_step is not None)
-      state = run_steps(config, workdir, mesh, data, batches, checkpoints, stop)
+      state = starting_state(config, mesh, checkpoints, batches)
+      if (step := int(state.step)) != (past.step if past else 0):
+        # Not the checkpoint that was looked at: somebody has trained there meanwhile.
+        past = continuation.load_past(workdir, '--workdir', step)
+        continuation.check_config(past, config)
+        notes = continuation.check_data(past, config, data)
+      workdirs.write_config(workdir, config)
+      log = new_log(config, workdir, state, notes)
+      state = run_steps(config, workdir, mesh, data, batches, checkpoints, state, log, stop)
       checkpoints.wait()
     return report(config, workdir, data, state)
   except BrokenPipeError:
@@ -168,25 +180,16 @@ def run_steps(
   data: Any,
   batches: Any,
   checkpoints: Checkpoints,
+  state: TrainState,
+  log: Log,
   stop: Callable[[int], bool],
 ) -> TrainState:
   """The loop, from wherever the run stands to its last step or the stop signal."""
-  state = starting_state(config, mesh, checkpoints, batches)
-  start, steps, task = int(state.step), config.train.steps, task_of(config)
+  start, steps = int(state.step), config.train.steps
   probe = ActivationProbe(config, data.validation, mesh)
-  log = Log(
-    MetricsWriter(workdir, start, config.train.tensorboard),
-    SCHEDULES[config.optimizer.schedule](config.optimizer, steps),
-    steps=steps,
-    start=start,
-    log_every=config.train.log_every,
-    task=task,
-    unit_flops=task.flops(config, state.params),
-    peak_flops=peak_flops(),
-  )
   step_functions = functools.cache(lambda now: jit_train_step(config, mesh, now))
   trace = Trace(profile_window(config), workdir / 'profile')
-  saved = (json.loads(to_json(config)), data.describe())
+  saved = (json.loads(to_json(config)), data.describe(), data.record())
 
   def save(step, state, loss=None):
     with log.pause():
@@ -227,6 +230,27 @@ def run_steps(
       if step == steps or step % config.checkpoint.every == 0:
         save(step, state, loss)
   return state
+
+
+def new_log(
+  config: Config, workdir: pathlib.Path, state: TrainState, notes: list[str]
+) -> Log:
+  """Of a run that stands at `state`; begins with the notes."""
+  start, steps, task = int(state.step), config.train.steps, task_of(config)
+  writer = MetricsWriter(workdir, start, config.train.tensorboard)
+  for note in notes:
+    print_once(note)
+    writer.note(start, note)
+  return Log(
+    writer,
+    SCHEDULES[config.optimizer.schedule](config.optimizer, steps),
+    steps=steps,
+    start=start,
+    log_every=config.train.log_every,
+    task=task,
+    unit_flops=task.flops(config, state.params),
+    peak_flops=peak_flops(),
+  )
 
 
 @jax.jit

@@ -7,6 +7,7 @@ import functools
 import json
 import os
 import pathlib
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,40 +16,13 @@ from jax.sharding import Mesh
 
 from elas_jax import checkpoint
 from elas_jax.config import Config, at_step, parse, to_json
-from elas_jax.data.tokenizers import Tokenizer, parse_tokenizer
+from elas_jax.continuation import Past, other_tokenizer, read_past
+from elas_jax.data.record import SPLITS
+from elas_jax.data.tokenizers import Tokenizer
 from elas_jax.errors import UserError
 from elas_jax.sharding import make_mesh, state_shardings
 from elas_jax.state import abstract_variables
 from elas_jax.tasks import task_of
-
-# What may change when a run is continued: nothing that the numbers so far depend on,
-# except train.steps, which lengthens the schedule.
-MAY_CHANGE = (
-  'train.steps',
-  'train.log_every',
-  'train.tensorboard',
-  'train.compilation_cache',
-)
-# These follow from train.steps by default.
-PHASES = tuple(
-  f'optimizer.{name}'
-  for name in (
-    'warmup_steps',
-    'decay_steps',
-    'constant_steps',
-    'exact_every',
-    'projection_every',
-    'merge_every',
-    'restart_every',
-  )
-) + ('model.two_four_dense_steps',)
-MAY_CHANGE_SECTIONS = ('mesh', 'checkpoint', 'eval', 'profile_steps', 'restore')
-MACHINE_FIELDS = (
-  'data.cache_dir',
-  'data.processes',
-  'data.read_threads',
-  'data.prefetch',
-)
 
 
 @contextlib.contextmanager
@@ -77,31 +51,18 @@ def locked(workdir: pathlib.Path) -> Iterator[None]:
     yield
 
 
-def write_config(workdir: pathlib.Path, config: Config, continues: bool) -> None:
-  """Writes config.json; a run that `continues` must have the config it was started with."""
+def write_config(workdir: pathlib.Path, config: Config) -> None:
+  """Writes config.json, for readers: a continued run compares with its checkpoint."""
   if jax.process_index():
     return
   path = workdir / 'config.json'
-  if continues and path.exists():
-    _check_same(path, read_config(path), json.loads(to_json(config)))
-  write_text(path, to_json(config))
-
-
-def read_config(path: pathlib.Path) -> dict[str, Any]:
-  """The tree in a config.json.
-
-  Raises:
-    UserError: the file is damaged.
-  """
   try:
-    tree = json.loads(path.read_text())
-    if not isinstance(tree, dict):
-      raise ValueError('no object')
-  except ValueError as error:  # JSON, UTF-8, or the line above
-    raise UserError(
-      f'{path} is damaged ({error}); delete it, it is written anew from --config'
-    ) from error
-  return tree
+    json.loads(path.read_text())
+  except FileNotFoundError:
+    pass
+  except ValueError as error:  # JSON or UTF-8
+    print(f'{path} is damaged ({error}): written anew', file=sys.stderr)
+  write_text(path, to_json(config))
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
@@ -114,30 +75,6 @@ def write_text(path: pathlib.Path, text: str) -> None:
   os.replace(temporary, path)
 
 
-def _check_same(path: pathlib.Path, old: dict[str, Any], new: dict[str, Any]) -> None:
-  flat_old, flat_new = _flat(old), _flat(new)
-  free_names = MAY_CHANGE + MACHINE_FIELDS
-  if flat_old.get('train.steps') != flat_new['train.steps']:
-    free_names += PHASES
-  for name in flat_new:
-    free = name in free_names or name.split('.')[0] in MAY_CHANGE_SECTIONS
-    if not free and flat_old.get(name) != flat_new[name]:
-      raise UserError(
-        f'{name}={flat_new[name]!r}: the run in {path.parent} was started with '
-        f'{flat_old.get(name)!r}; give that, or another --workdir'
-      )
-
-
-def _flat(tree: dict[str, Any], prefix: str = '') -> dict[str, Any]:
-  flat = {}
-  for name, value in tree.items():
-    if isinstance(value, dict):
-      flat |= _flat(value, f'{prefix}{name}.')
-    else:
-      flat[prefix + name] = value
-  return flat
-
-
 @dataclasses.dataclass(frozen=True)
 class Run:
   """A trained model, as evaluation and generation need it."""
@@ -146,11 +83,31 @@ class Run:
   step: int
   variables: Any
   mesh: Mesh
-  tokenizer: Tokenizer | None  # of a language model
+  past: Past
 
-  def prepared(self) -> Any:
-    """The run's data, prepared anew if the cache has gone."""
-    return task_of(self.config).prepare(self.config)
+  @property
+  def tokenizer(self) -> Tokenizer | None:
+    """Of a language model."""
+    return self.past.tokenizer
+
+  def prepared(self, splits: tuple[str, ...] = SPLITS, accept_changed: bool = False) -> Any:
+    """The run's data, prepared anew if the cache has gone, with the run's own tokenizer.
+
+    Raises:
+      UserError: these splits are not those of the run, and that is not accepted.
+    """
+    own = self.tokenizer
+    if own and (other := other_tokenizer(self.config.data.tokenizer, own)):
+      print(f'{other}: the copy in the checkpoint is used', file=sys.stderr)
+    data = task_of(self.config).prepare(self.config, own)
+    if unknown := self.past.unknown():
+      print(unknown, file=sys.stderr)
+    if (change := self.past.change(data, splits)) and not accept_changed:
+      raise UserError(
+        f'--workdir={self.past.workdir}: the data are not those of step {self.step}: '
+        f'{change}; put them back, or give --accept_changed'
+      )
+    return data
 
 
 def open_run(
@@ -167,7 +124,8 @@ def open_run(
 def _run(
   workdir: str | pathlib.Path, overrides: dict[str, Any], saved: checkpoint.Saved
 ) -> Run:
-  config = saved.json('config')
+  past = read_past(workdir, saved)
+  config = json.loads(json.dumps(past.config))
   # This machine may have other devices than the one that trained.
   config['mesh'] = {'data': -1, 'fsdp': 1, 'tensor': 1}
   for name, value in overrides.items():
@@ -187,8 +145,4 @@ def _run(
     state_shardings(mesh, shapes),
   )
   variables = saved.variables(placed)
-  tokenizer = None
-  if config.task == 'language':
-    content = saved.json('tokenizer')
-    tokenizer = parse_tokenizer(json.dumps(content), str(workdir))
-  return Run(at_step(config, saved.step), saved.step, variables, mesh, tokenizer)
+  return Run(at_step(config, saved.step), saved.step, variables, mesh, past)

@@ -19,11 +19,12 @@ import jax
 from configs.methods import METHODS
 from elas_jax.cli import load_config
 from elas_jax.config import Config, parse, to_json
+from elas_jax.continuation import MACHINE_FIELDS
 from elas_jax.errors import UserError
 from elas_jax.metrics import read_metrics, strict_json
 from elas_jax.state import init_variables, parameter_count, state_from
 from elas_jax.train import train
-from elas_jax.workdir import MACHINE_FIELDS, write_text
+from elas_jax.workdir import write_text
 from experiments.network_values import network_values
 from experiments.published import SIZES
 from experiments.rates import RATE, base_rate, chosen_rate
@@ -237,6 +238,8 @@ def _drop_unused(tree: dict[str, Any]) -> None:
   Likewise weight decay: models without biases and rationals have one rule fewer to read.
   """
   model = tree['model']
+  if not tree['data']['accept_changed']:
+    del tree['data']['accept_changed']
   if tree['task'] == 'language':
     del tree['task']
     plain = model['linear'] != 'quadratic' and not model['linear'].startswith('kan_')

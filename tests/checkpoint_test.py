@@ -61,7 +61,7 @@ def at(state, step):
 
 def save(checkpoints, state, batches, config, step, loss=None):
   tree = json.loads(to_json(config))
-  checkpoints.save(at(state, step), batches, tree, {'name': 'bytes'}, loss)
+  checkpoints.save(at(state, step), batches, tree, {'name': 'bytes'}, {}, loss)
 
 
 def folders(workdir):
@@ -128,7 +128,7 @@ def test_save_holds_the_values_of_its_step(config, state, batches, tmp_path):
   expected = jax.device_get(jax.tree.map(jnp.copy, state))
   checkpoints = Checkpoints(tmp_path, KEEP_ALL)
   number = int(state.step)
-  checkpoints.save(state, batches, {}, {}, None)
+  checkpoints.save(state, batches, {}, {}, {}, None)
   for _ in range(20):
     state = step(state)
   jax.block_until_ready(state)

@@ -61,8 +61,8 @@ def state_at(step):
 def save(workdir, steps, losses=(None, None), keep=KEEP_ALL):
   checkpoints = Checkpoints(workdir, keep)
   for step, loss in zip(steps, losses):
-    config, tokenizer = {'seed': step}, {'name': 'bytes'}
-    checkpoints.save(state_at(step), Position(step), config, tokenizer, loss)
+    items = {'seed': step}, {'name': 'bytes'}, {'splits': {'train': step}}
+    checkpoints.save(state_at(step), Position(step), *items, loss)
   checkpoints.wait()
   checkpoints.close()
 
@@ -166,7 +166,7 @@ def test_continues_from_the_one_before(workdir, name, capfd):
   assert (folder / '4.damaged').exists()
   assert steps(workdir, 'workdir') == [3]
   # The step can be saved again, and be damaged again.
-  checkpoints.save(state_at(4), Position(4), {}, {}, None)
+  checkpoints.save(state_at(4), Position(4), {}, {}, {}, None)
   checkpoints.wait()
   checkpoints.close()
   assert_equal(
@@ -202,7 +202,7 @@ def test_no_flipped_bit_of_an_array_file_loads_silently(workdir):
   assert found > 25
 
 
-@pytest.mark.parametrize('item', ['config', 'tokenizer', 'data'])
+@pytest.mark.parametrize('item', ['config', 'tokenizer', 'data', 'record'])
 def test_no_flipped_bit_of_json_loads_silently(workdir, item):
   step = workdir / 'checkpoints/4'
   expected, path = Saved(step).json(item), step / item / 'data.json'
@@ -287,7 +287,7 @@ def test_damaged_loss_costs_only_the_loss(tmp_path, content, capfd):
   checkpoints = Checkpoints(tmp_path, keep)
   assert f'{path} is damaged' in capfd.readouterr().err
   assert_equal(checkpoints.restore(abstract(), Position()), state_at(4))
-  checkpoints.save(state_at(5), Position(5), {}, {}, None)
+  checkpoints.save(state_at(5), Position(5), {}, {}, {}, None)
   checkpoints.wait()
   checkpoints.close()
   assert steps(tmp_path, 'workdir') == [3, 5]  # the best whose loss is known, the latest

@@ -34,7 +34,7 @@ def rows(config: Config, count: int) -> Batch:
   }
 
 
-def prepared(config: Config) -> PreparedRows:
+def prepared(config: Config, tokenizer: None = None) -> PreparedRows:
   """The rows, which must be what the network takes and gives."""
   data = open_rows(config.data)
   for name, split in (('train', data.train), ('validation', data.validation)):

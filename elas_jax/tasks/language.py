@@ -13,6 +13,7 @@ import numpy as np
 
 from elas_jax.config import Config, at_step
 from elas_jax.data.blocks import Prepared, prepare
+from elas_jax.data.tokenizers import Tokenizer
 from elas_jax.errors import UserError
 from elas_jax.flops import flops_per_token
 from elas_jax.generate import generate
@@ -31,8 +32,8 @@ def rows(config: Config, count: int) -> Batch:
   return {'tokens': tokens, 'valid': array(count), 'bytes': array(count)}
 
 
-def prepared(config: Config) -> Prepared:
-  data = prepare(config.data)
+def prepared(config: Config, tokenizer: Tokenizer | None = None) -> Prepared:
+  data = prepare(config.data, tokenizer)
   check_vocabulary(config, data)
   return data
 

@@ -25,8 +25,9 @@ class Task:
     row_units: config -> how many units a row has at most.
     rows: (config, B) -> a batch as ShapeDtypeStructs. `valid` says how many units a row
       has; a row that only fills up a batch has none.
-    prepare: config -> data, with the sets of rows `train` and `validation`. Raises a
-      UserError where they do not fit the model.
+    prepare: config, and a tokenizer if not that of data.tokenizer -> data, with the sets
+      of rows `train` and `validation`, and `describe` and `record` for a checkpoint.
+      Raises a UserError where they do not fit the model.
     loss_sums: (config, variables, batch, key, train) -> (sums over the units, buffers).
       `loss` and `count` are among the sums, `penalty` may be; train.z_loss multiplies it.
       `key` is for layers that draw numbers; buffers change only if `train`.
@@ -42,7 +43,7 @@ class Task:
   inputs: Callable[[Config], jax.Array]
   row_units: Callable[[Config], int]
   rows: Callable[[Config, int], Batch]
-  prepare: Callable[[Config], Any]
+  prepare: Callable[..., Any]
   loss_sums: Callable[[Config, Any, Batch, jax.Array, bool], tuple[Sums, Any]]
   train_values: Callable[[dict[str, float]], dict[str, float]]
   eval_values: Callable[[dict[str, np.ndarray]], dict[str, float]]

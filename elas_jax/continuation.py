@@ -1,0 +1,240 @@
+"""Whether a run may go on: with the config, the tokenizer and the data it was made with.
+
+The newest checkpoint says what those were; config.json is only what a reader looks at. What
+changed all the same and is accepted, or cannot be known, becomes a note in metrics.jsonl.
+"""
+
+import dataclasses
+import functools
+import json
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from elas_jax import checkpoint
+from elas_jax.config import Config, to_json
+from elas_jax.data.hashing import fingerprint
+from elas_jax.data.record import difference
+from elas_jax.data.tokenizers import Tokenizer, is_there, load_tokenizer, parse_tokenizer
+from elas_jax.errors import UserError
+
+# What may change when a run is continued: nothing that the numbers so far depend on,
+# except train.steps, which lengthens the schedule.
+MAY_CHANGE = (
+  'train.steps',
+  'train.log_every',
+  'train.tensorboard',
+  'train.compilation_cache',
+  'data.accept_changed',
+)
+# These follow from train.steps by default.
+PHASES = tuple(
+  f'optimizer.{name}'
+  for name in (
+    'warmup_steps',
+    'decay_steps',
+    'constant_steps',
+    'exact_every',
+    'projection_every',
+    'merge_every',
+    'restart_every',
+  )
+) + ('model.two_four_dense_steps',)
+MAY_CHANGE_SECTIONS = ('mesh', 'checkpoint', 'eval', 'profile_steps', 'restore')
+MACHINE_FIELDS = (
+  'data.cache_dir',
+  'data.processes',
+  'data.read_threads',
+  'data.prefetch',
+)
+# What is there is compared, not the name of the place; only where nothing is known of what
+# was there, as in checkpoints older than the record of the data, the name has to do.
+PLACES = ('data.path', 'data.validation_path', 'data.tokenizer')
+
+
+@dataclasses.dataclass(frozen=True)
+class Past:
+  """What a checkpoint says of its run.
+
+  Attributes:
+    step: of the checkpoint.
+    config: as a nested dict, of the version that wrote it.
+    needs: data.describe(): the tokenizer, or the names of the classes.
+    record: data.record(); None if it is older than that.
+  """
+
+  workdir: pathlib.Path
+  step: int
+  config: dict[str, Any]
+  needs: dict[str, Any]
+  record: dict[str, Any] | None
+
+  @functools.cached_property
+  def tokenizer(self) -> Tokenizer | None:
+    """Of a language model."""
+    if self.config['task'] != 'language':
+      return None
+    return parse_tokenizer(json.dumps(self.needs), str(self.workdir))
+
+  def change(self, data: Any, splits: tuple[str, ...]) -> str:
+    """In what these splits of `data` differ from those of the run, '' if in nothing."""
+    return difference(self.record, data.record(), splits) if self.record else ''
+
+  def unknown(self) -> str:
+    """The line that says so if there is no record, else ''."""
+    if self.record:
+      return ''
+    return (
+      f'the checkpoint of step {self.step} in {self.workdir} keeps no record of its data: '
+      'whether these are the same is not known'
+    )
+
+
+def load_past(workdir: str | pathlib.Path, field: str, step: int | None = None) -> Past:
+  """Of the checkpoint of `step`, or the newest; `field` names the workdir in errors."""
+  return checkpoint.load(workdir, step, field, functools.partial(read_past, workdir))
+
+
+def read_past(workdir: str | pathlib.Path, saved: checkpoint.Saved) -> Past:
+  """Of one checkpoint. Those from before there was a `record` have none."""
+  return Past(
+    workdir=pathlib.Path(workdir),
+    step=saved.step,
+    config=saved.json('config'),
+    needs=saved.json('tokenizer'),
+    record=saved.json('record') if saved.has('record') else None,
+  )
+
+
+def past_of(workdir: pathlib.Path) -> Past | None:
+  """Of the newest checkpoint; None if there is none, so that the run starts."""
+  if not checkpoint.has_checkpoint(workdir):
+    return None
+  return load_past(workdir, '--workdir')
+
+
+def check_config(past: Past, config: Config) -> None:
+  """A run is continued with the config that its checkpoint was made with."""
+  old, new = _flat(past.config), _flat(json.loads(to_json(config)))
+  free_names = MAY_CHANGE + MACHINE_FIELDS
+  if old.get('train.steps') != new['train.steps']:
+    free_names += PHASES
+  if past.record:
+    free_names += PLACES
+  for name in new:
+    free = name in free_names or name.split('.')[0] in MAY_CHANGE_SECTIONS
+    if not free and old.get(name) != new[name]:
+      raise UserError(
+        f'{name}={new[name]!r}: the run in {past.workdir} was started with '
+        f'{old.get(name)!r}; give that, or another --workdir'
+      )
+  if config.train.steps < past.step:
+    raise UserError(
+      f'train.steps={config.train.steps}: the run in {past.workdir} has done {past.step} '
+      'already; give at least these, or another --workdir'
+    )
+
+
+def _flat(tree: dict[str, Any], prefix: str = '') -> dict[str, Any]:
+  flat = {}
+  for name, value in tree.items():
+    if isinstance(value, dict):
+      flat |= _flat(value, f'{prefix}{name}.')
+    else:
+      flat[prefix + name] = value
+  return flat
+
+
+def own_tokenizer(past: Past | None, config: Config) -> Tokenizer | None:
+  """The checkpoint's, where the file that data.tokenizer names has gone."""
+  if past is None or config.task != 'language' or is_there(config.data.tokenizer):
+    return None
+  return past.tokenizer
+
+
+def other_tokenizer(spec: str, own: Tokenizer) -> str:
+  """Says so if data.tokenizer does not name `own` (any more), else ''."""
+  if not is_there(spec):
+    return f'data.tokenizer={spec!r} is not there'
+  try:
+    same = load_tokenizer(spec).fingerprint == own.fingerprint
+  except UserError as error:
+    return str(error)
+  return '' if same else f'data.tokenizer={spec!r} is not the tokenizer of the run'
+
+
+def check_data(past: Past | None, config: Config, data: Any) -> list[str]:
+  """Refuses data that the run was not made with; returns what is to be said instead.
+
+  Raises:
+    UserError: another tokenizer; or other documents, rows or classes and not
+      data.accept_changed; or the processes of a run have different data.
+  """
+  _check_same_everywhere(data)
+  if past is None:
+    return _check_restored(config, data)
+  other = _other_needs(past, config, data)
+  if other and config.task == 'language':
+    raise UserError(
+      f'{other} of the run in {past.workdir}; give that one, or move this one away and '
+      'the copy in the checkpoint is taken'
+    )
+  if other and not past.record:
+    raise UserError(f'data.source={config.data.source!r}: {other} in {past.workdir}')
+  notes = [past.unknown()] if past.unknown() else []
+  if change := past.change(data, ('train', 'validation')):
+    what = f'the data are not those of step {past.step} in {past.workdir}: {change}'
+    if not config.data.accept_changed:
+      raise UserError(
+        f'data.source={config.data.source!r}: {what}; put them back, or go on with these '
+        'by --config.data.accept_changed=True'
+      )
+    notes.append(what)
+  if own_tokenizer(past, config):
+    missing = f'data.tokenizer={config.data.tokenizer!r} is not there'
+    notes.append(f'{missing}: the copy in the checkpoint of step {past.step} is used')
+  return notes
+
+
+def _check_restored(config: Config, data: Any) -> list[str]:
+  """Parameters mean nothing without the tokenizer or the classes they were made for."""
+  if not config.restore:
+    return []
+  past = load_past(config.restore, 'restore')
+  if past.config['task'] != config.task:  # its parameters do not fit either
+    return []
+  other = _other_needs(past, config, data)
+  if other and not config.data.accept_changed:
+    raise UserError(
+      f'restore={config.restore!r}: {other} there; give the same, or accept it by '
+      '--config.data.accept_changed=True'
+    )
+  return [f'restore={config.restore!r}: {other} there'] if other else []
+
+
+def _other_needs(past: Past, config: Config, data: Any) -> str:
+  """In what the tokenizer or the classes are not those of the checkpoint, or ''."""
+  now = data.describe()
+  if now == past.needs:
+    return ''
+  if config.task == 'language':
+    return f'data.tokenizer={config.data.tokenizer!r} is not the tokenizer'
+  names = lambda needs: ', '.join(needs['class_names']) or '(none)'
+  return f'the classes {names(now)} are not {names(past.needs)} as'
+
+
+def _check_same_everywhere(data: Any) -> None:
+  """Each process reads its share of the rows, which must be of the same data."""
+  if jax.process_count() == 1:
+    return
+  own = bytes.fromhex(fingerprint(data.record()['splits'], data.describe()))
+  found = multihost_utils.process_allgather(np.frombuffer(own, np.uint8))
+  other = [i for i, theirs in enumerate(found) if theirs.tobytes() != own]
+  if other:
+    raise UserError(
+      f'data: process {jax.process_index()} has other data than process {other[0]}; all '
+      'need the same files and the same tokenizer'
+    )
