@@ -1,5 +1,6 @@
 """New knots of a trained B-spline KAN, by the command and on from its result."""
 
+import dataclasses
 import functools
 import shutil
 
@@ -11,6 +12,7 @@ from elas_jax import extend_grid
 from elas_jax.checkpoint import load_json
 from elas_jax.cli import load_config
 from elas_jax.config import parse
+from elas_jax.data import functions
 from elas_jax.errors import UserError
 from elas_jax.metrics import read_metrics
 from elas_jax.ops.kan.bspline import uniform_knots
@@ -229,3 +231,14 @@ def test_a_failure_leaves_nothing(folder, tmp_path, monkeypatch):
   assert not list((tmp_path / 'new').iterdir())
   command(folder / 'fit', tmp_path / 'new')  # an empty folder will do
   assert (tmp_path / 'new' / 'config.json').is_file()
+
+
+def test_other_points_are_refused_or_accepted(folder, tmp_path, monkeypatch):
+  other = dataclasses.replace(functions.FUNCTIONS['product'], low=-0.5)
+  monkeypatch.setitem(functions.FUNCTIONS, 'product', other)
+  with pytest.raises(UserError, match='the data are not those of step 30.*accept_changed'):
+    command(folder / 'fit', tmp_path / 'other', '--grid=10')
+  assert not (tmp_path / 'other').exists()
+  command(folder / 'fit', tmp_path / 'other', '--grid=10', '--accept_changed')
+  splits = lambda at: load_json(at, 'record', '')['splits']
+  assert splits(tmp_path / 'other') != splits(folder / 'fit') == splits(folder / 'finer')
