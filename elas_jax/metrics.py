@@ -45,8 +45,10 @@ def _commit() -> str:
     ['git', '-C', str(root), *words], capture_output=True, text=True
   )
   try:
+    # An installed package may lie in somebody else's repository.
+    own = git('ls-files', '--error-unmatch', pathlib.Path(__file__).name)
     head = git('rev-parse', 'HEAD')
-    if head.returncode:
+    if own.returncode or head.returncode:
       return 'unknown'
     # Results are written while experiments run, and nothing is computed from them.
     where = ('--untracked-files=no', '--', ':/', ':(exclude,top)experiments/results')

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import struct
+import subprocess
 import sys
 
 import jax
@@ -33,6 +34,18 @@ def test_first_line_describes_the_run(tmp_path):
   assert first['run']['devices'] == 4
   assert rest == [{'step': 1, 'train/loss': 0.125}, {'step': 2, 'train/loss': 0.25}]
   assert read_metrics(tmp_path) == (first['run'], rest)
+
+
+def test_commit_is_of_this_project(monkeypatch, tmp_path):
+  """Not of the repository of somebody who has installed it in a folder there."""
+  identity = ['-c', 'user.name=a', '-c', 'user.email=a@b']
+  for words in (['init', '--quiet'], [*identity, 'commit', '--allow-empty', '-qm', 'a']):
+    subprocess.run(['git', '-C', tmp_path, *words], check=True)
+  installed = tmp_path / 'venv/elas_jax/metrics.py'
+  installed.parent.mkdir(parents=True)
+  installed.touch()
+  monkeypatch.setattr(metrics, '__file__', str(installed))
+  assert describe_run()['commit'] == 'unknown'
 
 
 def test_commit_is_unknown_without_git(monkeypatch, tmp_path):
