@@ -141,6 +141,7 @@ def test_command_repeats_the_last_evaluation_of_the_run(trained, capsys):
 
 def test_command_prints_before_it_writes(trained, tmp_path, capsys):
   workdir = shutil.copytree(trained[1], tmp_path / 'run')
+  (workdir / 'evaluation.json').unlink(missing_ok=True)
   (workdir / 'evaluation.json.tmp').mkdir()  # it cannot be written, not even by root
   with pytest.raises(UserError, match=r'run/evaluation.json: not written: Is a directory'):
     main([f'--workdir={workdir}'])

@@ -100,7 +100,8 @@ def other_files(config: DataConfig) -> dict[str, int]:
   found = collections.Counter()
   for field in ('path', 'validation_path'):
     if pattern := getattr(config, field):
-      found.update(text_reader.count_other_files(f'data.{field}', pattern))
+      count = text_reader.count_other_files
+      found.update(count(f'data.{field}', pattern, _is_of_a_run))
   return dict(found.most_common())
 
 

@@ -7,7 +7,7 @@ import glob
 import json
 import os
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from elas_jax.data import cache
 from elas_jax.data.archives import BrokenFileError, read_lines
@@ -75,11 +75,16 @@ def list_files(field: str, pattern: str) -> list[tuple[str, pathlib.Path]]:
   return sorted(named)
 
 
-def count_other_files(field: str, pattern: str) -> dict[str, int]:
-  """How many files `pattern` finds that list_files leaves out, by kind, most first."""
+def count_other_files(
+  field: str, pattern: str, is_left_out: Callable[[pathlib.Path], bool] = lambda path: False
+) -> dict[str, int]:
+  """How many files `pattern` finds that list_files leaves out, by kind, most first.
+
+  Those that `is_left_out` says yes to are not counted.
+  """
   _, found = _find(field, pattern)
-  kinds = collections.Counter(_kind(path) for path in found if not _is_text(path))
-  return dict(kinds.most_common())
+  others = [x for x in found if not _is_text(x) and not is_left_out(pathlib.Path(x))]
+  return dict(collections.Counter(map(_kind, others)).most_common())
 
 
 def size_of(path: pathlib.Path) -> int:
