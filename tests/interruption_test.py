@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from elas_jax.data import blocks, train_tokenizer
+from elas_jax.data.sources import list_source
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -159,7 +160,7 @@ blocks.prepare(DataConfig(**{config!r}))
 def test_preparation_ends_with_its_parent(make_config, corpus, tmp_path, number):
   """The parent dies while its preparation waits for a lock, as it would for a long job."""
   config = make_config().data
-  name = blocks._folder_name(config, blocks.load_tokenizer('bytes'))
+  name = blocks._folder_name(config, list_source(config), blocks.load_tokenizer('bytes'))
   lock = tmp_path / 'cache' / f'{name}.lock'
   lock.parent.mkdir(parents=True)
   with lock.open('w') as held:

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pallas_kernels.two_four import cases, dispatch, feed_forward, reference
+from pallas_kernels.two_four import cases, dispatch, feed_forward, mosaic, reference
+from pallas_kernels.two_four.dispatch import padded
 from tests.pallas_kernels.same import assert_same
 
 SMALL = cases.small()
@@ -72,7 +73,10 @@ def test_what_is_kept_for_the_backward_pass(N):
   function, make_inputs = by_kernels(N)
   inputs = make_inputs()
   backward = emulated(lambda *inputs: jax.vjp(function, *inputs)[1], *inputs)
-  z = reference.up_compress(*inputs[:2], False)
-  saved = {x.shape: x for x in jax.tree.leaves(backward)}
-  assert set(saved) == {x.shape for x in jax.tree.leaves((inputs, z))}
+  s, up, down = inputs
+  # Features are padded in the weights.
+  up, down = padded(up, (1, mosaic.FEATURES)), padded(down, (mosaic.FEATURES, 1))
+  z = reference.up_compress(s, up, False)
+  saved = {x.shape: x for x in jax.tree.leaves(backward) if x.size > 1}
+  assert set(saved) == {x.shape for x in jax.tree.leaves((s, up, down, z))}
   assert_same([saved[x.shape] for x in jax.tree.leaves(z)], z)
