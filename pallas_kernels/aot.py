@@ -184,9 +184,10 @@ def _alternatives() -> Iterator[Program]:
     (False, True),
   ):
     shapes, options = ((T, D), (F, D) if w_t else (D, F)), {'w_t': w_t, 'config': config}
+    products = 0, _dense_products(D)
     for prune in (True, False):
-      yield _program(dense.up_compress, shapes, (0, 4), prune=prune, **options)
-    yield _program(dense.gated_backward, (*shapes, *_packed(T, F)), (0, 4), **options)
+      yield _program(dense.up_compress, shapes, products, prune=prune, **options)
+    yield _program(dense.gated_backward, (*shapes, *_packed(T, F)), products, **options)
 
   for (R, stages), (prune, keep) in itertools.product(
     ((128, 1), (128, 2), (256, 1)), ((True, False), (True, True), (False, False))
