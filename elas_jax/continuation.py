@@ -60,6 +60,7 @@ class Past:
   """What a checkpoint says of its run.
 
   Attributes:
+    workdir: of the run.
     step: of the checkpoint.
     config: as a nested dict, of the version that wrote it.
     needs: data.describe(): the tokenizer, or the names of the classes.

@@ -21,6 +21,7 @@ from elas_jax.data.pipeline import eval_batches
 from elas_jax.errors import UserError
 from elas_jax.memory import check_memory, output_bytes, tree_bytes
 from elas_jax.metrics import strict_json
+from elas_jax.places import write_text
 from elas_jax.sharding import batch_sharding
 from elas_jax.tasks import task_of
 from elas_jax.tasks.task import Batch, Sums
@@ -105,7 +106,7 @@ def main(arguments: list[str] | None = None) -> None:
   written = result | ({'changed_data': change} if change else {})
   path = pathlib.Path(options.workdir) / 'evaluation.json'
   try:
-    workdirs.write_text(path, strict_json(written, indent=2) + '\n')
+    write_text(path, strict_json(written, indent=2) + '\n')
   except OSError as error:
     raise UserError(f'{path}: not written: {error.strerror}') from error
   print(f'written to {path}')

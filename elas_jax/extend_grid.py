@@ -26,9 +26,10 @@ from elas_jax.errors import UserError
 from elas_jax.interruption import cleaned_up
 from elas_jax.layers.kan import BSpline
 from elas_jax.ops.kan.bspline import bspline_basis, extend_grid, update_grid
+from elas_jax.places import write_text
 from elas_jax.state import state_from
 from elas_jax.tasks import task_of
-from elas_jax.workdir import open_run, write_text
+from elas_jax.workdir import open_run
 
 ROWS = 4096
 span = lambda x: f'{x.min():.4g} to {x.max():.4g}'

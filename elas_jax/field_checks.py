@@ -31,8 +31,8 @@ def divides(field: str, value: int, whole_name: str, whole: int) -> None:
   if whole % value:
     small = [d for d in range(1, math.isqrt(whole) + 1) if whole % d == 0]
     divisors = sorted({*small, *(whole // d for d in small)})
-    shown = divisors if len(divisors) <= 12 else divisors[:11] + ['...', whole]
+    few = divisors if len(divisors) <= 12 else divisors[:11] + ['...', whole]
     raise UserError(
       f'{field}={value}: must divide {whole_name}={whole}; '
-      f'accepted: {", ".join(map(str, shown))}'
+      f'accepted: {", ".join(map(str, few))}'
     )

@@ -20,6 +20,7 @@ from typing import Any
 import jax
 
 from elas_jax.errors import UserError
+from elas_jax.places import write_text
 
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy')
 
@@ -93,12 +94,7 @@ class MetricsWriter:
       kept.append({'step': start_step, 'note': lost})
     if tensorboard:
       self._tensorboard = _tensorboard(workdir / 'tensorboard', start_step)
-    temporary = path.with_suffix('.tmp')
-    with temporary.open('w') as file:
-      file.writelines(strict_json(line) + '\n' for line in kept)
-      file.flush()
-      os.fsync(file.fileno())
-    os.replace(temporary, path)
+    write_text(path, ''.join(strict_json(line) + '\n' for line in kept))
     self._file = path.open('a')
 
   def write(self, step: int, values: dict[str, float]) -> None:

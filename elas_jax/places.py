@@ -1,4 +1,7 @@
-"""Paths that fields and flags name: `~` is the home folder, and addresses are refused."""
+"""Paths that fields and flags name: `~` is the home folder, and addresses are refused.
+
+And files that are written there: whole, or not at all.
+"""
 
 import os
 import pathlib
@@ -43,3 +46,13 @@ def place(field: str, text: str | os.PathLike) -> pathlib.Path:
       f'{field}={os.fspath(text)!r}: there is no home folder to put for '
       f'{pathlib.Path(text).parts[0]}; set HOME or give a path without it'
     ) from None
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+  """Writes a whole file or, if killed, nothing."""
+  temporary = path.with_name(path.name + '.tmp')
+  with temporary.open('w') as file:
+    file.write(text)
+    file.flush()
+    os.fsync(file.fileno())
+  os.replace(temporary, path)

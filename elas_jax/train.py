@@ -44,6 +44,7 @@ from elas_jax.optim.schedules import SCHEDULES
 from elas_jax.places import place
 from elas_jax.plots import plot_run
 from elas_jax.probe import ActivationProbe
+from elas_jax.saved import steps_in
 from elas_jax.sharding import join_processes, make_mesh
 from elas_jax.signals import stop_signals
 from elas_jax.state import (
@@ -278,8 +279,8 @@ def starting_state(
 
 def _what_happened(error: Exception, workdir: pathlib.Path) -> str:
   # Read off the disk: Orbax would wait for the other processes, which may be gone.
-  found = [int(p.name) for p in (workdir / 'checkpoints').glob('*') if p.name.isdigit()]
-  saved = f'last good checkpoint: step {max(found)}' if found else 'no checkpoint yet'
+  found = steps_in(workdir / 'checkpoints')
+  saved = f'last good checkpoint: step {found[-1]}' if found else 'no checkpoint yet'
   if isinstance(error, NonFinite):
     return f'training diverged at {error}; {saved} in {workdir}'
   if error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -5,7 +5,6 @@ import dataclasses
 import fcntl
 import functools
 import json
-import os
 import pathlib
 import sys
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from elas_jax.continuation import Past, other_tokenizer, read_past
 from elas_jax.data.record import SPLITS
 from elas_jax.data.tokenizers import Tokenizer
 from elas_jax.errors import UserError
+from elas_jax.places import write_text
 from elas_jax.sharding import make_mesh, state_shardings
 from elas_jax.state import abstract_variables
 from elas_jax.tasks import task_of
@@ -63,16 +63,6 @@ def write_config(workdir: pathlib.Path, config: Config) -> None:
   except ValueError as error:  # JSON or UTF-8
     print(f'{path} is damaged ({error}): written anew', file=sys.stderr)
   write_text(path, to_json(config))
-
-
-def write_text(path: pathlib.Path, text: str) -> None:
-  """Writes a whole file or, if killed, nothing."""
-  temporary = path.with_name(path.name + '.tmp')
-  with temporary.open('w') as file:
-    file.write(text)
-    file.flush()
-    os.fsync(file.fileno())
-  os.replace(temporary, path)
 
 
 @dataclasses.dataclass(frozen=True)

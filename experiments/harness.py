@@ -27,7 +27,7 @@ from elas_jax.config import Config
 from elas_jax.errors import UserError
 from elas_jax.host_memory import keep_freed_memory
 from elas_jax.metrics import describe_run
-from elas_jax.workdir import write_text
+from elas_jax.places import write_text
 from experiments import notes, report, revisions
 from experiments.rates import RATE, all_chosen
 from experiments.runs import (

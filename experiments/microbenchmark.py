@@ -11,7 +11,7 @@ import jax
 
 from elas_jax.cli import Parser, integer
 from elas_jax.metrics import describe_run, strict_json
-from elas_jax.workdir import write_text
+from elas_jax.places import write_text
 from experiments.harness import machine
 
 SMOKE_REPETITIONS, REPETITIONS = 3, 20

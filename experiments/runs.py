@@ -22,9 +22,9 @@ from elas_jax.config import Config, parse, to_json
 from elas_jax.continuation import MACHINE_FIELDS
 from elas_jax.errors import UserError
 from elas_jax.metrics import read_metrics, strict_json
+from elas_jax.places import write_text
 from elas_jax.state import init_variables, parameter_count, state_from
 from elas_jax.train import train
-from elas_jax.workdir import write_text
 from experiments.network_values import network_values
 from experiments.published import SIZES
 from experiments.rates import RATE, base_rate, chosen_rate

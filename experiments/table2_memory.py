@@ -41,10 +41,10 @@ from elas_jax.errors import UserError
 from elas_jax.layers.feed_forward import FEED_FORWARDS
 from elas_jax.limits import LARGEST
 from elas_jax.metrics import describe_run, strict_json
+from elas_jax.places import write_text
 from elas_jax.sharding import make_mesh
 from elas_jax.state import abstract_state
 from elas_jax.train import jit_train_step
-from elas_jax.workdir import write_text
 from experiments.published import MARKS
 
 # row -> (METHOD of configs/methods.py, rule, backward pass). elas_adamw, not elas: with

@@ -8,14 +8,13 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from elas_jax.data.bad_records import BadRecords
+from elas_jax.data.file_hashes import Files
 from elas_jax.data.hashing import goes_to_validation
 from elas_jax.data.progress import Progress
 from elas_jax.data.text_reader import Document, read_documents, size_of
 
 SHARD_BYTES = 1 << 28  # of text, after which the next file of a split is begun
 MAX_NAME_BYTES = 512
-
-Files = list[tuple[str, pathlib.Path]]
 
 
 class TextFiles(tfds.core.ShardBasedBuilder):

@@ -74,7 +74,7 @@ def lost_start(
 
   A B is W's best approximation of that rank, the columns are those where the next 256
   components are largest, and their weights are W's own there, not those of what A B
-  leaves: so in the authors' code.
+  leaves: so in a development code of the authors.
   """
   w_IxO = std * jax.random.normal(key, (inputs, outputs))
   a, b, rest_IxO = svd_factors(w_IxO, rank)
