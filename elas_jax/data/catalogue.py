@@ -75,6 +75,22 @@ def open_builder(folder: pathlib.Path) -> Any:
     raise UserError(_unreadable(folder, error)) from error
 
 
+def held_out_split(info: Any, where: str) -> str:
+  """What a set with a split 'train' calls the one to validate on.
+
+  Raises:
+    UserError: it lacks one of the two; `where` names the set.
+  """
+  present = [name for name, split in info.splits.items() if split.num_examples]
+  held_out = next((name for name in ('validation', 'test') if name in present), None)
+  if 'train' not in present or held_out is None:
+    raise UserError(
+      f"{where} has the splits {present}; needed are 'train' and one of 'validation' "
+      "and 'test'"
+    )
+  return held_out
+
+
 def feature_classes() -> set[str]:
   """The names of TFDS's feature classes, old ones among them, as features.json has them."""
   import tensorflow_datasets as tfds

@@ -167,13 +167,7 @@ def _decode(source: str, folder: pathlib.Path, out: pathlib.Path) -> None:
       f"{where} has no 'image' with a 'label', only {', '.join(sorted(features))}; "
       'accepted are sets of labelled images such as mnist and cifar10'
     )
-  present = [name for name, split in builder.info.splits.items() if split.num_examples]
-  held_out = next((name for name in ('validation', 'test') if name in present), None)
-  if 'train' not in present or held_out is None:
-    raise UserError(
-      f"{where} has the splits {present}; needed are 'train' and one of 'validation' "
-      "and 'test'"
-    )
+  held_out = catalogue.held_out_split(builder.info, where)
   fingerprints, seen = {}, {}
   for split, theirs in zip(SPLITS, ('train', held_out)):
     rows = list(builder.as_data_source(theirs))

@@ -294,13 +294,7 @@ def _open_catalogue(config: DataConfig) -> Source:
       f"{where} has no string feature 'text', only {', '.join(sorted(features))}; "
       'accepted are sets of documents'
     )
-  present = [name for name, split in info.splits.items() if split.num_examples]
-  held_out = next((name for name in ('validation', 'test') if name in present), None)
-  if 'train' not in present or held_out is None:
-    raise UserError(
-      f"{where} has the splits {present}; needed are 'train' and one of 'validation' "
-      "and 'test'"
-    )
+  held_out = catalogue.held_out_split(info, where)
   names = {'train': 'train', 'validation': held_out}
   return Source(
     name=config.source,
