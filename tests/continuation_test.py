@@ -1,13 +1,11 @@
 """A run that is started again, or evaluated, on other things than it was made of."""
 
-import dataclasses
 import json
 import os
 import pathlib
 import re
 import shutil
 from hashlib import sha256
-from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -15,22 +13,16 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from elas_jax import continuation
-from elas_jax.checkpoint import load_variables
 from elas_jax.config import parse, to_json
-from elas_jax.data import blocks, functions, standard_library
-from elas_jax.data.rows import open_rows
+from elas_jax.data import blocks
 from elas_jax.errors import UserError
 from elas_jax.evaluate import main as evaluate_run
-from elas_jax.metrics import read_metrics
-from elas_jax.sharding import make_mesh
-from elas_jax.state import abstract_state
 from elas_jax.train import train
-from tests.conftest import ROOT, tiny_config, write_corpus
-from tests.tasks.networks import tiny
+from tests.conftest import tiny_config, write_corpus
+from tests.finished_runs import computed, drop_items, final_params, notes
 
 WORDS = ('alpha', 'beta', 'gamma', 'delta', 'return', 'import', 'self', 'None', '[UNK]')
 WRITE_IN_SUBPROCESS = blocks._write_in_subprocess
-TIMED = {'train/tokens_per_second', 'train/data_wait_share'}
 
 
 def write_tokenizer(path, words=WORDS):
@@ -80,20 +72,6 @@ def saved_text(workdir='run'):
   }
 
 
-def computed(workdir='run'):
-  lines = [line for line in read_metrics(workdir)[1] if 'note' not in line]
-  return [{k: v for k, v in line.items() if k not in TIMED} for line in lines]
-
-
-def notes(workdir='run'):
-  return [(x['step'], x['note']) for x in read_metrics(workdir)[1] if 'note' in x]
-
-
-def params(config, workdir='run'):
-  abstract = abstract_state(config, make_mesh(config)).variables
-  return jax.device_get(load_variables(workdir, abstract, None, 'workdir'))
-
-
 def refused(match, config=None):
   """The run is not continued, and nothing of it changes."""
   before = saved_text()
@@ -112,7 +90,13 @@ def whole(begun):
   with pytest.MonkeyPatch.context() as patch:
     patch.chdir(folder)
     train(config_of(), 'run')
-    return computed(), params(config_of())
+    return computed('run'), final_params('run')
+
+
+def evaluated(*flags):
+  """What the command writes."""
+  evaluate_run(['--workdir=run', *flags])
+  return json.loads(pathlib.Path('run/evaluation.json').read_text())
 
 
 def swap_tokenizer():
@@ -126,8 +110,8 @@ def test_nothing_changed(place, whole):
   os.utime('corpus/000.txt')  # as a copy to another machine does
   os.utime('words.json')
   train(config_of(), 'run')
-  assert computed() == whole[0]
-  assert not notes()
+  assert computed('run') == whole[0]
+  assert not notes('run')
 
 
 # The tokenizer.
@@ -147,7 +131,7 @@ def test_the_tokenizer_may_move(place, whole):
   pathlib.Path('elsewhere/tokenizer.json').write_text(json.dumps(content))
   os.remove('words.json')
   train(config_of(**{'data.tokenizer': 'elsewhere'}), 'run')
-  assert computed() == whole[0]
+  assert computed('run') == whole[0]
 
 
 @pytest.mark.parametrize('cache', ['warm', 'cold'])
@@ -159,19 +143,18 @@ def test_a_lost_tokenizer_is_taken_from_the_checkpoint(
   if cache == 'cold':
     shutil.rmtree('cache')
   train(config_of(), 'run')
-  assert computed() == whole[0]
-  jax.tree.map(np.testing.assert_array_equal, params(config_of()), whole[1])
+  assert computed('run') == whole[0]
+  jax.tree.map(np.testing.assert_array_equal, final_params('run'), whole[1])
   said = "data.tokenizer='words.json' is not there: the copy in the checkpoint of step 4"
   assert said in capsys.readouterr().out
-  ((step, note),) = notes()
+  ((step, note),) = notes('run')
   assert step == 4
   assert said in note
 
 
 @pytest.mark.parametrize('what', ['swapped', 'lost', 'broken'])
 def test_evaluation_takes_the_tokenizer_of_the_checkpoint(place, what, capsys):
-  evaluate_run(['--workdir=run'])
-  expected = json.loads(pathlib.Path('run/evaluation.json').read_text())
+  expected = evaluated()
   capsys.readouterr()
   {
     'swapped': swap_tokenizer,
@@ -179,8 +162,7 @@ def test_evaluation_takes_the_tokenizer_of_the_checkpoint(place, what, capsys):
     'broken': lambda: pathlib.Path('words.json').write_text('{'),
   }[what]()
   shutil.rmtree('cache')
-  evaluate_run(['--workdir=run'])
-  assert json.loads(pathlib.Path('run/evaluation.json').read_text()) == expected
+  assert evaluated() == expected
   error = capsys.readouterr().err
   assert "data.tokenizer='words.json'" in error
   assert 'the copy in the checkpoint is used' in error
@@ -206,10 +188,8 @@ def edit_quietly(path):
   path.write_text(text.replace('alpha', 'gamma', 1))
   assert path.read_text() != text
   os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-  assert (path.stat().st_size, path.stat().st_mtime_ns) == (
-    stat.st_size,
-    stat.st_mtime_ns,
-  )
+  now = path.stat()
+  assert (now.st_size, now.st_mtime_ns) == (stat.st_size, stat.st_mtime_ns)
 
 
 CHANGES = {
@@ -250,14 +230,14 @@ def test_another_corpus_is_refused(place, kind):
 def test_another_corpus_can_be_accepted(place, capsys):
   CHANGES['changed'][0]()
   train(config_of(**{'data.accept_changed': True}), 'run')
-  ((step, note),) = notes()
+  ((step, note),) = notes('run')
   assert step == 4
   assert 'data.path: 1 file (003.txt) changed' in note
   assert note in capsys.readouterr().out
-  assert computed()[-1]['step'] == 8
+  assert computed('run')[-1]['step'] == 8
   # From then on it is the corpus of the run.
   train(config_of(), 'run')
-  assert len(notes()) == 1
+  assert len(notes('run')) == 1
 
 
 def test_a_relative_path_seen_from_elsewhere(place, tmp_path, monkeypatch):
@@ -273,24 +253,7 @@ def test_a_relative_path_seen_from_elsewhere(place, tmp_path, monkeypatch):
 def test_the_corpus_may_move(place, whole):
   os.rename('corpus', 'moved')
   train(config_of(**{'data.path': 'moved'}), 'run')
-  assert computed() == whole[0]
-
-
-def test_the_library_of_another_python_is_refused(tmp_path, monkeypatch):
-  monkeypatch.chdir(tmp_path)
-  for name in ('one', 'two'):
-    write_corpus(tmp_path / name, [80 + len(name)] * 40)
-    for path in (tmp_path / name).iterdir():
-      path.rename(path.with_suffix('.py'))
-  pathlib.Path('two/000.py').write_text('self ' * 99)
-  library = lambda name: monkeypatch.setattr(
-    standard_library.sysconfig, 'get_path', lambda _: str(tmp_path / name)
-  )
-  fields = {'data.source': 'python_source', 'data.path': '', 'data.tokenizer': 'bytes'}
-  library('one')
-  train(config_of(**fields, **{'train.steps': 4}), 'run')
-  library('two')
-  refused(r'data.source: 1 file \(000.py\) changed', config_of(**fields))
+  assert computed('run') == whole[0]
 
 
 def test_workdir_inside_of_the_corpus(begun, tmp_path, monkeypatch, whole, capfd):
@@ -324,29 +287,25 @@ def test_the_workdir_may_be_the_corpus(place, whole):
 
 
 def test_evaluation_of_other_data_is_refused(place, capsys):
-  evaluate_run(['--workdir=run'])
-  expected = json.loads(pathlib.Path('run/evaluation.json').read_text())
+  expected = evaluated()
   held_out = validation_file()
   held_out.write_text('self None ' * 50)
   with pytest.raises(UserError, match=rf'1 file \({held_out.name}\) changed.*put them'):
-    evaluate_run(['--workdir=run'])
+    evaluated()
   assert json.loads(pathlib.Path('run/evaluation.json').read_text()) == expected
   capsys.readouterr()
-  evaluate_run(['--workdir=run', '--accept_changed'])
-  result = json.loads(pathlib.Path('run/evaluation.json').read_text())
+  result = evaluated('--accept_changed')
   assert f'1 file ({held_out.name}) changed' in result['changed_data']
   assert f'not on the data of the run: {result["changed_data"]}' in capsys.readouterr().out
   assert result['eval/loss'] != expected['eval/loss']
 
 
 def test_evaluation_does_not_care_for_the_train_split(place):
-  evaluate_run(['--workdir=run'])
-  expected = json.loads(pathlib.Path('run/evaluation.json').read_text())
+  expected = evaluated()
   held_out = validation_file()
-  (other,) = [x for x in ('000.txt', '001.txt') if x != held_out.name][:1]
+  other = '000.txt' if held_out.name != '000.txt' else '001.txt'
   pathlib.Path('corpus', other).write_text('self None ' * 50)
-  evaluate_run(['--workdir=run'])
-  assert json.loads(pathlib.Path('run/evaluation.json').read_text()) == expected
+  assert evaluated() == expected
 
 
 def validation_file():
@@ -364,9 +323,8 @@ def test_a_deleted_config_does_not_free_the_fields(place):
     train(config_of(**{'optimizer.learning_rate': 0.5}), 'run')
   assert not os.path.exists('run/config.json')
   train(config_of(), 'run')
-  assert json.loads(pathlib.Path('run/config.json').read_text()) == json.loads(
-    to_json(config_of())
-  )
+  written = json.loads(pathlib.Path('run/config.json').read_text())
+  assert written == json.loads(to_json(config_of()))
 
 
 def test_an_edited_config_does_not_either(place):
@@ -384,8 +342,8 @@ def test_lost_metrics_are_said_to_be_lost(place, whole, capsys):
   train(config_of(), 'run')
   said = 'metrics.jsonl: the lines of steps 1 to 4 are lost'
   assert said in capsys.readouterr().err
-  assert notes() == [(4, said)]
-  assert computed() == [line for line in whole[0] if line['step'] > 4]
+  assert notes('run') == [(4, said)]
+  assert computed('run') == [line for line in whole[0] if line['step'] > 4]
 
 
 def test_fewer_steps_than_are_done_are_refused(place):
@@ -395,22 +353,11 @@ def test_fewer_steps_than_are_done_are_refused(place):
   train(config_of(**{'train.steps': 4}), 'run')  # done: shows what there is
 
 
-def strip_record(workdir):
-  """As checkpoints were before they had a record of the data, and checksums."""
-  for step in pathlib.Path(workdir, 'checkpoints').iterdir():
-    path = step / '_CHECKPOINT_METADATA'
-    about = json.loads(path.read_text())
-    for item in ('record', 'checksums'):
-      shutil.rmtree(step / item)
-      del about['item_handlers'][item]
-    path.write_text(json.dumps(about))
-
-
 def test_a_checkpoint_without_a_record_goes_on_and_says_so(place, whole, capsys):
-  strip_record('run')
+  drop_items(pathlib.Path('run/checkpoints/4'), 'record', 'checksums')
   train(config_of(), 'run')
-  assert computed() == whole[0]
-  ((step, note),) = notes()
+  assert computed('run') == whole[0]
+  ((step, note),) = notes('run')
   assert step == 4
   assert 'keeps no record of its data' in note
   assert note in capsys.readouterr().out
@@ -420,8 +367,8 @@ def test_a_checkpoint_without_a_record_goes_on_and_says_so(place, whole, capsys)
 
 
 def test_evaluation_of_a_checkpoint_without_a_record_says_so(place, capsys):
-  strip_record('run')
-  evaluate_run(['--workdir=run'])
+  drop_items(pathlib.Path('run/checkpoints/4'), 'record', 'checksums')
+  evaluated()
   assert 'keeps no record of its data' in capsys.readouterr().err
 
 
@@ -437,82 +384,16 @@ def test_an_older_step_has_its_own_description(place):
   text = held_out.read_text()
   held_out.write_text('self None ' * 50)
   train(config_of(**{'data.accept_changed': True}), 'run')
-  evaluate_run(['--workdir=run'])
+  evaluated()
   with pytest.raises(UserError, match='the data are not those of step 4'):
-    evaluate_run(['--workdir=run', '--step=4'])
+    evaluated('--step=4')
   held_out.write_text(text)
-  evaluate_run(['--workdir=run', '--step=4'])
+  evaluated('--step=4')
   with pytest.raises(UserError, match='the data are not those of step 8'):
-    evaluate_run(['--workdir=run'])
+    evaluated()
 
 
 def test_a_config_from_before_a_field_is_read():
   tree = json.loads(to_json(config_of()))
   del tree['data']['accept_changed']
   assert parse(tree) == config_of()
-
-
-# Rows.
-
-
-@pytest.fixture
-def rows_run(tmp_path, monkeypatch):
-  """make(steps) of a run on drawn points, of which 2 of 4 steps are done."""
-  (tmp_path / 'configs').symlink_to(ROOT / 'configs')
-  monkeypatch.chdir(tmp_path)
-  fields = {'optimizer.warmup_steps': 1, 'optimizer.schedule': 'constant'}
-
-  def make(argument='product,mlp', **more):
-    return tiny('functions', argument, **fields | {'train.steps': 4} | more)
-
-  train(make(**{'train.steps': 2}), 'run')
-  return make
-
-
-def test_other_points_of_the_same_config_are_refused(rows_run, monkeypatch):
-  """As another version of a library might draw them."""
-  other = dataclasses.replace(
-    functions.FUNCTIONS['product'], formula=lambda x: x[:, 0] * x[:, 1] + 1e-3
-  )
-  monkeypatch.setitem(functions.FUNCTIONS, 'product', other)
-  with pytest.raises(UserError, match='not those of step 2 in run: other rows, by another'):
-    train(rows_run(), 'run')
-  train(rows_run(**{'data.accept_changed': True}), 'run')
-  assert [step for step, _ in notes()] == [2]
-  with pytest.raises(UserError, match='--workdir=run: the data are not those of step 2'):
-    evaluate_run(['--workdir=run', '--step=2'])
-
-
-def test_classes_of_other_names_are_refused(rows_run, monkeypatch):
-  train(rows_run('rings,mlp', **{'train.steps': 2}), 'shapes')
-
-  def renamed(config):
-    return dataclasses.replace(open_rows(config), class_names=('1', '0'))
-
-  monkeypatch.setattr('elas_jax.tasks.labels.open_rows', renamed)
-  with pytest.raises(UserError, match=r"class_names \['1', '0'\] instead of \['0', '1'\]"):
-    train(rows_run('rings,mlp'), 'shapes')
-  with pytest.raises(UserError, match='restore=.*the classes 1, 0 are not 0, 1 as there'):
-    train(rows_run('rings,mlp', restore='shapes'), 'other')
-  strip_record('shapes')
-  with pytest.raises(UserError, match='the classes 1, 0 are not 0, 1 as in shapes'):
-    train(rows_run('rings,mlp'), 'shapes')
-
-
-# Several processes.
-
-
-@pytest.mark.parametrize('equal', [True, False])
-def test_processes_must_have_the_same_data(monkeypatch, equal):
-  data = SimpleNamespace(record=lambda: {'splits': {'train': 'x'}}, describe=dict)
-
-  def gather(own):
-    return np.stack([own, own if equal else own + 1])
-
-  monkeypatch.setattr(continuation.multihost_utils, 'process_allgather', gather)
-  monkeypatch.setattr(jax, 'process_count', lambda: 2)
-  if equal:
-    continuation.check_data(None, config_of(), data)
-    return
-  with pytest.raises(UserError, match='process 0 has other data than process 1'):
-    continuation.check_data(None, config_of(), data)

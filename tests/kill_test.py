@@ -1,6 +1,5 @@
 """A run that is killed again and again ends like one that nobody disturbed."""
 
-import json
 import os
 import pathlib
 import random
@@ -14,16 +13,11 @@ import jax
 import numpy as np
 import pytest
 
-from elas_jax.checkpoint import load_variables, steps
-from elas_jax.config import parse
-from elas_jax.metrics import read_metrics
-from elas_jax.sharding import make_mesh
-from elas_jax.state import abstract_state
+from elas_jax.checkpoint import steps
+from tests.finished_runs import computed, final_params
 
 ROOT = pathlib.Path(__file__).parents[1]
 STEPS = 150
-# Metrics that depend on time, not on the computation.
-TIMED = {'train/tokens_per_second', 'train/data_wait_share'}
 
 
 def start(workdir, folder):
@@ -76,18 +70,6 @@ def logged_steps(workdir):
   """Lines of metrics.jsonl behind the first, 0 before there is a file."""
   path = workdir / 'metrics.jsonl'
   return path.read_bytes().count(b'\n') - 1 if path.exists() else 0
-
-
-def computed(workdir):
-  _, lines = read_metrics(workdir)
-  return [{k: v for k, v in line.items() if k not in TIMED} for line in lines]
-
-
-def final_params(workdir):
-  config = json.loads((workdir / 'config.json').read_text())
-  config = parse(config)
-  abstract = abstract_state(config, make_mesh(config, jax.devices()[:1]))
-  return load_variables(workdir, abstract.variables, None, 'workdir')
 
 
 @pytest.fixture(scope='module')

@@ -11,12 +11,10 @@ import pytest
 from configs import default, methods
 from elas_jax import train as train_module
 from elas_jax.config import at_step, parse
-from elas_jax.metrics import read_metrics
 from elas_jax.sharding import make_mesh
 from elas_jax.state import create_state
 from elas_jax.train import jit_train_step, train
-
-TIMED = {'train/tokens_per_second', 'train/data_wait_share'}
+from tests.finished_runs import computed
 
 
 def tiny(method, **overrides):
@@ -62,11 +60,6 @@ def test_loss_falls_on_a_repeated_batch(method):
   assert len(steps) == (2 if method.startswith('elas') else 1)
   assert np.all(np.isfinite(losses))
   assert losses[-1] < 0.8 * losses[0], losses
-
-
-def computed(workdir):
-  _, lines = read_metrics(workdir)
-  return [{k: v for k, v in line.items() if k not in TIMED} for line in lines]
 
 
 @pytest.mark.parametrize('rule', ['mvue', 'soft_activations'])

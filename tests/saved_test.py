@@ -18,11 +18,11 @@ from elas_jax import evaluate
 from elas_jax.checkpoint import Checkpoints, load_json, load_variables, steps
 from elas_jax.config import CheckpointConfig
 from elas_jax.errors import UserError
-from elas_jax.metrics import read_metrics
 from elas_jax.saved import Damaged, Saved, ocp
 from elas_jax.sharding import make_mesh
 from elas_jax.state import TrainState, create_state
 from elas_jax.train import train
+from tests.finished_runs import computed, drop_items
 
 KEEP_ALL = CheckpointConfig(every=1, keep_latest=100, keep_best=0)
 
@@ -255,11 +255,7 @@ def test_parameters_in_another_dtype_are_verified_as_they_were_saved(whole):
 
 def test_checkpoints_without_checksums_open_and_it_is_said(workdir, capfd):
   step = workdir / 'checkpoints/4'
-  shutil.rmtree(step / 'checksums')
-  path = step / '_CHECKPOINT_METADATA'
-  about = json.loads(path.read_text())
-  del about['item_handlers']['checksums']
-  path.write_text(json.dumps(about))
+  drop_items(step, 'checksums')
   checkpoints, position = Checkpoints(workdir, KEEP_ALL), Position()
   assert_equal(checkpoints.restore(abstract(), position), state_at(4))
   checkpoints.close()
@@ -323,12 +319,6 @@ def test_other_errors_keep_their_type(workdir, monkeypatch):
     Saved(workdir / 'checkpoints/4')
 
 
-def same_numbers(workdir):
-  timed = {'train/tokens_per_second', 'train/data_wait_share'}
-  _, lines = read_metrics(workdir)
-  return [{k: v for k, v in line.items() if k not in timed} for line in lines]
-
-
 def test_run_with_damage_ends_like_an_undisturbed_one(trained, tmp_path, capfd):
   config, undisturbed = trained
   workdir = pathlib.Path(shutil.copytree(undisturbed, tmp_path / 'run'))
@@ -338,7 +328,7 @@ def test_run_with_damage_ends_like_an_undisturbed_one(trained, tmp_path, capfd):
   assert 'continuing after step 4\n' in printed.out
   assert 'step 8 in' in printed.err
   assert 'Traceback' not in printed.err
-  assert same_numbers(workdir) == same_numbers(undisturbed)
+  assert computed(workdir) == computed(undisturbed)
   state = create_state(config, make_mesh(config))
   ours, theirs = (newest_variables(x, state) for x in (workdir, undisturbed))
   jax.tree.map(np.testing.assert_array_equal, ours, theirs)

@@ -14,27 +14,13 @@ from elas_jax import train as train_module
 from elas_jax.errors import UserError
 from elas_jax.metrics import read_metrics
 from elas_jax.sharding import make_mesh
-from elas_jax.state import abstract_state, create_state, init_variables, state_from
+from elas_jax.state import create_state, init_variables, state_from
 from elas_jax.tasks.language import loss_sums
 from elas_jax.train import train, train_step
+from tests.finished_runs import computed, final_params
 
 KEY = jax.random.key(0)
 gradients = jax.jit(train_module.gradients, static_argnums=0)
-# Metrics that depend on time, not on the computation.
-TIMED = {'train/tokens_per_second', 'train/data_wait_share'}
-
-
-def computed(workdir):
-  _, lines = read_metrics(workdir)
-  return [{k: v for k, v in line.items() if k not in TIMED} for line in lines]
-
-
-def final_params(workdir, config):
-  from elas_jax.checkpoint import load_variables
-
-  mesh = make_mesh(config)
-  abstract = abstract_state(config, mesh).variables
-  return load_variables(workdir, abstract, None, 'workdir')
 
 
 def batch_of(config, seed=0, ragged=False):
@@ -176,8 +162,8 @@ def test_stopped_and_resumed_run_is_bit_equal(make_config, corpus, tmp_path, cap
   assert computed(tmp_path / 'parts') == computed(tmp_path / 'whole')
   jax.tree.map(
     np.testing.assert_array_equal,
-    final_params(tmp_path / 'parts', config),
-    final_params(tmp_path / 'whole', config),
+    final_params(tmp_path / 'parts'),
+    final_params(tmp_path / 'whole'),
   )
 
 

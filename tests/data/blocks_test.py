@@ -1,3 +1,5 @@
+"""Blocks of a corpus: what they hold, all or nothing, in one process or several."""
+
 import dataclasses
 import os
 import pathlib
@@ -227,7 +229,6 @@ def test_error_in_a_worker_stops_the_preparation(make_data_config, corpus, monke
     blocks.write(make_data_config(processes=2))
 
 
-WRITE = 'write() failed:'  # so ArrayRecord's errors begin
 LIMITED = """
 import resource, signal
 from elas_jax.cli import run_command
@@ -255,31 +256,6 @@ def test_disk_that_takes_no_more_is_one_line(make_data_config, corpus, tmp_path,
   assert done.stderr.count('\n') == 1
   assert f'/{kind}/' in done.stderr
   assert not list(tmp_path.glob('cache/*/*.tmp-*'))
-
-
-@pytest.mark.parametrize(
-  'make_error, is_of_the_cache',
-  [
-    (lambda at: OSError(28, 'No space left on device'), True),
-    (lambda at: OSError('12 requested and 3 written'), True),  # NumPy on a full disk
-    (lambda at: PermissionError(13, 'Permission denied', f'{at}/name.lock'), True),
-    (lambda at: FileNotFoundError(2, 'No such file', str(at)), True),
-    (lambda at: FileNotFoundError(2, 'No such file', str(at.parent)), True),
-    (lambda at: PermissionError(13, 'Permission denied', '/elsewhere/a.txt'), False),
-    (lambda at: BrokenPipeError(32, 'Broken pipe'), False),
-    (lambda at: RuntimeError(f'{WRITE} No space left on device; writing /x; at'), True),
-    (lambda at: RuntimeError(f'{WRITE} Input/output error; writing {at}/x; at 5'), True),
-    (lambda at: RuntimeError(f'something else; writing {at}/x'), False),
-  ],
-)
-def test_errors_of_the_cache_are_told_from_others(tmp_path, make_error, is_of_the_cache):
-  def write(folder):
-    raise make_error(tmp_path)
-
-  expected = UserError if is_of_the_cache else type(make_error(tmp_path))
-  with pytest.raises(expected) as caught:
-    cache.make_folder(tmp_path, 'name', write)
-  assert str(caught.value).startswith('data.cache_dir=') == is_of_the_cache
 
 
 def test_too_short_for_a_block(make_data_config, tmp_path):

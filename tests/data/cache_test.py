@@ -1,4 +1,5 @@
-"""Damage to the cache: made again and said, or named where it shows while training."""
+"""Damage to the cache: made again and said, or named where it shows while training; and
+errors that are the cache's own."""
 
 import random
 import re
@@ -10,6 +11,8 @@ import pytest
 from elas_jax.data import block_writer, blocks, cache
 from elas_jax.data.pipeline import train_batches
 from elas_jax.errors import UserError
+
+WRITE = 'write() failed:'  # so ArrayRecord's errors begin
 
 
 def everything(prepared):
@@ -175,3 +178,28 @@ def test_folders_from_before_there_were_checksums_are_taken(tmp_path):
   (tmp_path / 'name' / cache.META).write_text('{"a": 1}')
   fail = lambda folder: pytest.fail('made again')
   assert cache.make_folder(tmp_path, 'name', fail) == tmp_path / 'name'
+
+
+@pytest.mark.parametrize(
+  'make_error, is_of_the_cache',
+  [
+    (lambda at: OSError(28, 'No space left on device'), True),
+    (lambda at: OSError('12 requested and 3 written'), True),  # NumPy on a full disk
+    (lambda at: PermissionError(13, 'Permission denied', f'{at}/name.lock'), True),
+    (lambda at: FileNotFoundError(2, 'No such file', str(at)), True),
+    (lambda at: FileNotFoundError(2, 'No such file', str(at.parent)), True),
+    (lambda at: PermissionError(13, 'Permission denied', '/elsewhere/a.txt'), False),
+    (lambda at: BrokenPipeError(32, 'Broken pipe'), False),
+    (lambda at: RuntimeError(f'{WRITE} No space left on device; writing /x; at'), True),
+    (lambda at: RuntimeError(f'{WRITE} Input/output error; writing {at}/x; at 5'), True),
+    (lambda at: RuntimeError(f'something else; writing {at}/x'), False),
+  ],
+)
+def test_errors_of_the_cache_are_told_from_others(tmp_path, make_error, is_of_the_cache):
+  def write(folder):
+    raise make_error(tmp_path)
+
+  expected = UserError if is_of_the_cache else type(make_error(tmp_path))
+  with pytest.raises(expected) as caught:
+    cache.make_folder(tmp_path, 'name', write)
+  assert str(caught.value).startswith('data.cache_dir=') == is_of_the_cache
