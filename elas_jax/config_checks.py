@@ -14,7 +14,7 @@ from elas_jax.config import (
 )
 from elas_jax.errors import UserError
 from elas_jax.field_checks import at_least, choice, divides, fraction
-from elas_jax.limits import LARGEST_INTEGER, check_array, check_float, shown
+from elas_jax.limits import LARGEST, LARGEST_INTEGER, check_array, check_float, shown
 from elas_jax.places import check_place
 
 # Kinds of linear maps that have a rank.
@@ -338,8 +338,8 @@ def _check_loop(config: Config) -> None:
   if sizes.count(-1) > 1:
     given = f'mesh.data={mesh.data}, mesh.fsdp={mesh.fsdp}, mesh.tensor={mesh.tensor}'
     raise UserError(f'{given}: at most one may be -1')
-  if not 0 <= config.seed < 1 << 32:
-    raise UserError(f'seed={config.seed}: must be between 0 and {(1 << 32) - 1}')
+  if config.seed < 0:
+    raise UserError(f'seed={config.seed}: must be between 0 and {LARGEST["seed"]}')
 
 
 def check_devices(config: Config, devices: int) -> tuple[int, int, int]:

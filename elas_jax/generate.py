@@ -42,16 +42,7 @@ def generate(
     temperature: divides the logits; 0 takes the most likely token.
     top_p: samples among the fewest tokens whose probabilities reach this sum.
   """
-  if length < 1:
-    raise UserError(f'tokens={length}: must be at least 1')
-  check_float('temperature', temperature)
-  if temperature < 0:
-    raise UserError(f'temperature={temperature}: must be at least 0')
-  check_float('top_p', top_p)
-  if not 0 < top_p <= 1:
-    raise UserError(f'top_p={top_p}: must be above 0 and at most 1')
-  if not 0 <= seed < 1 << 32:
-    raise UserError(f'seed={seed}: must be between 0 and {(1 << 32) - 1}')
+  _check_sampling(length, temperature, top_p, seed)
   # A document starts behind the end of another, so an empty prompt has one token too.
   prompts = [_readable('prompt', text) for text in prompts]
   ids = [[tokenizer.eos_id, *map(int, tokenizer.encode(text)[0])] for text in prompts]
@@ -83,6 +74,19 @@ def generate(
       new = new[: new.index(tokenizer.eos_id)]
     texts.append(continuation(tokenizer, prompt[1:], new))
   return texts
+
+
+def _check_sampling(length: int, temperature: float, top_p: float, seed: int) -> None:
+  if length < 1:
+    raise UserError(f'tokens={length}: must be at least 1')
+  check_float('temperature', temperature)
+  if temperature < 0:
+    raise UserError(f'temperature={temperature}: must be at least 0')
+  check_float('top_p', top_p)
+  if not 0 < top_p <= 1:
+    raise UserError(f'top_p={top_p}: must be above 0 and at most 1')
+  if not 0 <= seed <= LARGEST['seed']:
+    raise UserError(f'seed={seed}: must be between 0 and {LARGEST["seed"]}')
 
 
 def _readable(field: str, prompt: str) -> str:

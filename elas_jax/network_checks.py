@@ -5,7 +5,7 @@ import math
 from elas_jax.config import Config, NetworkConfig, RowsConfig
 from elas_jax.errors import UserError
 from elas_jax.field_checks import at_least, choice, divides
-from elas_jax.limits import LARGEST_INTEGER, check_array, shown
+from elas_jax.limits import LARGEST, LARGEST_INTEGER, check_array, shown
 
 
 def check_network(config: Config) -> None:
@@ -104,9 +104,9 @@ def _check_rows(data: RowsConfig) -> None:
   at_least(1, 'data', data, 'batch_size read_threads prefetch')
   at_least(2, 'data', data, 'examples')
   at_least(0, 'data', data, 'noise')
-  if not 0 <= data.draw_seed < 1 << 32:
+  if data.draw_seed < 0:
     raise UserError(
-      f'data.draw_seed={data.draw_seed}: must be between 0 and {(1 << 32) - 1}'
+      f'data.draw_seed={data.draw_seed}: must be between 0 and {LARGEST["data.draw_seed"]}'
     )
   choice('data.augment', data.augment, AUGMENTATIONS)
   if not 0 < data.validation_share < 1:

@@ -1,5 +1,6 @@
 """The command line: overrides, and mistakes answered in one line that helps."""
 
+import concurrent.futures
 import os
 import pathlib
 import subprocess
@@ -24,6 +25,12 @@ def run(module, *arguments):
     cwd=ROOT,
     env=os.environ | {'JAX_PLATFORMS': 'cpu'},
   )
+
+
+def run_all(*commands):
+  """The finished processes, which run beside one another."""
+  with concurrent.futures.ThreadPoolExecutor(len(commands)) as threads:
+    return list(threads.map(lambda words: run(*words), commands))
 
 
 def assert_one_line(done, *parts):
@@ -184,16 +191,17 @@ def test_bug_keeps_its_traceback():
 
 def test_processes_print_one_line(tmp_path):
   workdir = f'--workdir={tmp_path / "run"}'
-  done = run('train', '--config.model.rnak=16', workdir)
-  assert_one_line(done, 'model.rnak=16', 'model.rank')
-  done = run(
-    'train', '--config=configs/text.py', f'--config.data.path={tmp_path}/no', workdir
+  absent = f'{tmp_path}/no'
+  wrong, missing, evaluated, generated = run_all(
+    ('train', '--config.model.rnak=16', workdir),
+    ('train', '--config=configs/text.py', f'--config.data.path={absent}', workdir),
+    ('evaluate', workdir),
+    ('generate', '--tokens=5'),
   )
-  assert_one_line(done, f"data.path='{tmp_path}/no' does not exist", '.txt')
-  done = run('evaluate', workdir)
-  assert_one_line(done, workdir.split('=')[1], 'no checkpoint')
-  done = run('generate', '--tokens=5')
-  assert_one_line(done, '--workdir')
+  assert_one_line(wrong, 'model.rnak=16', 'model.rank')
+  assert_one_line(missing, f"data.path='{absent}' does not exist", '.txt')
+  assert_one_line(evaluated, workdir.split('=')[1], 'no checkpoint')
+  assert_one_line(generated, '--workdir')
   assert list(tmp_path.iterdir()) == []
 
 

@@ -98,6 +98,20 @@ def no_plots(request, monkeypatch):
     monkeypatch.setattr('elas_jax.train.plot_run', lambda workdir: None)
 
 
+@pytest.fixture(scope='module', autouse=True)
+def prepared_here():
+  """Data are prepared in this process: to start one for them takes ten times as long."""
+  with pytest.MonkeyPatch.context() as patch:
+    prepare_here(patch)
+    yield
+
+
+def prepare_here(patch: pytest.MonkeyPatch) -> None:
+  from elas_jax.data import blocks
+
+  patch.setattr(blocks, '_write_in_subprocess', blocks.write)
+
+
 @pytest.fixture
 def make_config(tmp_path):
   """Builds a tiny Config: make_config(**{'model.rank': 4}) overrides fields."""
@@ -119,7 +133,9 @@ def trained(tmp_path_factory) -> tuple[Config, pathlib.Path]:
   write_corpus(folder / 'corpus', [1 + number % 8 for number in range(240)])
   ragged = {'data.protocol': 'document', 'data.validation_share': 0.2, 'eval.tokens': 0}
   config = tiny_config(folder, **ragged)
-  train(config, folder / 'run')
+  with pytest.MonkeyPatch.context() as patch:
+    prepare_here(patch)  # this fixture comes before that of any module
+    train(config, folder / 'run')
   return config, folder / 'run'
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from elas_jax import continuation
-from elas_jax.data import blocks, functions, standard_library
+from elas_jax.data import functions, standard_library
 from elas_jax.data.rows import open_rows
 from elas_jax.errors import UserError
 from elas_jax.evaluate import main as evaluate_run
@@ -21,8 +21,6 @@ from tests.tasks.networks import tiny
 
 
 def test_the_library_of_another_python_is_refused(tmp_path, monkeypatch):
-  # In this process, which alone sees the other library.
-  monkeypatch.setattr(blocks, '_write_in_subprocess', blocks.write)
   monkeypatch.chdir(tmp_path)
   for name in ('one', 'two'):
     write_corpus(tmp_path / name, [80] * 40)

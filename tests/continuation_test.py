@@ -37,14 +37,6 @@ def config_of(**fields):
   return tiny_config(pathlib.Path(), **{'data.tokenizer': 'words.json'} | fields)
 
 
-@pytest.fixture(scope='module', autouse=True)
-def prepared_here():
-  """Data are prepared in this process: starting one for each takes most of the time."""
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(blocks, '_write_in_subprocess', blocks.write)
-    yield
-
-
 @pytest.fixture(scope='module')
 def begun(tmp_path_factory):
   """A folder with a corpus, a tokenizer, and a run that has done 4 of 8 steps."""

@@ -11,6 +11,7 @@ import pytest
 
 from elas_jax.data import blocks, train_tokenizer
 from elas_jax.data.sources import list_source
+from elas_jax.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -106,7 +107,7 @@ def test_full_disk_leaves_no_temporary_file(tmp_path, monkeypatch):
     raise OSError(28, 'No space left on device')
 
   monkeypatch.setattr(train_tokenizer.os, 'fsync', full)
-  with pytest.raises(Exception, match='^--output=.*No space left'):
+  with pytest.raises(UserError, match='^--output=.*No space left'):
     train_tokenizer._write_atomically(tmp_path / 'bpe.json', 'text')
   assert list(tmp_path.iterdir()) == []
 

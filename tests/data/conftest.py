@@ -8,6 +8,11 @@ from elas_jax.config import DataConfig
 WORDS = ('the', 'quick', 'brown', 'fox', 'jumps', 'naïve', 'Zoë', 'drinks', '水', '🙂')
 
 
+@pytest.fixture(scope='module', autouse=True)
+def prepared_here():
+  """Not here: the process that prepares the data is what some of these tests are about."""
+
+
 @pytest.fixture
 def make_data_config(tmp_path):
   """A function that gives the DataConfig of a small corpus, with fields changed."""
