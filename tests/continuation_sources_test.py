@@ -10,32 +10,31 @@ import numpy as np
 import pytest
 
 from elas_jax import continuation
-from elas_jax.data import functions, standard_library
+from elas_jax.data import blocks, functions, standard_library
+from elas_jax.data.record import difference
 from elas_jax.data.rows import open_rows
 from elas_jax.errors import UserError
 from elas_jax.evaluate import main as evaluate_run
 from elas_jax.train import train
-from tests.conftest import ROOT, tiny_config, write_corpus
+from tests.conftest import ROOT, write_corpus
 from tests.finished_runs import drop_items, notes
 from tests.tasks.networks import tiny
 
 
-def test_the_library_of_another_python_is_refused(tmp_path, monkeypatch):
-  monkeypatch.chdir(tmp_path)
+def test_the_library_of_another_python_is_other_data(make_config, tmp_path, monkeypatch):
   for name in ('one', 'two'):
-    write_corpus(tmp_path / name, [80] * 40)
-    for path in (tmp_path / name).iterdir():
+    for path in write_corpus(tmp_path / name, [80] * 40).iterdir():
       path.rename(path.with_suffix('.py'))
-  pathlib.Path('two/000.py').write_text('self ' * 99)
-  library = lambda name: monkeypatch.setattr(
-    standard_library.sysconfig, 'get_path', lambda _: str(tmp_path / name)
-  )
-  fields = {'data.source': 'python_source', 'data.path': '', 'data.tokenizer': 'bytes'}
-  library('one')
-  train(tiny_config(pathlib.Path(), **fields, **{'train.steps': 4}), 'run')
-  library('two')
-  with pytest.raises(UserError, match=r'data.source: 1 file \(000.py\) changed'):
-    train(tiny_config(pathlib.Path(), **fields), 'run')
+  (tmp_path / 'two/000.py').write_text('self ' * 99)
+  config = make_config(**{'data.source': 'python_source', 'data.path': ''}).data
+  records = []
+  for name in ('one', 'two', 'one'):
+    library = str(tmp_path / name)
+    monkeypatch.setattr(standard_library.sysconfig, 'get_path', lambda _, at=library: at)
+    records.append(blocks.prepare(config).record())
+  old, new, again = records
+  assert 'data.source: 1 file (000.py) changed' in difference(old, new)
+  assert difference(old, again) == ''
 
 
 @pytest.fixture

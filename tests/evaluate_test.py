@@ -19,6 +19,7 @@ from elas_jax.metrics import read_metrics
 from elas_jax.models.decoder import Decoder
 from elas_jax.sharding import make_mesh
 from elas_jax.state import abstract_state
+from elas_jax.workdir import open_run
 
 
 @pytest.fixture(scope='module')
@@ -187,16 +188,12 @@ def test_command_without_a_run(tmp_path):
 
 def test_training_batch_does_not_restrict_the_devices(trained, tmp_path):
   """A run with a batch of 6 on one device is evaluated on the four of this machine."""
-  from elas_jax.workdir import open_run
-
   config, workdir = trained
   run = open_run(workdir, None, {'data.batch_size': 6, 'eval.batch_size': 4})
   assert run.mesh.shape['data'] == 4
 
 
 def test_a_sample_longer_than_a_sequence_does_not_matter_here(trained):
-  from elas_jax.workdir import open_run
-
   _, workdir = trained
   overrides = {'eval.sample_tokens': 10**4, 'eval.batch_size': 4}
   assert open_run(workdir, None, overrides).config.eval.sample_tokens == 0

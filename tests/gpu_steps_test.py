@@ -1,8 +1,11 @@
 """Training steps on a GPU: what is compared, what is refused, what the table says."""
 
 import jax
+import jax.numpy as jnp
 import pytest
 
+from elas_jax.state import abstract_variables
+from elas_jax.tasks import task_of
 from experiments import gpu_steps
 from pallas_kernels.two_four import dispatch
 
@@ -21,11 +24,8 @@ def test_elas_by_the_kernels_is_what_is_lowered(monkeypatch):
 
 
 def _loss_of(config, implementation):
-  from elas_jax.state import abstract_variables
-  from elas_jax.tasks import task_of
-
   variables = jax.tree.map(
-    lambda x: jax.numpy.zeros(x.shape, x.dtype), abstract_variables(config)
+    lambda x: jnp.zeros(x.shape, x.dtype), abstract_variables(config)
   )
   batch = gpu_steps.random_batch(config)
 

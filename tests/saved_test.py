@@ -187,7 +187,7 @@ def test_no_flipped_bit_of_an_array_file_loads_silently(workdir):
   found, numbers = 0, random.Random(0)
   for path in files:
     content = path.read_bytes()
-    tries = 40 if path == largest else 4
+    tries = 24 if path == largest else 2
     for bit in numbers.sample(range(8 * len(content)), tries):
       changed = bytearray(content)
       changed[bit // 8] ^= 1 << (bit % 8)
@@ -199,7 +199,7 @@ def test_no_flipped_bit_of_an_array_file_loads_silently(workdir):
         found += path == largest
     path.write_bytes(content)
   assert_equal(Saved(step).state(abstract()), expected)
-  assert found > 25
+  assert found > 15
 
 
 @pytest.mark.parametrize('item', ['config', 'tokenizer', 'data', 'record'])
@@ -207,7 +207,7 @@ def test_no_flipped_bit_of_json_loads_silently(workdir, item):
   step = workdir / 'checkpoints/4'
   expected, path = Saved(step).json(item), step / item / 'data.json'
   content = path.read_bytes()
-  for bit in range(0, 8 * len(content), 3):
+  for bit in range(0, 8 * len(content), 7):
     changed = bytearray(content)
     changed[bit // 8] ^= 1 << (bit % 8)
     path.write_bytes(changed)
