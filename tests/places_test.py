@@ -51,7 +51,9 @@ def test_workdir_of_the_commands_is_expanded(home, command):
 
 
 def test_run_is_written_below_home(home, make_config, corpus, monkeypatch):
-  def run_steps(config, workdir, *_):
+  def run_steps(*arguments):
+    *_, log, _ = arguments
+    log.close()
     raise OSError('reached')
 
   monkeypatch.setattr(train, 'run_steps', run_steps)
