@@ -99,6 +99,7 @@ class Checkpoints:
     start = data.get_state()
 
     def load(saved: Saved) -> tuple[TrainState, Any]:
+      saved.check_items()  # a run that goes on asks for them first, of this checkpoint
       position = saved.json('data')
       # Those from before there were checksums may hold anything.
       if not isinstance(position, dict) or position.keys() != start.keys():
@@ -223,7 +224,11 @@ def load_variables(
 ) -> dict[str, Any]:
   """Only parameters and buffers of a checkpoint: ShapeDtypeStructs with shardings say
   which, of the model that will use them. The others are as of `load`."""
-  read = lambda saved: saved.variables(abstract_variables)
+
+  def read(saved: Saved) -> dict[str, Any]:
+    saved.check_items()
+    return saved.variables(abstract_variables)
+
   return load(workdir, step, field, read)
 
 

@@ -65,6 +65,12 @@ class Saved:
       raise Damaged(f'{item}: the checksum differs')
     return value
 
+  def check_items(self) -> None:
+    """Raises Damaged if it does not say what config, tokenizer and data it is of."""
+    for item in ('config', 'tokenizer', 'record'):
+      if item != 'record' or self.has(item):
+        self.json(item)
+
   def state(self, abstract_state: TrainState) -> TrainState:
     """All of it, placed as `abstract_state` says; UserError if of another model."""
     self._check_same_model(abstract_state.variables)
@@ -203,6 +209,8 @@ def newest_whole(
       say(f'{saved.folder} was saved without checksums: not verified')
     return loaded, list(damaged)
   whys = '; '.join(f'step {step} is damaged ({why})' for step, why in damaged.items())
+  if others := [step for step in steps_in(directory) if step not in damaged]:
+    raise UserError(f'{field}: {directory}: {whys}; others there are {others}')
   raise UserError(f'{field}: no checkpoint in {directory} can be read: {whys}')
 
 

@@ -134,6 +134,16 @@ DAMAGES = {
     lambda step: (step / 'data/data.json').write_text('{"next_index": 5}'),
     'data: the checksum differs',
   ),
+  'config cut': (
+    lambda step: cut(step / 'config/data.json', 1),
+    'config: JSONDecodeError.*',
+  ),
+  'config missing': (lambda step: shutil.rmtree(step / 'config'), 'config: missing'),
+  'tokenizer changed': (
+    lambda step: (step / 'tokenizer/data.json').write_text('{"name": "other"}'),
+    'tokenizer: the checksum differs',
+  ),
+  'record missing': (lambda step: shutil.rmtree(step / 'record'), 'record: missing'),
   'checksums cut': (
     lambda step: cut(step / 'checksums/data.json', 50),
     'checksums: JSONDecodeError.*',
@@ -213,6 +223,17 @@ def test_no_flipped_bit_of_json_loads_silently(workdir, item):
     path.write_bytes(changed)
     with contextlib.suppress(Damaged):
       assert Saved(step).json(item) == expected
+
+
+def test_one_that_is_asked_for_is_not_every_one(workdir):
+  folder = workdir / 'checkpoints'
+  shutil.rmtree(folder / '4/data')
+  with pytest.raises(UserError) as error:
+    load_json(workdir, 'data', '--workdir', step=4)
+  assert str(error.value) == (
+    f"--workdir='{workdir}': {folder}: step 4 is damaged (data: missing); "
+    'others there are [3]'
+  )
 
 
 def test_none_is_good(workdir, capfd):
