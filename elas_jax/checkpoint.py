@@ -20,6 +20,7 @@ import contextlib
 import json
 import math
 import pathlib
+import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -51,6 +52,7 @@ class Checkpoints:
       )
       keep.append(best)
     self._directory = pathlib.Path(workdir).absolute() / 'checkpoints'
+    _on_process_0(lambda: _check_writable(self._directory))
     _on_process_0(lambda: _set_aside_bad_metrics(self._directory))
     self._checkpointer = ocp.training.Checkpointer(
       self._directory,
@@ -146,6 +148,16 @@ def _on_process_0(change: Callable[[], Any]) -> None:
     change()
   if jax.process_count() > 1:
     multihost_utils.sync_global_devices('checkpoints changed')
+
+
+def _check_writable(directory: pathlib.Path) -> None:
+  """Makes the folder; OSError if it cannot hold checkpoints.
+
+  Orbax would say so at the first save, when what was computed until then is lost.
+  """
+  directory.mkdir(parents=True, exist_ok=True)
+  with tempfile.TemporaryFile(dir=directory):
+    pass
 
 
 def _set_aside(path: pathlib.Path) -> None:

@@ -177,7 +177,9 @@ def steps_in(directory: pathlib.Path) -> list[int]:
   """The steps of the complete checkpoints in a folder, ascending."""
   if not os.path.isdir(directory):  # pathlib's raises where the path cannot be
     return []
-  return sorted(int(path.name) for path in directory.iterdir() if path.name.isdecimal())
+  # Not '012' or digits of other scripts, which are numbers and no names of checkpoints.
+  names = [path.name for path in directory.iterdir() if path.name.isdecimal()]
+  return sorted(int(name) for name in names if name == str(int(name)))
 
 
 def newest_whole(

@@ -233,3 +233,19 @@ def test_folder_without_checkpoints_is_named(tmp_path, make):
     with pytest.raises(UserError, match='restore=.*run.*: no checkpoint under'):
       read(tmp_path / 'run')
   assert (tmp_path / 'run').exists() == make
+
+
+def test_folder_that_can_hold_none_ends_the_run_before_its_first_step(tmp_path):
+  (tmp_path / 'file').mkdir()
+  (tmp_path / 'file/checkpoints').write_text('')
+  (tmp_path / 'link').mkdir()
+  (tmp_path / 'link/checkpoints').symlink_to(tmp_path / 'gone')
+  for name in ('file', 'link'):
+    with pytest.raises(OSError, match=f'{name}/checkpoints'):
+      Checkpoints(tmp_path / name, CheckpointConfig(every=4, keep_latest=1, keep_best=1))
+
+
+def test_only_the_names_of_steps_are_steps(tmp_path):
+  for name in ('4', '012', '\u0663', '8.damaged'):
+    (tmp_path / 'checkpoints' / name).mkdir(parents=True)
+  assert steps(tmp_path, '--workdir') == [4]
