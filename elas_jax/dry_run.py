@@ -57,6 +57,9 @@ def dry_run(config: Config, jit_train_step: Callable) -> dict[str, float]:
     # Compilers break off, in ways of their own, with programs of such sizes.
     if sum(needed.values()) > LARGEST_DEVICE:
       raise UserError(f'{sizes(config)}: {missing}')
+  print(
+    '  compiling the step to know more, which takes minutes for a large model', flush=True
+  )
   step = max(
     step_bytes(config, mesh, state, jit_train_step(config, mesh, now))
     for now in {at_step(config, 1), at_step(config, config.train.steps)}

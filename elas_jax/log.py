@@ -162,8 +162,8 @@ class ProgressLine:
   """A live line on a terminal, plain lines elsewhere; process 0 only."""
 
   def __init__(self, start: int, steps: int):
-    self._start, self._steps, self._rich = start, steps, None
-    self._began = time.monotonic()
+    self._steps, self._rich = steps, None
+    self._first = None  # the first step that was shown, and when
     self._quiet = jax.process_index() > 0
     if sys.stdout.isatty() and not self._quiet:
       from rich import progress
@@ -182,9 +182,13 @@ class ProgressLine:
     if self._rich:
       self._rich.update(self._task, completed=step, description=_short(values))
       return
-    elapsed = time.monotonic() - self._began
-    left = elapsed / (step - self._start) * (self._steps - step)
-    self.print(f'step {step}/{self._steps}  {_short(values)}  left {left:.0f} s')
+    text, now = f'step {step}/{self._steps}  {_short(values)}', time.monotonic()
+    if self._first is None:  # most of the time up to here was compilation
+      self._first = step, now
+    elif step > self._first[0]:
+      left = (now - self._first[1]) / (step - self._first[0]) * (self._steps - step)
+      text += f'  left {left:.0f} s'
+    self.print(text)
 
   def print(self, text: str) -> None:
     if self._rich:
