@@ -26,8 +26,9 @@ import time
 from typing import Any
 
 from pallas_kernels.bench import checks, report
+from pallas_kernels.bench.environment import ROOT, child_environment
 from pallas_kernels.bench.selection import TASKS
-from pallas_kernels.bench.workers import HUNG, ROOT, Worker, run_all, without_folders
+from pallas_kernels.bench.workers import HUNG, Worker, run_all, without_folders
 from pallas_kernels.roofline import markdown
 
 NOT_AVAILABLE = 'not available'
@@ -76,12 +77,11 @@ class Check:
   def command(self, name: str, words: list[str], seconds: float, log: pathlib.Path) -> None:
     """Runs `python -m words` for so long at most; its output goes to a log."""
     start = time.monotonic()
-    env = {'XLA_PYTHON_CLIENT_PREALLOCATE': 'false', **os.environ}
     with log.open('ab') as file:
       process = subprocess.Popen(
         [sys.executable, '-m', *words],
         cwd=ROOT,
-        env=env,
+        env=child_environment(),
         stdout=file,
         stderr=file,
         start_new_session=True,

@@ -8,9 +8,9 @@ import pathlib
 import subprocess
 from typing import Any
 
+from pallas_kernels.bench.environment import ROOT
 from pallas_kernels.bench.peers import DENSE_XLA, PRUNED_XLA
 from pallas_kernels.bench.timing import TIMERS
-from pallas_kernels.bench.workers import ROOT
 from pallas_kernels.roofline import Machine, Op, markdown
 
 Record = dict[str, Any]

@@ -22,7 +22,8 @@ from collections.abc import Iterator
 from concurrent import futures
 from typing import Any
 
-ROOT = pathlib.Path(__file__).parents[2]
+from pallas_kernels.bench.environment import child_environment
+
 LONGEST = 600  # characters of a reason
 NO_TIME, HUNG = 'no time was left', 'no answer within'
 _replies = None  # in a worker: where its answers go
@@ -89,16 +90,13 @@ class Worker:
 
   def _start(self) -> None:
     self.close()
-    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get('PYTHONPATH')])])
-    # Two processes share the GPU's memory: neither takes most of it at once.
-    env = {'XLA_PYTHON_CLIENT_PREALLOCATE': 'false'} | os.environ | {'PYTHONPATH': path}
     stderr = self.log.open('ab') if self.log else subprocess.DEVNULL
     self._process = subprocess.Popen(
       [sys.executable, '-m', 'pallas_kernels.bench.workers', str(os.getpid())],
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
       stderr=stderr,
-      env=env,
+      env=child_environment(),
     )
     if self.log:
       stderr.close()

@@ -40,6 +40,7 @@ TILE, PLAIN = plgpu.RefType(SWIZZLED), plgpu.RefType()
 @dataclasses.dataclass(frozen=True)
 class Instructions:
   emulate: bool = False
+  selector: int = 0  # of sparse products: which two lanes of a quad supply metadata
 
   def zeros(self, shape: tuple[int, int]) -> jax.Array:
     """An accumulator."""
@@ -88,7 +89,7 @@ class Instructions:
     """
     if self.emulate:
       return emulation.sparse_multiply(acc, a_ref, b_ref, metadata_ref, a_t, b_t)
-    step = functools.partial(_sparse_multiply, a_t=a_t, b_t=b_t)
+    step = functools.partial(_sparse_multiply, a_t=a_t, b_t=b_t, selector=self.selector)
     inline = plgpu.inline_mgpu(
       arg_types=(plgpu.Layout.WGMMA, TILE, TILE, PLAIN),
       return_type=plgpu.ShapeDtypeStruct(acc.shape, jnp.float32, plgpu.Layout.WGMMA),
@@ -193,7 +194,7 @@ def _multiply(ctx, a, b, *, n: int):
   return fa.optimization_barrier(acc.value)
 
 
-def _sparse_multiply(ctx, acc, a, b, metadata, *, a_t: bool, b_t: bool):
+def _sparse_multiply(ctx, acc, a, b, metadata, *, a_t: bool, b_t: bool, selector: int):
   """Issues the instructions of one step, commits them as a group and waits for it."""
   del ctx
   m, n = acc.shape
@@ -218,6 +219,7 @@ def _sparse_multiply(ctx, acc, a, b, metadata, *, a_t: bool, b_t: bool):
       n,
       a_descriptor.transposed,
       b_descriptor.transposed,
+      selector,
     )
     registers[block : block + 1] = np.array(out, dtype=object).reshape(part.shape)
   nvvm.wgmma_commit_group_sync_aligned()
@@ -229,8 +231,8 @@ def _sparse_multiply(ctx, acc, a, b, metadata, *, a_t: bool, b_t: bool):
 def _metadata_of_thread(metadata: ir.Value, rows: int) -> list[list[ir.Value]]:
   """For every 64 rows the four words that this thread gives to the instructions.
 
-  Lanes 0 and 1 of a quad supply them (selector 0), one half of 16 entries each; the others
-  load the same words.
+  Lanes 0 and 1 of a quad supply them (selector 0), one half of 16 entries each; lanes 2
+  and 3 (selector 1) load the same words.
   """
   index = lambda x: arith.constant(ir.IndexType.get(), x)
   i32 = ir.IntegerType.get_signless(32)
@@ -282,7 +284,9 @@ class _Descriptor:
     return llvm.add(self.base, arith.constant(i64, offset), overflow_flags=flags)
 
 
-def _wgmma_sp(acc, a, b, metadata, n: int, a_transposed: bool, b_transposed: bool):
+def _wgmma_sp(
+  acc, a, b, metadata, n: int, a_transposed: bool, b_transposed: bool, selector: int
+):
   """One wgmma.mma_async.sp m64nNk32, bf16 x bf16 -> float32, A and B in shared memory."""
   count = n // 2
   operand = (f'${i}' for i in itertools.count())
@@ -294,7 +298,7 @@ def _wgmma_sp(acc, a, b, metadata, n: int, a_transposed: bool, b_transposed: boo
   asm = (
     f'{{ .reg .pred p; setp.ne.b32 p, {use_acc}, 0; '
     f'wgmma.mma_async.sp.sync.aligned.m64n{n}k32.f32.bf16.bf16 '
-    f'{{{",".join(outputs)}}}, {a_name}, {b_name}, {word}, 0, p, '
+    f'{{{",".join(outputs)}}}, {a_name}, {b_name}, {word}, {selector}, p, '
     f'{", ".join(immediates)}; }}\n'
   )
   constraints = ['=f'] * count + [str(i) for i in range(count)]

@@ -28,6 +28,7 @@ class Config:
   cluster: int = 1  # CTAs that share the copies of B
   snake: int = 8
   slots: int = 2  # through which a warpgroup writes its output
+  selector: int = 0  # which two lanes of a quad supply metadata; all four hold the same
 
   @property
   def tile_m(self) -> int:
@@ -81,7 +82,7 @@ def matmul(
     at=lambda ref, t: ref.at[columns(t), :] if b_t else ref.at[:, columns(t)],
     shared=True,
   )
-  do = Instructions(emulate)
+  do = Instructions(emulate, c.selector)
 
   def step(tile, _, blocks, acc):
     a, words, b = blocks
