@@ -37,7 +37,7 @@ import jax.numpy as jnp
 from jax.experimental import topologies
 from jax.sharding import NamedSharding, PartitionSpec
 
-from pallas_kernels.two_four import cases, dispatch
+from pallas_kernels.two_four import cases, dispatch, mosaic
 from pallas_kernels.two_four.mosaic_gpu import (
   compress,
   dense,
@@ -139,20 +139,25 @@ def programs() -> list[Program]:
 def _published(case: cases.Case) -> Program:
   s = case.shape
   if case.op == 'feed_forward':
-    two_kernels = (0, _dense_products(s['R'])), (4, 0)
+    two_kernels = (0, _dense_products(s['F'], s['R'])), (4, 0)
     is_fused = max(s['R'], s['N']) <= feed_forward.MAX_RANK
     products = (_feed_forward_products(s['R']),) if is_fused else two_kernels
   else:
     sparse = 4 if case.op == 'matmul' else 0
     counts = {'up_compress': s.get('K'), 'gated_backward': s.get('N')}
-    dense = _dense_products(counts[case.op]) if case.op in counts else 0
+    dense = _dense_products(s['F'], counts[case.op]) if case.op in counts else 0
     products = ((sparse, 4 if case.op == 'weight_gradient' else dense),)
   return Program(case.name, case.function('mosaic'), case.abstract_inputs, products)
 
 
-def _dense_products(K: int) -> int:
-  """Four of 16 a step; the compiler unrolls up to four steps, and peels one off more."""
+def _dense_products(F: int, K: int, config: dense.Config | None = None) -> int:
+  """Four of 16 a step; all where weights are resident.
+
+  Else the compiler unrolls up to four steps, and peels one off more.
+  """
   steps = -(-K // dense.K_STEP)
+  if (config or mosaic.dense_config(F, K)).resident:
+    return 4 * steps
   return 4 * steps if steps <= 4 else 8
 
 
@@ -184,10 +189,22 @@ def _alternatives() -> Iterator[Program]:
     (False, True),
   ):
     shapes, options = ((T, D), (F, D) if w_t else (D, F)), {'w_t': w_t, 'config': config}
-    products = 0, _dense_products(D)
+    products = 0, _dense_products(F, D, config)
     for prune in (True, False):
       yield _program(dense.up_compress, shapes, products, prune=prune, **options)
     yield _program(dense.gated_backward, (*shapes, *_packed(T, F)), products, **options)
+
+  for (K, config), w_t in itertools.product(
+    ((256, mosaic.RESIDENT[0]), (512, mosaic.RESIDENT[2]), (128, mosaic.RESIDENT[1])),
+    (False, True),
+  ):
+    shapes, options = ((T, K), (F, K) if w_t else (K, F)), {'w_t': w_t, 'config': config}
+    products = 0, _dense_products(F, K, config)
+    yield _program(dense.up_compress, shapes, products, **options)
+    yield _program(dense.gated_backward, (*shapes, *_packed(T, F)), products, **options)
+  config = dataclasses.replace(mosaic.RESIDENT[0], buffers=1)
+  shapes, products = ((T, 256), (256, F)), (0, _dense_products(F, 256, config))
+  yield _program(dense.up_compress, shapes, products, prune=False, config=config)
 
   for (R, stages), (prune, keep) in itertools.product(
     ((128, 1), (128, 2), (256, 1)), ((True, False), (True, True), (False, False))

@@ -250,8 +250,9 @@ def up_unpruned(x: jax.Array, w: jax.Array) -> jax.Array:
 
   (T, K), F = x.shape, w.shape[1]
   shape = {'T': T, 'K': K, 'F': F}
-  config = tuned_config('up_compress', shape, mosaic.dense_config(F))
-  x = padded(x, (config.tile_m * config.cluster, dense.K_STEP))
+  config = tuned_config('up_compress', shape, mosaic.dense_config(F, K))
+  config = dataclasses.replace(config, buffers=1)  # its tiles are twice as large
+  x = padded(x, (config.rows, dense.K_STEP))
   w = padded(w, (dense.K_STEP, config.tile_n))
   y = dense.up_compress(x, w, prune=False, config=config, emulate=is_emulated())
   return y[:T, :F]
@@ -264,9 +265,9 @@ def gated_backward_unpruned(g: jax.Array, w: jax.Array, z: jax.Array) -> jax.Arr
 
   (T, F), K = z.shape, g.shape[1]
   shape = {'T': T, 'K': K, 'F': F}
-  config = tuned_config('gated_backward', shape, mosaic.dense_config(F))
-  rows = config.tile_m * config.cluster
-  g, z = padded(g, (rows, dense.K_STEP)), padded(z, (rows, config.tile_n))
+  config = tuned_config('gated_backward', shape, mosaic.dense_config(F, K))
+  config = dataclasses.replace(config, buffers=1)  # its tiles are twice as large
+  g, z = padded(g, (config.rows, dense.K_STEP)), padded(z, (config.rows, config.tile_n))
   w = padded(w, (config.tile_n, dense.K_STEP))
   dh = dense.gated_backward(g, w, z, None, config=config, emulate=is_emulated())
   return dh[:T, :F]

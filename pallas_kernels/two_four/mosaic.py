@@ -77,7 +77,7 @@ def matmul(packed: TwoFour, b: jax.Array, transpose_b: bool, out_dtype: Any) -> 
 
 def up_compress(x: jax.Array, w: jax.Array, transpose_w: bool) -> TwoFour:
   (T, K), F = x.shape, w.shape[0 if transpose_w else 1]
-  config = tuned_config('up_compress', {'T': T, 'K': K, 'F': F}, dense_config(F))
+  config = tuned_config('up_compress', {'T': T, 'K': K, 'F': F}, dense_config(F, K))
   x, w = _dense_operands(x, w, transpose_w, config)
   packed = dense.up_compress(x, w, w_t=transpose_w, config=config, emulate=is_emulated())
   return _cut(*packed, T, F)
@@ -85,11 +85,10 @@ def up_compress(x: jax.Array, w: jax.Array, transpose_w: bool) -> TwoFour:
 
 def gated_backward(g: jax.Array, w: jax.Array, z: TwoFour, transpose_w: bool) -> TwoFour:
   (T, F), K = z.shape, g.shape[1]
-  config = tuned_config('gated_backward', {'T': T, 'K': K, 'F': F}, dense_config(F))
+  config = tuned_config('gated_backward', {'T': T, 'K': K, 'F': F}, dense_config(F, K))
   g, w = _dense_operands(g, w, transpose_w, config)
-  rows = config.tile_m * config.cluster
-  values = padded(z.values, (rows, config.tile_n // 2))
-  blocks = config.tile_n // TILE_K, rows // TILE_M, 1
+  values = padded(z.values, (config.rows, config.tile_n // 2))
+  blocks = config.tile_n // TILE_K, config.rows // TILE_M, 1
   metadata = padded(z.metadata, blocks, EMPTY_WORD)
   values = dense.gated_backward(
     g, w, values, metadata, w_t=transpose_w, config=config, emulate=is_emulated()
@@ -133,7 +132,7 @@ def _order(straight: bool, first: int, second: int) -> tuple[int, int]:
 
 
 def _dense_operands(x, w, transpose_w: bool, config: dense.Config):
-  x = padded(x, (config.tile_m * config.cluster, dense.K_STEP))
+  x = padded(x, (config.rows, dense.K_STEP))
   return x, padded(w, _order(not transpose_w, dense.K_STEP, config.tile_n))
 
 
@@ -163,7 +162,32 @@ def matmul_config(N: int) -> sparse.Config:
   return sparse.Config(tile_n=tile_n, stages=stages)
 
 
-def dense_config(F: int) -> dense.Config:
+# Of a dense product whose weights stay in shared memory, the first that fits there.
+RESIDENT = tuple(
+  dense.Config(
+    warpgroups=warpgroups,
+    tile_n=TILE_K,
+    stages=stages,
+    resident=True,
+    chunk=chunk,
+    buffers=buffers,
+  )
+  for warpgroups, stages, chunk, buffers in ((3, 2, 128, 2), (3, 2, 128, 1), (2, 3, 64, 2))
+)
+
+
+def resident_bytes(K: int, c: dense.Config) -> int:
+  """Of shared memory: weights, rings, and a packed tile for each part."""
+  ring = c.stages * dense.ROWS * dense.chunk_of(K, c.chunk) * 2
+  packed = dense.ROWS * c.tile_n + c.tile_n // TILE_K * 1024
+  return 2 * K * c.tile_n + c.warpgroups * ring + c.parts * packed
+
+
+def dense_config(F: int, K: int) -> dense.Config:
+  K += -K % dense.K_STEP
+  for config in RESIDENT:
+    if resident_bytes(K, config) <= SHARED_MEMORY:
+      return config
   tile_n = _widest(F, (256, 128))
   return dense.Config(tile_n=tile_n, stages=3 if tile_n == 256 else 4)
 

@@ -5,6 +5,7 @@ fence puts in order. What it does not see is a fence that is missing between a w
 tensor cores that read it.
 """
 
+import dataclasses
 from unittest import mock
 
 import jax
@@ -79,10 +80,13 @@ def test_matmul(config, axis, b_t, out):
   assert_same(product, reference.matmul(x, b, b_t, jnp.dtype(out)))
 
 
+RESIDENT = dense.Config(warpgroups=3, tile_n=128, stages=2, resident=True)
 DENSE = {
   '256': (dense.Config(), False),
   'cluster': (dense.Config(cluster=2), True),
   '128': (dense.Config(tile_n=128, stages=2), True),
+  'resident': (RESIDENT, False),
+  'resident, two buffers': (dataclasses.replace(RESIDENT, chunk=64, buffers=2), True),
 }
 
 
@@ -95,6 +99,26 @@ def test_products_with_epilogues(config, w_t):
   g = multiples(2, T, K)
   slopes = run(dense.gated_backward, g, w, z.values, z.metadata, **options)
   assert_same(slopes, reference.gated_backward(g, w, z, w_t).values)
+
+
+@pytest.mark.parametrize('rows', [448, 64])
+def test_resident_weights_give_way_to_those_of_other_columns(rows):
+  """Three columns of seven tiles for two CTAs; then of one, fewer than warpgroups."""
+  x, w = multiples(0, rows, 128), multiples(1, 128, 384)
+  z = reference.up_compress(x, w, False)
+  config = dataclasses.replace(RESIDENT, buffers=2)
+  packed = run(dense.up_compress, x, w, config=config)
+  assert_same(packed, (z.values, z.metadata))
+  slopes = run(dense.gated_backward, x, w, z.values, z.metadata, w_t=False, config=config)
+  assert_same(slopes, reference.gated_backward(x, w, z, False).values)
+
+
+@pytest.mark.parametrize(
+  'fields', [{'resident': True, 'cluster': 2}, {'chunk': 64}, {'buffers': 2}]
+)
+def test_fields_of_the_other_kind_of_kernel_are_refused(fields):
+  with pytest.raises(ValueError, match=f'{list(fields)[-1]}=.*: must be'):
+    dense.Config(**fields)
 
 
 def test_the_control_of_up_compress():

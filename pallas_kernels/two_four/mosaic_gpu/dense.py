@@ -16,15 +16,24 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 from pallas_kernels.two_four.mosaic_gpu.instructions import SWIZZLED, Instructions
 from pallas_kernels.two_four.mosaic_gpu.matmul import out_scratch, store_tile
 from pallas_kernels.two_four.mosaic_gpu.pipeline import Grid, Operand, tiled_kernel
+from pallas_kernels.two_four.mosaic_gpu.resident import (
+  ROWS,
+  Resident,
+  chunk_of,
+)
 from pallas_kernels.two_four.packed import TILE_K, metadata_shape
 
 K_STEP = 64  # of a dense product: a row of 128 bytes
-ROWS = 64  # of a warpgroup
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """A CTA makes 64 * warpgroups x tile_n of the F-wide matrix."""
+  """A CTA makes 64 * warpgroups x tile_n of the F-wide matrix at a time.
+
+  By pipeline.py, where rows and weights stream along K, or by resident.py, where all of K
+  fits into shared memory. `cluster`, `snake` and `in_flight` are the former's, `chunk` and
+  `buffers` the latter's.
+  """
 
   warpgroups: int = 2
   tile_n: int = 256
@@ -32,10 +41,32 @@ class Config:
   cluster: int = 1  # CTAs that share the copies of the weights
   snake: int = 8
   in_flight: int = 1  # steps whose product may still run when the next one begins
+  resident: bool = False
+  chunk: int = 128  # of K, copied at once
+  buffers: int = 1  # tiles of a warpgroup on their way from or to memory
+
+  def __post_init__(self):
+    others = ('cluster', 'snake', 'in_flight') if self.resident else ('chunk', 'buffers')
+    for field in dataclasses.fields(self):
+      if field.name in others and getattr(self, field.name) != field.default:
+        raise ValueError(
+          f'{field.name}={getattr(self, field.name)}: must be {field.default} with '
+          f'resident={self.resident}'
+        )
 
   @property
   def tile_m(self) -> int:
     return self.warpgroups * ROWS
+
+  @property
+  def rows(self) -> int:
+    """Of which T is a multiple."""
+    return ROWS if self.resident else self.tile_m * self.cluster
+
+  @property
+  def parts(self) -> int:
+    """Of each scratch buffer."""
+    return self.warpgroups * self.buffers
 
 
 def squared_relu(h: jax.Array) -> jax.Array:
@@ -57,7 +88,7 @@ def up_compress(
   """prune(relu(x w)^2), packed along F; x w and its square never reach memory.
 
   Args:
-    x: bf16 (T, K); T a multiple of config.tile_m times config.cluster, K of 64.
+    x: bf16 (T, K); T a multiple of config.rows, K of 64.
     w: bf16 (K, F), or (F, K) with `w_t`; F a multiple of config.tile_n.
     prune: False for a control: relu(x w)^2 itself, (T, F).
 
@@ -82,7 +113,7 @@ def up_compress(
     out_type, scratch = packed_type(T, F), packed_scratch(config)
     return kernel(out_type, store_packed, scratch)(x, w)
   out_type = (jax.ShapeDtypeStruct((T, F), jnp.bfloat16),)
-  scratch = {'out': out_scratch(config.warpgroups, ROWS, config.tile_n, jnp.bfloat16)}
+  scratch = {'out': out_scratch(config.parts, ROWS, config.tile_n, jnp.bfloat16)}
   return kernel(out_type, lambda h, tile: store_tile(squared_relu(h), tile), scratch)(x, w)[
     0
   ]
@@ -112,9 +143,7 @@ def gated_backward(
   """
   prune, do, c = metadata is not None, Instructions(emulate), config
   scratch = packed_scratch(c) if prune else {'values': dense_tiles(c, c.tile_n)}
-  scratch['loaded'] = plgpu.Barrier(
-    num_arrivals=2 if prune else 1, num_barriers=c.warpgroups
-  )
+  scratch['loaded'] = plgpu.Barrier(num_arrivals=2 if prune else 1, num_barriers=c.parts)
 
   def start(tile):
     plgpu.wait_smem_to_gmem(0, wait_read_only=True)  # of the tile before
@@ -151,9 +180,17 @@ def gate_dense(do: Instructions, dz: jax.Array, z) -> None:
 def dense_kernel(
   do, x, w, w_t: bool, config: Config, name: str, out_type, finish, scratch, start=None
 ):
-  """A kernel for finish(x w, tile), after start(tile): see pipeline.tiled_kernel."""
+  """A kernel for finish(x w, tile), after start(tile).
+
+  See pipeline.tiled_kernel, or resident.Resident for a config that says so.
+  """
   (T, K), F = x.shape, w.shape[0 if w_t else 1]
   c = config
+  if c.resident:
+    chunk = chunk_of(K, c.chunk)
+    sizes = c.warpgroups, c.tile_n, chunk, c.stages, c.buffers
+    resident = Resident(do, T, K, F, w_t, *sizes, start, finish)
+    return resident.kernel(out_type, scratch, name)
   rows = lambda tile: pl.ds(tile.row * c.tile_m, c.tile_m)
   columns = lambda tile: pl.ds(tile.column * c.tile_n, c.tile_n)
   x_operand = Operand(
@@ -202,12 +239,11 @@ def dense_kernel(
 
 def packed_tile(tile, values, metadata=None):
   """Where the rows of a warpgroup are in a packed (T, F), and in its metadata."""
-  warpgroups, _, width = tile.scratch['values'].shape
-  row = tile.row * warpgroups + tile.warpgroup
-  values = values.at[pl.ds(row * ROWS, ROWS), pl.ds(tile.column * width, width)]
+  width = tile.scratch['values'].shape[-1]
+  values = values.at[pl.ds(tile.block * ROWS, ROWS), pl.ds(tile.column * width, width)]
   if metadata is not None:
     blocks = tile.scratch['metadata'].shape[1]
-    metadata = metadata.at[pl.ds(tile.column * blocks, blocks), row]
+    metadata = metadata.at[pl.ds(tile.column * blocks, blocks), tile.block]
   return values, metadata
 
 
@@ -228,12 +264,12 @@ def packed_type(T: int, F: int):
 
 
 def packed_scratch(config: Config) -> dict:
-  """A packed tile for each warpgroup."""
-  metadata = (config.warpgroups, config.tile_n // TILE_K, 256)
+  """A packed tile for each part."""
+  metadata = (config.parts, config.tile_n // TILE_K, 256)
   values = dense_tiles(config, config.tile_n // 2)
   return {'values': values, 'metadata': plgpu.SMEM(metadata, jnp.uint32)}
 
 
 def dense_tiles(config: Config, width: int):
-  """A tile of 64 rows for each warpgroup."""
-  return plgpu.SMEM((config.warpgroups, ROWS, width), jnp.bfloat16, transforms=SWIZZLED)
+  """A tile of 64 rows for each part."""
+  return plgpu.SMEM((config.parts, ROWS, width), jnp.bfloat16, transforms=SWIZZLED)

@@ -91,7 +91,7 @@ def feed_forward(
     return acc
 
   def compute(tile, run):
-    rows = pl.ds((tile.row * config.warpgroups + tile.warpgroup) * ROWS, ROWS)
+    rows = pl.ds(tile.block * ROWS, ROWS)
     plgpu.copy_gmem_to_smem(tile.inputs[0].at[rows], tile.mine('s'), tile.mine('loaded'))
     plgpu.barrier_wait(tile.mine('loaded'))
     finish = lambda acc: store_tile(acc.astype(jnp.bfloat16), tile)
@@ -150,7 +150,7 @@ def _multiply_dense(do, acc, y: jax.Array, tile, down, column: int, down_ready) 
 def _keep(tile, k: jax.Array) -> None:
   """Writes the packed features number k of this warpgroup's tokens."""
   _, values, metadata = tile.outputs
-  half, row = TILE_K // 2, tile.row * tile.scratch['s'].shape[0] + tile.warpgroup
-  there = values.at[pl.ds(row * ROWS, ROWS), pl.ds(k * half, half)]
+  half = TILE_K // 2
+  there = values.at[pl.ds(tile.block * ROWS, ROWS), pl.ds(k * half, half)]
   plgpu.copy_smem_to_gmem(tile.mine('values'), there)
-  plgpu.copy_smem_to_gmem(tile.mine('metadata'), metadata.at[pl.ds(k, 1), row])
+  plgpu.copy_smem_to_gmem(tile.mine('metadata'), metadata.at[pl.ds(k, 1), tile.block])

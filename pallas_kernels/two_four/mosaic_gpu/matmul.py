@@ -121,8 +121,8 @@ def out_scratch(warpgroups: int, rows: int, tile_n: int, dtype: Any, slots: int 
 
 def store_tile(x: jax.Array, tile: Any) -> None:
   """Writes the rows of a warpgroup to output 0, one slot of columns after the other."""
-  warpgroups, slots, rows, width = tile.scratch['out'].shape
-  first, (_, tile_n) = (tile.row * warpgroups + tile.warpgroup) * rows, x.shape
+  _, slots, rows, width = tile.scratch['out'].shape
+  first, (_, tile_n) = tile.block * rows, x.shape
   blocks = tile_n // width
   for number in range(blocks):
     slot = tile.mine('out').at[number % slots]

@@ -46,19 +46,25 @@ class Operand:
 class Tile:
   """What a warpgroup works on: a tile of the output, by row and column, and with what.
 
-  `inputs` are those that are not operands, `scratch` is the CTA's.
+  Attributes:
+    block: which rows of the output are the warpgroup's, counted by its own number of them.
+    slot: which part of each scratch buffer is the warpgroup's.
+    inputs: those that are not operands.
+    scratch: of the CTA.
   """
 
   row: jax.Array
   column: jax.Array
   warpgroup: jax.Array
+  block: jax.Array
+  slot: jax.Array
   inputs: tuple
   outputs: tuple
   scratch: dict[str, Any]
 
   def mine(self, name: str) -> Any:
     """This warpgroup's part of a scratch buffer, or its barrier."""
-    return self.scratch[name].at[self.warpgroup]
+    return self.scratch[name].at[self.slot]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,7 +145,9 @@ def tiled_kernel(
         row, column = plgpu.planar_snake(loop.index[0], shape, 1, grid.snake)
         if grid.cluster > 1:
           row = row * grid.cluster + lax.axis_index('cluster')
-        tile = Tile(row, column, lax.axis_index('wg'), others, results, scratch)
+        warpgroup = lax.axis_index('wg')
+        block = row * grid.warpgroups + warpgroup
+        tile = Tile(row, column, warpgroup, block, warpgroup, others, results, scratch)
 
         def run_step(index, *rest):
           carry = step(tile, index[0], rest[:-1], rest[-1])
