@@ -252,8 +252,7 @@ def up_unpruned(x: jax.Array, w: jax.Array) -> jax.Array:
   shape = {'T': T, 'K': K, 'F': F}
   config = tuned_config('up_compress', shape, mosaic.dense_config(F, K))
   config = dataclasses.replace(config, buffers=1)  # its tiles are twice as large
-  x = padded(x, (config.rows, dense.K_STEP))
-  w = padded(w, (dense.K_STEP, config.tile_n))
+  x, w = padded(x, (8, dense.K_STEP)), padded(w, (dense.K_STEP, mosaic.FEATURES))
   y = dense.up_compress(x, w, prune=False, config=config, emulate=is_emulated())
   return y[:T, :F]
 
@@ -267,8 +266,8 @@ def gated_backward_unpruned(g: jax.Array, w: jax.Array, z: jax.Array) -> jax.Arr
   shape = {'T': T, 'K': K, 'F': F}
   config = tuned_config('gated_backward', shape, mosaic.dense_config(F, K))
   config = dataclasses.replace(config, buffers=1)  # its tiles are twice as large
-  g, z = padded(g, (config.rows, dense.K_STEP)), padded(z, (config.rows, config.tile_n))
-  w = padded(w, (config.tile_n, dense.K_STEP))
+  g, z = padded(g, (8, dense.K_STEP)), padded(z, (8, mosaic.FEATURES))
+  w = padded(w, (mosaic.FEATURES, dense.K_STEP))
   dh = dense.gated_backward(g, w, z, None, config=config, emulate=is_emulated())
   return dh[:T, :F]
 

@@ -1,11 +1,14 @@
-"""The operations by the kernels of mosaic_gpu/: tiles chosen, shapes padded to them.
+"""The operations by the kernels of mosaic_gpu/: tiles chosen, shapes padded to blocks.
 
-Every function has the contract of its namesake in reference.py, for bf16.
+Every function has the contract of its namesake in reference.py, for bf16. Matrices are
+padded to blocks of 8 x 64, by which copies swizzle them, not to tiles: what a copy reads
+beyond a matrix is zero, and what it writes there is dropped.
 """
 
 from typing import Any
 
 import jax
+from jax.experimental import pallas as pl
 
 from pallas_kernels.two_four.dispatch import is_emulated, padded, tuned_config
 from pallas_kernels.two_four.mosaic_gpu import (
@@ -28,7 +31,8 @@ from pallas_kernels.two_four.packed import TILE_K, TILE_M, TwoFour, metadata_sha
 EMPTY_WORD = 0x44444444  # of groups of zeros
 SHARED_MEMORY = 232_448 - 4096  # bytes of a CTA, less barriers and alignment
 MAX_RANK = fused.MAX_RANK
-FEATURES = TILE_K  # a feed-forward has a multiple of these
+MULTIPROCESSORS = 132  # of an H100 or H200
+FEATURES = TILE_K  # of which F is a multiple: so that its packed half is one of 64
 
 
 def compress(y, axis: int, rule: str, activation: str | None, key: None, scale: None):
@@ -45,7 +49,7 @@ def compress_both(y: jax.Array, rule: str, activation: str | None):
 def _compress(y: jax.Array, along: str, rule: str, activation: str | None):
   T, F = y.shape
   return packing.compress(
-    padded(y, (2 * TILE_M, 2 * TILE_M)),
+    padded(y, (16, FEATURES)),
     along=along,
     rule=rule,
     activation=activation,
@@ -59,11 +63,11 @@ def matmul(packed: TwoFour, b: jax.Array, transpose_b: bool, out_dtype: Any) -> 
   N = b.shape[0 if transpose_b else 1]
   config = tuned_config('matmul', {'M': M, 'K': K, 'N': N}, matmul_config(N))
   rows = config.tile_m * config.cluster
-  values = padded(packed.values, _order(packed.axis == 1, rows, TILE_K // 2))
+  # Copies fill with zeros, which the instruction does not take for positions.
   metadata = padded(packed.metadata, (1, rows // TILE_M, 1), EMPTY_WORD)
-  b = padded(b, _order(not transpose_b, TILE_K, config.tile_n))
+  b = padded(b, (64, 64))
   out = sparse.matmul(
-    values,
+    _swizzled(packed.values),
     metadata,
     b,
     axis=packed.axis,
@@ -78,7 +82,7 @@ def matmul(packed: TwoFour, b: jax.Array, transpose_b: bool, out_dtype: Any) -> 
 def up_compress(x: jax.Array, w: jax.Array, transpose_w: bool) -> TwoFour:
   (T, K), F = x.shape, w.shape[0 if transpose_w else 1]
   config = tuned_config('up_compress', {'T': T, 'K': K, 'F': F}, dense_config(F, K))
-  x, w = _dense_operands(x, w, transpose_w, config)
+  x, w = _dense_operands(x, w, transpose_w)
   packed = dense.up_compress(x, w, w_t=transpose_w, config=config, emulate=is_emulated())
   return _cut(*packed, T, F)
 
@@ -86,12 +90,15 @@ def up_compress(x: jax.Array, w: jax.Array, transpose_w: bool) -> TwoFour:
 def gated_backward(g: jax.Array, w: jax.Array, z: TwoFour, transpose_w: bool) -> TwoFour:
   (T, F), K = z.shape, g.shape[1]
   config = tuned_config('gated_backward', {'T': T, 'K': K, 'F': F}, dense_config(F, K))
-  g, w = _dense_operands(g, w, transpose_w, config)
-  values = padded(z.values, (config.rows, config.tile_n // 2))
-  blocks = config.tile_n // TILE_K, config.rows // TILE_M, 1
-  metadata = padded(z.metadata, blocks, EMPTY_WORD)
+  g, w = _dense_operands(g, w, transpose_w)
   values = dense.gated_backward(
-    g, w, values, metadata, w_t=transpose_w, config=config, emulate=is_emulated()
+    g,
+    w,
+    _swizzled(z.values),
+    z.metadata,
+    w_t=transpose_w,
+    config=config,
+    emulate=is_emulated(),
   )
   return TwoFour(values[:T, : F // 2], z.metadata, 1, z.shape)
 
@@ -100,12 +107,9 @@ def weight_gradient(z: TwoFour, g: jax.Array, out_dtype: Any) -> jax.Array:
   (T, F), N = z.shape, g.shape[1]
   default = weight_gradient_config(T, F, N)
   config = tuned_config('weight_gradient', {'T': T, 'F': F, 'N': N}, default)
-  rows = TILE_M * config.splits
-  values = padded(z.values, (rows, TILE_K // 2))
-  metadata = padded(z.metadata, (1, config.splits, 1), EMPTY_WORD)
-  g = padded(g, (rows, config.tile_n))
+  values, g = _swizzled(z.values), _swizzled(g)
   out = gradient.weight_gradient(
-    values, metadata, g, out_dtype=out_dtype, config=config, emulate=is_emulated()
+    values, z.metadata, g, out_dtype=out_dtype, config=config, emulate=is_emulated()
   )
   return out[:F, :N]
 
@@ -119,21 +123,26 @@ def feed_forward(s: jax.Array, up: jax.Array, down: jax.Array, keep: bool):
     return (out, z) if keep else out
   shape = {'T': T, 'R': R, 'F': F, 'N': N}
   config = tuned_config('feed_forward', shape, feed_forward_config(R, N))
-  s = padded(s, (config.tile_m, 64))
-  up, down = padded(up.T, (TILE_K, 64)), padded(down, (TILE_K, 64))
+  s = _swizzled(s)
+  up, down = padded(up.T, (FEATURES, 64)), padded(down, (FEATURES, 64))
   out = fused.feed_forward(s, up, down, keep=keep, config=config, emulate=is_emulated())
   if not keep:
     return out[:T, :N]
   return out[0][:T, :N], _cut(*out[1:], T, F)
 
 
+def _swizzled(x: jax.Array) -> jax.Array:
+  """In whole blocks of 8 x 64, by which copies swizzle. What is F wide here always is."""
+  return padded(x, (8, 64))
+
+
 def _order(straight: bool, first: int, second: int) -> tuple[int, int]:
   return (first, second) if straight else (second, first)
 
 
-def _dense_operands(x, w, transpose_w: bool, config: dense.Config):
-  x = padded(x, (config.rows, dense.K_STEP))
-  return x, padded(w, _order(not transpose_w, dense.K_STEP, config.tile_n))
+def _dense_operands(x, w, transpose_w: bool):
+  x = _swizzled(x)
+  return x, padded(w, _order(not transpose_w, dense.K_STEP, FEATURES))
 
 
 def _cut(values: jax.Array, metadata: jax.Array, T: int, F: int) -> TwoFour:
@@ -193,12 +202,15 @@ def dense_config(F: int, K: int) -> dense.Config:
 
 
 def weight_gradient_config(T: int, F: int, N: int) -> gradient.Config:
-  """Tokens are split until there are tiles for most of 132 multiprocessors."""
+  """With as many parts of the tokens as keep the multiprocessors busy.
+
+  The time of a tile is that of its steps and of about eight more, for its start and end.
+  """
   tile_n = _widest(N, (256, 128, 64))
-  tiles, splits = -(-F // TILE_K) * (-(-N // tile_n)), 1
-  while tiles * splits * 2 <= 132 and T // (2 * splits) >= 16 * TILE_M:
-    splits *= 2
-  return gradient.Config(tile_n=tile_n, splits=splits)
+  tiles, steps = pl.cdiv(F, TILE_K) * pl.cdiv(N, tile_n), pl.cdiv(T, TILE_M)
+  rounds = lambda splits: pl.cdiv(tiles * splits, MULTIPROCESSORS)
+  time = lambda splits: rounds(splits) * (pl.cdiv(steps, splits) + 8)
+  return gradient.Config(tile_n=tile_n, splits=min(range(1, 17), key=time))
 
 
 def feed_forward_config(R: int, N: int) -> fused.Config:

@@ -128,7 +128,7 @@ def test_the_control_of_up_compress():
   assert_same(run(dense.up_compress, x, w, prune=False), expected)
 
 
-@pytest.mark.parametrize('splits', [1, 2])
+@pytest.mark.parametrize('splits', [1, 2, 3])
 def test_weight_gradient(splits):
   z = compress(multiples(0, T, F), activation='relu2')
   g, config = multiples(1, T, N), weight_gradient.Config(tile_n=128, splits=splits)

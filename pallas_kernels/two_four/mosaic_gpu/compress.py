@@ -45,7 +45,7 @@ def compress(
   """Keeps two of every four entries of y, or of relu(y)^2, and packs them.
 
   Args:
-    y: bf16 (T, F), both multiples of 128.
+    y: bf16 (T, F), T a multiple of 16, F of 128.
     along: 'features', 'tokens' or 'both'.
     rule: 'top2' or 'transposable': with that one mask serves both axes.
     activation: None or 'relu2'.
@@ -73,7 +73,7 @@ class Packing:
   do: Instructions
 
   def kernel(self):
-    c, tiles = self.config, self.T // TILE * (self.F // TILE)
+    c, tiles = self.config, pl.cdiv(self.T, TILE) * pl.cdiv(self.F, TILE)
     types = {
       'features': ((self.T, self.F // 2), metadata_shape(self.T, self.F)),
       'tokens': ((self.T // 2, self.F), metadata_shape(self.F, self.T)),
@@ -108,7 +108,7 @@ class Packing:
     """What a warpgroup does; y and outputs in memory, the rest is the CTA's."""
     warpgroup, stages = lax.axis_index('wg'), self.config.stages
     worker, workers = lax.axis_index(('cta', 'wg')), lax.axis_size(('cta', 'wg'))
-    rows, columns = self.T // TILE, self.F // TILE
+    rows, columns = pl.cdiv(self.T, TILE), pl.cdiv(self.F, TILE)
     halves = halves.at[warpgroup]
     packed = jax.tree.map(lambda ref: ref.at[warpgroup], packed)
 

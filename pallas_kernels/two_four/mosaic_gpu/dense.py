@@ -59,11 +59,6 @@ class Config:
     return self.warpgroups * ROWS
 
   @property
-  def rows(self) -> int:
-    """Of which T is a multiple."""
-    return ROWS if self.resident else self.tile_m * self.cluster
-
-  @property
   def parts(self) -> int:
     """Of each scratch buffer."""
     return self.warpgroups * self.buffers
@@ -88,8 +83,8 @@ def up_compress(
   """prune(relu(x w)^2), packed along F; x w and its square never reach memory.
 
   Args:
-    x: bf16 (T, K); T a multiple of config.rows, K of 64.
-    w: bf16 (K, F), or (F, K) with `w_t`; F a multiple of config.tile_n.
+    x: bf16 (T, K), T a multiple of 8, K of 64.
+    w: bf16 (K, F), or (F, K) with `w_t`, F a multiple of 128.
     prune: False for a control: relu(x w)^2 itself, (T, F).
 
   Returns:
@@ -224,8 +219,8 @@ def dense_kernel(
     pl.run_scoped(scope, plgpu.ACC((ROWS, c.tile_n), jnp.float32))
 
   grid = Grid(
-    T // c.tile_m,
-    F // c.tile_n,
+    pl.cdiv(T, c.tile_m * c.cluster) * c.cluster,
+    pl.cdiv(F, c.tile_n),
     K // K_STEP,
     c.stages,
     c.warpgroups,

@@ -52,7 +52,7 @@ def feed_forward(
   """prune(relu(s up^T)^2) down.
 
   Args:
-    s: bf16 (T, R), R a multiple of 64 and at most 256; T a multiple of config.tile_m.
+    s: bf16 (T, R), T a multiple of 8, R of 64 and at most 256.
     up: bf16 (F, R), F a multiple of 128.
     down: bf16 (F, N), N a multiple of 64 and at most 256.
     prune: False for a control: nothing is dropped, all products are dense.
@@ -112,7 +112,12 @@ def feed_forward(
   out_type = (jax.ShapeDtypeStruct((T, N), jnp.bfloat16),)
   out_type += packed_type(T, F) if keep else ()
   grid = Grid(
-    T // config.tile_m, 1, F // TILE_K, config.stages, config.warpgroups, barriers=True
+    pl.cdiv(T, config.tile_m),
+    1,
+    pl.cdiv(F, TILE_K),
+    config.stages,
+    config.warpgroups,
+    barriers=True,
   )
   scratch = _scratch(config.warpgroups, R, N, prune)
   name = 'two_four_feed_forward' if prune else 'dense_feed_forward'

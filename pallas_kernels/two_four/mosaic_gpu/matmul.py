@@ -52,11 +52,9 @@ def matmul(
   """(M, K) x (K, N) -> (M, N), where the first is packed along K.
 
   Args:
-    values: bf16 (M, K/2) for axis=1, (K/2, M) for axis=0.
-    metadata: uint32[K/128, M/64, 256].
-    b: bf16 (K, N), or (N, K) with `b_t`.
-
-  M must be a multiple of config.tile_m times config.cluster, N of config.tile_n, K of 128.
+    values: bf16 (M, K/2) for axis=1, (K/2, M) for axis=0, in blocks of 8 x 64.
+    metadata: uint32[K/128, M/64, 256], of whole tiles of config.tile_m * config.cluster.
+    b: bf16 (K, N), or (N, K) with `b_t`, N and K multiples of 64.
   """
   a_t = axis == 0
   M = values.shape[1 if a_t else 0]
@@ -99,7 +97,13 @@ def matmul(
   kernel = tiled_kernel(
     do,
     Grid(
-      M // tile_m, N // c.tile_n, K // TILE_K, c.stages, c.warpgroups, c.cluster, c.snake
+      metadata.shape[1] * TILE_M // tile_m,
+      pl.cdiv(N, c.tile_n),
+      pl.cdiv(K, TILE_K),
+      c.stages,
+      c.warpgroups,
+      c.cluster,
+      c.snake,
     ),
     [a_operand, metadata_operand, b_operand],
     jax.ShapeDtypeStruct((M, N), out_dtype),

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 TILE = 8 * 128  # bytes of eight rows of 64 bf16
+BLOCKS = 8  # of 8 columns, taken together by `gate`
 ONES = 0xFFFFFFFF
 MAGNITUDE = 0x7FFF7FFF
 # Selectors of m.permute, for words a and b: both lower halves, both upper halves, and
@@ -169,20 +170,27 @@ def gate(m: Any, words: np.ndarray, values: Any, metadata: Any, width: int = 0) 
   Args as of `prune`: d is `words`, z is read from `values` and `metadata`.
   """
   lane, width = m.lane(), width or len(words) * 4
-  for block, (first, second) in enumerate(rows_of_quad(m, lane, words)):
-    nibble = _nibble(m, lane, block, metadata)
-    kept = _entry(m, first, second, nibble & 3)
-    kept = kept | _entry(m, first, second, nibble >> 2) << 16
-    offset = value_offset(lane, block, width)
-    m.store(m.slope(m.load(values, offset), kept), values, offset)
+  groups, shift = rows_of_quad(m, lane, words), (lane.q >> 1) * 4 + (lane.q & 1) * 16
+  for first in range(0, len(groups), BLOCKS):
+    blocks = range(first, first + BLOCKS)
+    # As in `spread`, no store before the last load; more at a time need more registers.
+    nibbles = _nibbles_of_row(m, lane, first // BLOCKS, metadata)
+    offsets = [value_offset(lane, block, width) for block in blocks]
+    loaded = [m.load(values, offset) for offset in offsets]
+    for block, z, offset in zip(blocks, loaded, offsets):
+      word = nibbles[block % BLOCKS // 2]
+      nibble = (word >> (shift + block % 2 * 8)) & 15
+      pair = groups[block]
+      kept = _entry(m, *pair, nibble & 3) | _entry(m, *pair, nibble >> 2) << 16
+      m.store(m.slope(z, kept), values, offset)
 
 
-def _nibble(m: Any, lane: Any, block: int, metadata: Any):
-  """The nibble of group 2 block + q // 2 of the row of this lane."""
-  k16 = block // 2
-  word = ((lane.w * 2 + k16 % 2) * 8 + lane.r) * 4 + (k16 % 8 // 2 + k16 // 8 * 256)
-  shift = (lane.q >> 1) * 4 + (lane.q & 1) * 16 + block % 2 * 8
-  return (m.load(metadata, word * 4) >> shift) & 15
+def _nibbles_of_row(m: Any, lane: Any, number: int, metadata: Any) -> list:
+  """The words with the nibbles of rows r and r + 8, for each 16 of 64 columns."""
+  place = number // 2 * 256 + number % 2 * 2
+  word = lambda half: ((lane.w * 2 + half) * 8 + lane.r) * 4 + place
+  even, odd = (m.load2(metadata, word(half) * 4) for half in (0, 1))
+  return [word for pair in zip(even, odd) for word in pair]
 
 
 def _entry(m: Any, first, second, index):
@@ -203,16 +211,19 @@ def spread(m: Any, values: Any, metadata: Any, dense: Any) -> None:
   side, part, row = (thread >> 7) & 1, (thread >> 6) & 1, thread & 63
   row_offset, r = (row >> 3) * TILE + ((row & 7) << 7), row & 7
   k32 = side * 2 + part
+  loaded, stored = [], []
   for k16 in (0, 1):
     word = (((row >> 4) * 2 + k16) * 8 + r) * 4 + k32
     nibbles = m.load(metadata, word * 4) >> ((row >> 3) & 1) * 16
-    pairs = m.load4(values, row_offset + ((k32 * 2 + k16 ^ r) << 4))
-    entries = []
+    loaded.append((nibbles, m.load4(values, row_offset + ((k32 * 2 + k16 ^ r) << 4))))
+  # No store before the last load: the compiler cannot know that they are not of one place,
+  # and would wait for the first half before it loads the second.
+  for nibbles, pairs in loaded:
     for number, pair in enumerate(pairs):
-      entries += _four(m, pair, (nibbles >> 4 * number) & 15)
-    for chunk in (0, 1):
-      place = part * 4 + (k16 * 2 + chunk) ^ r
-      m.store4(entries[4 * chunk : 4 * chunk + 4], dense, row_offset + (place << 4))
+      stored += _four(m, pair, (nibbles >> 4 * number) & 15)
+  for chunk in range(4):
+    place = row_offset + ((part * 4 + chunk ^ r) << 4)
+    m.store4(stored[4 * chunk : 4 * chunk + 4], dense, place)
 
 
 def _four(m: Any, pair, nibble) -> tuple[Any, Any]:

@@ -23,10 +23,10 @@ WARPGROUPS = 2  # each unpacks and takes 64 of the 128 features of a tile
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """A CTA makes 128 x tile_n of the (F, N) gradient from T / splits tokens.
+  """A CTA makes 128 x tile_n of the (F, N) gradient from about T / splits tokens.
 
   Splitting the tokens keeps all multiprocessors busy where F N is small; the parts are
-  added up in float32 afterwards.
+  added up in float32 afterwards. What a part has beyond T, copies leave zero.
   """
 
   tile_n: int = 256
@@ -49,16 +49,17 @@ def weight_gradient(
   """z^T g, with z (T, F) packed along F.
 
   Args:
-    values: bf16 (T, F/2); T a multiple of 64 times config.splits, F of 128.
+    values: bf16 (T, F/2), T a multiple of 8, F of 128.
     metadata: uint32[F/128, T/64, 256].
-    g: bf16 (T, N), N a multiple of config.tile_n.
+    g: bf16 (T, N), N a multiple of 64.
 
   Returns:
     (F, N), accumulated in float32.
   """
-  (T, half), N, c = values.shape, g.shape[1], config
-  F, do, features = 2 * half, Instructions(emulate), half // (TILE_K // 2)
-  tokens, words = T // c.splits, T // c.splits // TILE_M
+  half, N, c = values.shape[1], g.shape[1], config
+  F, do, features = 2 * half, Instructions(emulate), metadata.shape[0]
+  words = pl.cdiv(metadata.shape[1], c.splits)
+  tokens = words * TILE_M
   feature = lambda tile: tile.row % features
   split = lambda tile: tile.row // features
   columns = lambda tile: pl.ds(tile.column * c.tile_n, c.tile_n)
@@ -85,7 +86,7 @@ def weight_gradient(
 
   grid = Grid(
     features * c.splits,
-    N // c.tile_n,
+    pl.cdiv(N, c.tile_n),
     words,
     c.stages,
     WARPGROUPS,
@@ -109,7 +110,11 @@ def weight_gradient(
   def compute(tile, run):
     def scope(acc):
       run(acc)
-      store_tile(acc[...].astype(tile.outputs[0].dtype), tile)
+      # A part is whole: what a tile has beyond F is not written.
+      here = feature(tile) * WARPGROUPS + tile.warpgroup
+      out = tile.outputs[0]
+      part = dataclasses.replace(tile, block=here, outputs=(out.at[split(tile)],))
+      store_tile(acc[...].astype(out.dtype), part)
 
     pl.run_scoped(scope, plgpu.ACC((TILE_K // WARPGROUPS, c.tile_n), jnp.float32))
 
@@ -123,11 +128,11 @@ def weight_gradient(
     do,
     grid,
     operands,
-    jax.ShapeDtypeStruct((c.splits * F, N), parts),
+    jax.ShapeDtypeStruct((c.splits, F, N), parts),
     step,
     compute,
     scratch,
     'two_four_weight_gradient',
   )
   out = kernel(values, metadata, g)
-  return out.reshape(c.splits, F, N).sum(axis=0, dtype=jnp.float32).astype(out_dtype)
+  return out.sum(axis=0, dtype=jnp.float32).astype(out_dtype)
