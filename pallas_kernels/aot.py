@@ -162,8 +162,7 @@ def _dense_products(F: int, K: int, config: dense.Config | None = None) -> int:
 
 
 def _feed_forward_products(R: int, prune: bool = True) -> tuple[int, int]:
-  up = 128 // feed_forward.HALF * R // 16
-  return (4, up) if prune else (0, up + 128 // 16)
+  return (4, R // 16) if prune else (0, R // 16 + 128 // 16)
 
 
 def _alternatives() -> Iterator[Program]:
@@ -209,7 +208,7 @@ def _alternatives() -> Iterator[Program]:
   for (R, stages), (prune, keep) in itertools.product(
     ((128, 1), (128, 2), (256, 1)), ((True, False), (True, True), (False, False))
   ):
-    shapes, config = ((T, R), (4096, R), (4096, R)), feed_forward.Config(stages=stages)
+    shapes, config = ((T, R), (R, 4096), (4096, R)), feed_forward.Config(stages=stages)
     yield _program(
       feed_forward.feed_forward,
       shapes,

@@ -282,7 +282,6 @@ def feed_forward_unpruned(s: jax.Array, up: jax.Array, down: jax.Array) -> jax.A
     return jnp.matmul(up_unpruned(s, up), down)
   shape = {'T': T, 'R': R, 'F': F, 'N': N}
   config = tuned_config('feed_forward', shape, mosaic.feed_forward_config(R, N))
-  s = padded(s, (config.tile_m, 64))
-  up, down = padded(up.T, (128, 64)), padded(down, (128, 64))
+  s, up, down = padded(s, (8, 64)), padded(up, (64, 128)), padded(down, (128, 64))
   out = fused.feed_forward(s, up, down, prune=False, config=config, emulate=is_emulated())
   return out[:T, :N]

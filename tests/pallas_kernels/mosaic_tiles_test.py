@@ -148,18 +148,18 @@ def test_the_control_of_gated_backward():
 
 
 @pytest.mark.parametrize('keep', [False, True])
-@pytest.mark.parametrize(('R', 'stages'), [(64, 2), (192, 1)])
-def test_feed_forward(R, stages, keep):
-  s, up, down = multiples(0, T, R), multiples(1, 384, R), multiples(2, 384, 128)
-  options = {'keep': keep, 'config': fused.Config(stages=stages)}
-  out, z = reference.feed_forward(s, up.T, down, True)
+@pytest.mark.parametrize(('R', 'stages', 'cluster'), [(64, 2, 1), (192, 1, 1), (256, 1, 2)])
+def test_feed_forward(R, stages, cluster, keep):
+  s, up, down = multiples(0, T, R), multiples(1, R, 384), multiples(2, 384, 128)
+  options = {'keep': keep, 'config': fused.Config(stages=stages, cluster=cluster)}
+  out, z = reference.feed_forward(s, up, down, True)
   expected = (out, z.values, z.metadata) if keep else out
   assert_same(run(fused.feed_forward, s, up, down, **options), expected)
 
 
 def test_the_control_of_the_feed_forward():
-  s, up, down = multiples(0, T, 64), multiples(1, F, 64), multiples(2, F, 128)
-  h = jnp.matmul(s, up.T).astype(jnp.float32)
+  s, up, down = multiples(0, T, 64), multiples(1, 64, F), multiples(2, F, 128)
+  h = jnp.matmul(s, up).astype(jnp.float32)
   y = jnp.square(jnp.maximum(h, 0)).astype(jnp.bfloat16)
   actual = run(fused.feed_forward, s, up, down, prune=False)
   assert_same(actual, jnp.matmul(y, down))

@@ -51,15 +51,6 @@ def test_prune_equals_the_reference(kind, activation, width):
   check(x, activation, values, metadata)
 
 
-def test_prune_in_halves():
-  x = matrix('signed', 256)
-  values, metadata = Shared.of_bytes(64 * 256), Shared.of_bytes(2 * 1024)
-  for column in (64, 0, 192, 128):
-    words = fragments_of(np.ascontiguousarray(x[:, column : column + 64]))
-    packing.prune(Simulated(), words, values, metadata, None, column, 128)
-  check(x, None, values, metadata)
-
-
 def check(x: np.ndarray, activation, values: Shared, metadata: Shared) -> None:
   """That it is what the reference packs, bit by bit, and all of it."""
   packed = compress(jnp.asarray(x), activation=activation)

@@ -16,16 +16,10 @@ def sparse_multiply(acc, a_ref, b_ref, metadata_ref, a_t: bool, b_t: bool) -> ja
   return acc + jnp.dot(reference.expand(packed), b, preferred_element_type=jnp.float32)
 
 
-def prune(h, values_ref, metadata_ref, activation: str | None, column: int) -> None:
+def prune(h, values_ref, metadata_ref, activation: str | None) -> None:
   packed = reference.compress(h, 1, 'top2', activation, None, None)
-  values_ref[:, column // 2 : (column + h.shape[1]) // 2] = packed.values
-  # Two of the four words of a 16-byte run belong to the first 64 of 128 columns.
-  halves = packed.metadata.reshape(-1, 64, 2, 2).transpose(0, 2, 1, 3).reshape(-1, 64, 2)
-  halves = halves[: h.shape[1] // 64]
-  whole = metadata_ref[...].reshape(-1, 64, 2, 2).transpose(0, 2, 1, 3).reshape(-1, 64, 2)
-  whole = lax.dynamic_update_slice(whole, halves, (column // 64, 0, 0))
-  whole = whole.reshape(-1, 2, 64, 2).transpose(0, 2, 1, 3)
-  metadata_ref[...] = whole.reshape(metadata_ref.shape)
+  values_ref[...] = packed.values
+  metadata_ref[...] = packed.metadata.reshape(metadata_ref.shape)
 
 
 def gate(d, values_ref, metadata_ref) -> None:

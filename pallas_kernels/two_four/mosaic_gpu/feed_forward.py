@@ -6,6 +6,7 @@ into shared memory and multiplies it, packed, into the accumulators of the outpu
 
 import dataclasses
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ from pallas_kernels.two_four.mosaic_gpu.matmul import out_scratch, store_tile
 from pallas_kernels.two_four.mosaic_gpu.pipeline import Grid, Operand, tiled_kernel
 from pallas_kernels.two_four.packed import TILE_K
 
-HALF = 64  # of the features of a step are in registers at a time
+HALF = 64  # of the features of a step of the control are in shared memory at a time
 MAX_RANK = 256  # the accumulators of more do not fit in the registers
 
 
@@ -26,12 +27,13 @@ MAX_RANK = 256  # the accumulators of more do not fit in the registers
 class Config:
   """A CTA takes 64 * warpgroups tokens.
 
-  The blocks of `up` and `down` are freed one by one, as soon as each is used: already with
-  one stage every copy runs beside the other product.
+  The blocks of `up`, in parts of its rank, and of `down` are freed one by one, as soon as
+  each is used: already with one stage every copy runs beside other products.
   """
 
   warpgroups: int = 2
   stages: int = 1
+  cluster: int = 1  # CTAs that share the copies of the weights
 
   @property
   def tile_m(self) -> int:
@@ -49,11 +51,11 @@ def feed_forward(
   config: Config = Config(),
   emulate: bool = False,
 ):
-  """prune(relu(s up^T)^2) down.
+  """prune(relu(s up)^2) down.
 
   Args:
     s: bf16 (T, R), T a multiple of 8, R of 64 and at most 256.
-    up: bf16 (F, R), F a multiple of 128.
+    up: bf16 (R, F), F a multiple of 128.
     down: bf16 (F, N), N a multiple of 64 and at most 256.
     prune: False for a control: nothing is dropped, all products are dense.
     keep: write packed z for a backward pass as well.
@@ -66,29 +68,39 @@ def feed_forward(
   (T, R), (F, N) = s.shape, down.shape
   do = Instructions(emulate)
 
+  parts = R // part_of(R)
+
   def step(tile, k, blocks, acc):
-    up, down, up_ready, down_ready, up_free, down_free = blocks
-    plgpu.barrier_wait(up_ready)
+    *up, down = blocks[: parts + 1]
+    *up_ready, down_ready = blocks[parts + 1 : 2 * (parts + 1)]
+    *up_free, down_free = blocks[2 * (parts + 1) :]
+    h = None
+    for number in range(parts):
+      plgpu.barrier_wait(up_ready[number])
+      rank = pl.ds(number * (R // parts), R // parts)
+      h = do.multiply(h, tile.mine('s').at[:, rank], up[number])
+      release(up_free[number])
     if keep:
       plgpu.wait_smem_to_gmem(0, wait_read_only=True)  # of the features before
-    do.meet()
-    for column in range(0, TILE_K, HALF):
-      h = do.multiply(tile.mine('s'), up.at[pl.ds(column, HALF)])
-      if prune:
-        packed = tile.mine('values'), tile.mine('metadata')
-        do.prune(h.astype(jnp.bfloat16), *packed, 'relu2', column=column)
-      else:
-        _multiply_dense(do, acc, squared_relu(h), tile, down, column, down_ready)
-    plgpu.barrier_arrive(up_free)
     if prune:
+      do.meet()
+      packed = tile.mine('values'), tile.mine('metadata')
+      do.prune(h.astype(jnp.bfloat16), *packed, 'relu2')
       plgpu.commit_smem()
       plgpu.barrier_wait(down_ready)
       packed = tile.mine('values'), down, tile.mine('metadata')
       acc = do.sparse_multiply(acc, *packed, a_t=False, b_t=False)
-    plgpu.barrier_arrive(down_free)
+    else:
+      _multiply_dense(do, acc, squared_relu(h), tile, down, down_ready)
+    release(down_free)
     if keep:
       _keep(tile, k)
     return acc
+
+  def release(free):
+    if config.cluster > 1:
+      do.meet()  # only one warp tells the other CTAs that a block is free
+    plgpu.barrier_arrive(free)
 
   def compute(tile, run):
     rows = pl.ds(tile.block * ROWS, ROWS)
@@ -105,24 +117,35 @@ def feed_forward(
 
       pl.run_scoped(scope, plgpu.ACC((ROWS, N), jnp.float32))
 
-  weights = [
-    Operand(block=(TILE_K, width), index=lambda k: (k, 0), at=lambda ref, tile: ref)
-    for width in (R, N)
+  width = R // parts
+  up_operands = [
+    Operand(
+      block=(width, TILE_K),
+      index=lambda k: (0, k),
+      at=lambda ref, tile, part=part: ref.at[pl.ds(part * width, width)],
+      shared=True,
+    )
+    for part in range(parts)
   ]
+  down_operand = Operand(
+    block=(TILE_K, N), index=lambda k: (k, 0), at=lambda ref, tile: ref, shared=True
+  )
   out_type = (jax.ShapeDtypeStruct((T, N), jnp.bfloat16),)
   out_type += packed_type(T, F) if keep else ()
   grid = Grid(
-    pl.cdiv(T, config.tile_m),
+    pl.cdiv(T, config.tile_m * config.cluster) * config.cluster,
     1,
     pl.cdiv(F, TILE_K),
     config.stages,
     config.warpgroups,
+    config.cluster,
     barriers=True,
   )
   scratch = _scratch(config.warpgroups, R, N, prune)
   name = 'two_four_feed_forward' if prune else 'dense_feed_forward'
-  kernel = tiled_kernel(do, grid, weights, out_type, step, compute, scratch, name)
-  out = kernel(up, down, s)
+  operands = [*up_operands, down_operand]
+  kernel = tiled_kernel(do, grid, operands, out_type, step, compute, scratch, name)
+  out = kernel(*[up] * parts, down, s)
   return tuple(out) if keep else out[0]
 
 
@@ -141,15 +164,20 @@ def _scratch(warpgroups: int, R: int, N: int, prune: bool) -> dict:
   return scratch
 
 
-def _multiply_dense(do, acc, y: jax.Array, tile, down, column: int, down_ready) -> None:
-  """Adds y times its rows of `down` to acc, y being half of the features of a step."""
-  do.meet()
-  tile.mine('y')[...] = y
-  plgpu.commit_smem()
-  if column == 0:
-    plgpu.barrier_wait(down_ready)
-  plgpu.wgmma(acc, tile.mine('y'), down.at[pl.ds(column, HALF)])
-  plgpu.wgmma_wait(0)
+def part_of(R: int) -> int:
+  """The part of the rank that is copied at once."""
+  return math.gcd(R, 128)
+
+
+def _multiply_dense(do, acc, y: jax.Array, tile, down, down_ready) -> None:
+  """Adds y times `down` to acc, by halves of y: there is no room for all of it."""
+  plgpu.barrier_wait(down_ready)
+  for column in range(0, TILE_K, HALF):
+    do.meet()
+    tile.mine('y')[...] = y[:, column : column + HALF]
+    plgpu.commit_smem()
+    plgpu.wgmma(acc, tile.mine('y'), down.at[pl.ds(column, HALF)])
+    plgpu.wgmma_wait(0)
 
 
 def _keep(tile, k: jax.Array) -> None:

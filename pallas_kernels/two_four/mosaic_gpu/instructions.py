@@ -63,20 +63,22 @@ class Instructions:
     if not self.emulate:
       plgpu.inline_mgpu()(lambda ctx: mgpu.utils.warpgroup_barrier())()
 
-  def multiply(self, a_ref, b_ref) -> jax.Array:
-    """The product of a (64, K) and the transpose of b (n, K), float32.
+  def multiply(self, acc: jax.Array | None, a_ref, b_ref) -> jax.Array:
+    """acc, if given, and the product of a (64, K) and b (K, n), float32.
 
     What plgpu.wgmma computes, with the addresses of the operands out of the registers
     during the rest of the loop around it.
     """
     if self.emulate:
-      return jnp.dot(a_ref[...], b_ref[...].T, preferred_element_type=jnp.float32)
-    shape = (a_ref.shape[0], b_ref.shape[0])
+      product = jnp.dot(a_ref[...], b_ref[...], preferred_element_type=jnp.float32)
+      return product if acc is None else acc + product
+    shape = (a_ref.shape[0], b_ref.shape[1])
     inline = plgpu.inline_mgpu(
-      arg_types=(TILE, TILE),
+      arg_types=(TILE, TILE) if acc is None else (TILE, TILE, plgpu.Layout.WGMMA),
       return_type=plgpu.ShapeDtypeStruct(shape, jnp.float32, plgpu.Layout.WGMMA),
     )
-    return inline(functools.partial(_multiply, n=shape[1]))(a_ref, b_ref)
+    given = () if acc is None else (acc,)
+    return inline(functools.partial(_multiply, n=shape[1]))(a_ref, b_ref, *given)
 
   def sparse_multiply(self, acc, a_ref, b_ref, metadata_ref, *, a_t: bool, b_t: bool):
     """Adds A B to acc (m, n), with A (m, 128) 2:4 along its second axis.
@@ -96,20 +98,19 @@ class Instructions:
     )
     return inline(step)(acc, a_ref, b_ref, metadata_ref)
 
-  def prune(self, h, values_ref, metadata_ref, activation, *, column: int = 0) -> None:
+  def prune(self, h, values_ref, metadata_ref, activation) -> None:
     """Packs h (64, n), bf16, along its columns: (64, n/2) and uint32[n/128, 256].
 
-    With the activation 'relu2' it is relu(h)^2 that is packed. The references may hold more
-    columns; `column` is where those of h start, a multiple of 64 as n is.
+    With the activation 'relu2' it is relu(h)^2 that is packed.
     """
     if self.emulate:
-      emulation.prune(h, values_ref, metadata_ref, activation, column)
+      emulation.prune(h, values_ref, metadata_ref, activation)
       return
 
     @plgpu.inline_mgpu(arg_types=(plgpu.Layout.WGMMA, TILE, PLAIN))
     def inline(ctx, h, values, metadata):
       width = row_width(values)
-      packing.prune(Threads(), fragments(h), values, metadata, activation, column, width)
+      packing.prune(Threads(), fragments(h), values, metadata, activation, width)
 
     inline(h, values_ref, metadata_ref)
 
@@ -184,11 +185,13 @@ def whole_rows(*refs: ir.Value) -> None:
       raise ValueError(f'{kind}: must be whole rows, not part of the columns of a matrix')
 
 
-def _multiply(ctx, a, b, *, n: int):
+def _multiply(ctx, a, b, given=None, *, n: int):
   del ctx
-  acc = mgpu.WGMMAAccumulator.zero(64, n)
-  b = mgpu.utils.memref_transpose(opaque_reference(b), (1, 0, 3, 2))
-  acc = mgpu.wgmma(acc, opaque_reference(a), b, swizzle=128)
+  if given is None:
+    acc = mgpu.WGMMAAccumulator.zero(64, n)
+  else:
+    acc = mgpu.WGMMAAccumulator.from_registers(given)
+  acc = mgpu.wgmma(acc, opaque_reference(a), opaque_reference(b), swizzle=128)
   nvvm.wgmma_commit_group_sync_aligned()
   nvvm.wgmma_wait_group_sync_aligned(0)
   return fa.optimization_barrier(acc.value)
@@ -223,6 +226,9 @@ def _sparse_multiply(ctx, acc, a, b, metadata, *, a_t: bool, b_t: bool, selector
     )
     registers[block : block + 1] = np.array(out, dtype=object).reshape(part.shape)
   nvvm.wgmma_commit_group_sync_aligned()
+  # The metadata was read by ordinary loads, and a copy may overwrite it next, which is of
+  # another proxy. Here the fence takes no time of its own: the products run.
+  nvvm.fence_proxy(nvvm.ProxyKind.async_shared, space=nvvm.SharedSpace.shared_cta)
   nvvm.wgmma_wait_group_sync_aligned(0)
   acc = fa.FragmentedArray(_registers=registers, _layout=acc.layout, _is_signed=None)
   return fa.optimization_barrier(acc).to_layout(layout)

@@ -107,7 +107,6 @@ def prune(
   values: Any,
   metadata: Any,
   activation: str | None,
-  column: int = 0,
   width: int = 0,
 ) -> None:
   """Packs a fragment along its columns: 64 x N into N/2 values a row and N/128 x 256 words.
@@ -118,7 +117,6 @@ def prune(
     values: reference to 64 rows of at least N/2 bf16, swizzled.
     metadata: reference to uint32[at least N/128, 256].
     activation: 'relu2' squares the positive entries first and drops the others.
-    column: where the fragment starts in the references, a multiple of 64.
     width: of a row of values in memory. A reference to part of the columns of a wider
       matrix has the rows of that matrix, so the fragment does not tell.
   """
@@ -135,18 +133,18 @@ def prune(
     ]
     low, high, nibbles = keep(x, largest_two(m, x, signed=activation is None))
     for block, selector in ((0, LOWER), (1, UPPER)):
-      offset = value_offset(lane, column // 8 + number + block, width)
+      offset = value_offset(lane, number + block, width)
       m.store(m.permute(low, high, selector), values, offset)
     parts.append((nibbles & own) | ((nibbles >> 16) & own << 8))
-  store_metadata(m, lane, parts, metadata, column // 64)
+  store_metadata(m, lane, parts, metadata)
 
 
-def store_metadata(m: Any, lane: Any, parts: list, metadata: Any, first: int) -> None:
+def store_metadata(m: Any, lane: Any, parts: list, metadata: Any) -> None:
   """Collects the nibbles of each row's 16 columns into words of the hardware's format.
 
   A part has the nibbles that this lane made, in its lower half. A word is half from even
   lanes (row r) and half from odd ones (row r + 8). Of each four words of a quad, which are
-  64 columns, lane q collects number q. `first` counts the 64 columns before these.
+  64 columns, lane q collects number q.
   """
   parts = [part << (lane.q & 1) * 16 for part in parts]
   lower, even = (lane.q & 2) != 2, (lane.q & 1) != 1
@@ -154,7 +152,7 @@ def store_metadata(m: Any, lane: Any, parts: list, metadata: Any, first: int) ->
     a, b, c, d = parts[4 * number : 4 * number + 4]
     (own_a, got_a), (own_b, got_b) = trade(m, lower, a, c, 2), trade(m, lower, b, d, 2)
     own, got = trade(m, even, own_a | got_a, own_b | got_b, 1)
-    m.store(own | got, metadata, word_offset(lane, first + number))
+    m.store(own | got, metadata, word_offset(lane, number))
 
 
 def word_offset(lane: Any, number: int):
