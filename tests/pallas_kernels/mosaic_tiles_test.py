@@ -151,7 +151,8 @@ def test_the_control_of_gated_backward():
 @pytest.mark.parametrize(('R', 'stages', 'cluster'), [(64, 2, 1), (192, 1, 1), (256, 1, 2)])
 def test_feed_forward(R, stages, cluster, keep):
   s, up, down = multiples(0, T, R), multiples(1, R, 384), multiples(2, 384, 128)
-  options = {'keep': keep, 'config': fused.Config(stages=stages, cluster=cluster)}
+  config = fused.Config(stages=stages, cluster=cluster, in_turns=R != 64)
+  options = {'keep': keep, 'config': config}
   out, z = reference.feed_forward(s, up, down, True)
   expected = (out, z.values, z.metadata) if keep else out
   assert_same(run(fused.feed_forward, s, up, down, **options), expected)

@@ -10,6 +10,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
@@ -34,6 +35,7 @@ class Config:
   warpgroups: int = 2
   stages: int = 1
   cluster: int = 1  # CTAs that share the copies of the weights
+  in_turns: bool = True  # one warpgroup makes h while another prunes, never two at once
 
   @property
   def tile_m(self) -> int:
@@ -66,20 +68,22 @@ def feed_forward(
   if keep and not prune:
     raise ValueError('keep=True: needs prune=True, there is no packed z without')
   (T, R), (F, N) = s.shape, down.shape
-  do = Instructions(emulate)
-
-  parts = R // part_of(R)
+  do, parts, steps = Instructions(emulate), R // part_of(R), pl.cdiv(F, TILE_K)
 
   def step(tile, k, blocks, acc):
     *up, down = blocks[: parts + 1]
     *up_ready, down_ready = blocks[parts + 1 : 2 * (parts + 1)]
     *up_free, down_free = blocks[2 * (parts + 1) :]
     h = None
+    if config.in_turns:
+      plgpu.barrier_wait(tile.mine('turn'))
     for number in range(parts):
       plgpu.barrier_wait(up_ready[number])
       rank = pl.ds(number * (R // parts), R // parts)
       h = do.multiply(h, tile.mine('s').at[:, rank], up[number])
       release(up_free[number])
+    if config.in_turns:
+      pass_turn(tile, k < steps - 1)
     if keep:
       plgpu.wait_smem_to_gmem(0, wait_read_only=True)  # of the features before
     if prune:
@@ -102,7 +106,17 @@ def feed_forward(
       do.meet()  # only one warp tells the other CTAs that a block is free
     plgpu.barrier_arrive(free)
 
+  def pass_turn(tile, goes_on):
+    """To the next warpgroup; from the last one to the first if there is another round."""
+    following = lax.rem(tile.warpgroup + 1, config.warpgroups)
+
+    @pl.when((following != 0) | goes_on)
+    def _():
+      plgpu.barrier_arrive(tile.scratch['turn'].at[following])
+
   def compute(tile, run):
+    if config.in_turns:
+      pl.when(tile.warpgroup == config.warpgroups - 1)(lambda: pass_turn(tile, True))
     rows = pl.ds(tile.block * ROWS, ROWS)
     plgpu.copy_gmem_to_smem(tile.inputs[0].at[rows], tile.mine('s'), tile.mine('loaded'))
     plgpu.barrier_wait(tile.mine('loaded'))
@@ -135,7 +149,7 @@ def feed_forward(
   grid = Grid(
     pl.cdiv(T, config.tile_m * config.cluster) * config.cluster,
     1,
-    pl.cdiv(F, TILE_K),
+    steps,
     config.stages,
     config.warpgroups,
     config.cluster,
@@ -154,6 +168,7 @@ def _scratch(warpgroups: int, R: int, N: int, prune: bool) -> dict:
   scratch = {
     's': swizzled(warpgroups, ROWS, R),
     'loaded': plgpu.Barrier(num_barriers=warpgroups),
+    'turn': plgpu.Barrier(num_barriers=warpgroups),
     'out': out_scratch(warpgroups, ROWS, N, jnp.bfloat16, slots=1),
   }
   if prune:
