@@ -1,16 +1,16 @@
 """Floor times of a feed-forward layer with squared ReLU, dense and 2:4, kernel by kernel.
 
   python -m pallas_kernels.roofline --size=1b --tokens=16384 --low_rank
-  python -m pallas_kernels.roofline --all
+  python -m pallas_kernels.roofline --all --device=h100
 
 An op takes no less than
 
   floor = max(dense FLOPs / P + sparse FLOPs / (g P), bytes / W)
 
 with the matmul rate P, the copy bandwidth W and the gain g of 2:4 over dense tensor cores.
-P and W are given, not measured here; their defaults are an H200's. A tensor moves once in
-each op that needs it, even where a cache would hold it; launches, waste at tiles' edges and
-arithmetic outside of products are free.
+P and W are given, not measured here; their defaults are those of --device. A tensor moves
+once in each op that needs it, even where a cache would hold it; launches, waste at tiles'
+edges and arithmetic outside of products are free. What g can be: machine.py.
 
 The layer, T tokens, width D, features F, and the inner width K of the products with an
 F-wide tensor (R in a low-rank layer, D in a full-rank one):
@@ -38,7 +38,10 @@ has relu^2 and its gradient in the epilogues of products, and no feed_forward.
 import argparse
 import dataclasses
 import functools
+import itertools
 import math
+
+from pallas_kernels.machine import PEAKS, Machine, Op, bounds
 
 # D, F (squared ReLU), R of the models trained on C4.
 SIZES = {
@@ -60,37 +63,6 @@ RECIPES = ('exact', 'split', 'transposable')
 CONTROL = ('dense', 'fused')
 METHODS = [('dense', 'separate'), ('dense', 'epilogues'), CONTROL]
 METHODS += [(recipe, kernels) for recipe in RECIPES for kernels in ('separate', 'fused')]
-
-
-@dataclasses.dataclass(frozen=True)
-class Op:
-  """A product or a pass over memory: what it computes at either rate, what it moves."""
-
-  name: str
-  bytes: float
-  dense_flops: float = 0.0
-  sparse_flops: float = 0.0
-
-
-@dataclasses.dataclass(frozen=True)
-class Machine:
-  """The peaks: dense TFLOP/s, TB/s, and the factor of the sparse rate over the dense."""
-
-  matmul_tflops: float = 790.0
-  bandwidth_tb: float = 4.3
-  sparse_gain: float = 2.0
-
-  def compute(self, op: Op) -> float:
-    """Microseconds: (dense FLOPs + sparse FLOPs / g) / P."""
-    return (op.dense_flops + op.sparse_flops / self.sparse_gain) / self.matmul_tflops / 1e6
-
-  def memory(self, op: Op) -> float:
-    """Microseconds: bytes / W."""
-    return op.bytes / self.bandwidth_tb / 1e6
-
-  def floor(self, ops: list[Op]) -> float:
-    """Microseconds of ops one after the other: the sum of the larger of the two."""
-    return sum(max(self.compute(op), self.memory(op)) for op in ops)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -312,6 +284,21 @@ def time_table(layers: list[Layer], machine: Machine, training: bool) -> str:
   return markdown(['us', *names], rows)
 
 
+def short_table(layers: list[Layer], machine: Machine) -> str:
+  """What matters: microseconds without 2:4 and with it, and the gain over the control."""
+  exact, at = ('exact', 'fused'), sorted({*GAINS, machine.sparse_gain})
+  header = ['us', 'dense, separate', 'control', '2:4, fused', *(f'gain {g:g}' for g in at)]
+  rows = []
+  for layer, training in itertools.product(layers, (False, True)):
+    passes = 'forward and backward' if training else 'forward'
+    times = [ops(layer, method, training) for method in (METHODS[0], CONTROL, exact)]
+    rows.append([f'{layer.title}, {passes}', *(f'{machine.floor(x):.0f}' for x in times)])
+    for gain in at:
+      changed = dataclasses.replace(machine, sparse_gain=gain)
+      rows[-1].append(ratio(changed, times[2], times[1]))
+  return markdown(header, rows)
+
+
 def gain_table(layers: list[Layer], machine: Machine) -> str:
   """Of fused 2:4 over the control: forward; forward and backward by recipe."""
   gains = sorted({*GAINS, machine.sparse_gain})
@@ -335,6 +322,8 @@ def summary(layers: list[Layer], machine: Machine) -> str:
     f'Floor times, {layers[0].tokens} tokens, at {machine.matmul_tflops:g} TFLOP/s and '
     f'{machine.bandwidth_tb:g} TB/s (given, not measured here); sparse gain '
     f'{machine.sparse_gain:g} unless said otherwise.',
+    'In short, 2:4 by the exact recipe, and its gain over the control by sparse gain:',
+    short_table(layers, machine),
     'Forward, nothing saved:',
     time_table(layers, machine, training=False),
     'Forward and backward:',
@@ -344,6 +333,8 @@ def summary(layers: list[Layer], machine: Machine) -> str:
     gain_table(layers, machine),
     'Kernels: floor in us: gain over what it replaces / over the same without pruning:',
     *(kernel_table(kind, machine) for kind in kinds if kind),
+    'Clocks of a step of K = 128, and bounds of the sparse gain:',
+    markdown(*bounds()),
   ]
   return '\n\n'.join(parts)
 
@@ -377,8 +368,9 @@ def _parser() -> argparse.ArgumentParser:
   rank.add_argument('--low_rank', action='store_true', help='only the low-rank layer')
   rank.add_argument('--full_rank', action='store_true', help='only the full-rank layer')
   add('--tokens', type=_tokens, default=16384, help='T (16384)')
-  add('--matmul_tflops', type=_number, default=790.0, help='P, dense bf16 (790)')
-  add('--bandwidth_tb', type=_number, default=4.3, help='W, of a copy, in TB/s (4.3)')
+  add('--device', choices=PEAKS, default='h200', help='whose P and W (h200)')
+  add('--matmul_tflops', type=_number, help='P, dense bf16, instead')
+  add('--bandwidth_tb', type=_number, help='W, of a copy, in TB/s, instead')
   gain = functools.partial(_number, most=2)
   add('--sparse_gain', type=gain, default=2.0, help='g, 2:4 over dense (2.0, the ideal)')
   return parser
@@ -386,7 +378,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> None:
   args = _parser().parse_args(arguments)
-  machine = Machine(args.matmul_tflops, args.bandwidth_tb, args.sparse_gain)
+  tflops, bandwidth = PEAKS[args.device]
+  tflops, bandwidth = args.matmul_tflops or tflops, args.bandwidth_tb or bandwidth
+  machine = Machine(tflops, bandwidth, args.sparse_gain)
   kinds = [True] * (not args.full_rank) + [False] * (not args.low_rank)
   sizes = SIZES if args.all else [args.size]
   layers = [Layer(size, args.tokens, kind) for kind in kinds for size in sizes]

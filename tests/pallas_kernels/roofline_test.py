@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from configs import c4
-from pallas_kernels import roofline
+from pallas_kernels import machine, roofline
 from pallas_kernels.roofline import CONTROL, METHODS, SIZES, Layer, Machine, Op
 
 IDEAL = Machine()
@@ -216,18 +216,40 @@ def test_prints_all_sizes_as_markdown(capsys):
   for size in SIZES:
     for kind in ('low', 'full'):
       assert out.count(f'| {size} {kind} rank |') == 4  # three rows and a heading
+      assert out.count(f'| {size} {kind} rank, forward') == 2
   assert '| 1b full rank | 1517 | 1392 | 1392 | 1426 | 1329 |\n' in out
   # A sparse gain beside the usual ones has a column: 12 / (6 + 4 / 1.1) - 1 and so on.
   assert '| layer | sparse gain 1.1 | sparse gain 1.2 | sparse gain 1.35 |' in out
   assert '| 1b full rank | 1.05; 1.03 / 1.06 / 1.06 |' in out
   tables = [part.splitlines() for part in out.split('\n\n') if part.startswith('|')]
-  assert len(tables) == 5
+  assert len(tables) == 7
   for table in tables:
     assert len({line.count(' | ') for line in table}) == 1
 
 
+def test_each_device_has_its_peaks(capsys):
+  def short(*arguments):
+    roofline.main(['--all', *arguments])
+    out = capsys.readouterr().out
+    return next(line for line in out.splitlines() if '| 1b full rank, forward |' in line)
+
+  # Two products of 549.8 GFLOP at 798 TFLOP/s, and 536.9 MB at 3.0 TB/s; two products;
+  # one and a half. 2 / (1 + 1 / g) of gain.
+  expected = '| 1b full rank, forward | 1557 | 1378 | 1033 | 1.09 | 1.15 | 1.22 | 1.33 |'
+  assert short('--device=h100') == expected
+  assert short('--matmul_tflops=798', '--bandwidth_tb=3') == expected
+  assert (
+    short('--device=h200')
+    == short()
+    == expected.replace('1557', '1517').replace('1378', '1392').replace('1033', '1044')
+  )
+  # 689.0 us a product; 536.9 MB at 1 TB/s
+  assert short('--device=h100', '--bandwidth_tb=1').split(' | ')[1] == '1915'
+
+
 def test_the_readme_has_what_it_prints(capsys):
   roofline.main(['--all'])
+  roofline.main(['--all', '--device=h100'])
   printed = capsys.readouterr().out
   readme = (pathlib.Path(roofline.__file__).parent / 'README.md').read_text()
   predicted = readme.partition('## Predicted')[2].partition('\n## ')[0]
@@ -240,6 +262,7 @@ def test_the_readme_has_what_it_prints(capsys):
   ('argument', 'value', 'accepted'),
   [
     ('--size', '2b', "'60m', '130m', '350m', '1b', '7b'"),
+    ('--device', 'a100', "'h100', 'h200'"),
     ('--tokens', '0', 'a multiple of 4 above 0'),
     ('--tokens', '6', 'a multiple of 4 above 0'),
     ('--tokens', '1e3', 'a multiple of 4 above 0'),
@@ -267,11 +290,12 @@ def test_refuses_what_contradicts(capsys, arguments):
   assert arguments.split()[-1].split('=')[0] in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_imports_only_the_standard_library():
+@pytest.mark.parametrize('module', [roofline, machine], ids=lambda m: m.__name__)
+def test_imports_only_the_standard_library(module):
   modules = set()
-  for node in ast.walk(ast.parse(inspect.getsource(roofline))):
+  for node in ast.walk(ast.parse(inspect.getsource(module))):
     if isinstance(node, ast.Import):
       modules |= {name.name for name in node.names}
     elif isinstance(node, ast.ImportFrom):
       modules.add(node.module)
-  assert modules and modules <= sys.stdlib_module_names
+  assert modules and modules - {machine.__name__} <= sys.stdlib_module_names
