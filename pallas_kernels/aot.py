@@ -37,6 +37,7 @@ import jax.numpy as jnp
 from jax.experimental import topologies
 from jax.sharding import NamedSharding, PartitionSpec
 
+from pallas_kernels.bench import ceilings
 from pallas_kernels.two_four import cases, dispatch, mosaic
 from pallas_kernels.two_four.mosaic_gpu import (
   compress,
@@ -132,8 +133,8 @@ class Resources:
 
 
 def programs() -> list[Program]:
-  """Every published case with the config it is given, then other configs and controls."""
-  return [*map(_published, cases.published()), *_alternatives()]
+  """Every published case with its config, other configs and controls, and ceilings."""
+  return [*map(_published, cases.published()), *_alternatives(), *_ceilings()]
 
 
 def _published(case: cases.Case) -> Program:
@@ -231,6 +232,14 @@ def _alternatives() -> Iterator[Program]:
     options = {'along': along, 'rule': rule, 'activation': activation}
     if activation is None or along == 'both':
       yield _program(compress.compress, ((T, F),), (0, 0), **options)
+
+
+def _ceilings() -> Iterator[Program]:
+  """Loops over all stages; the compiler makes one of two rounds of the dense kernel's."""
+  counts = {ceilings.DENSE: (0, 24), ceilings.COPIES: (0, 0), ceilings.MULTICAST: (0, 0)}
+  for name, ceiling in ceilings.ceilings().items():
+    inputs = functools.partial(jax.eval_shape, lambda of=ceiling: of.inputs(False))
+    yield Program(f'ceiling {name}', ceiling.function, inputs, (counts.get(name, (8, 0)),))
 
 
 def _packed(T: int, F: int) -> tuple[tuple[int, ...], tuple[int, ...]]:

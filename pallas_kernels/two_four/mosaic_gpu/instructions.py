@@ -80,7 +80,9 @@ class Instructions:
     given = () if acc is None else (acc,)
     return inline(functools.partial(_multiply, n=shape[1]))(a_ref, b_ref, *given)
 
-  def sparse_multiply(self, acc, a_ref, b_ref, metadata_ref, *, a_t: bool, b_t: bool):
+  def sparse_multiply(
+    self, acc, a_ref, b_ref, metadata_ref, *, a_t: bool, b_t: bool, pending: int = 0
+  ):
     """Adds A B to acc (m, n), with A (m, 128) 2:4 along its second axis.
 
     Args:
@@ -88,15 +90,31 @@ class Instructions:
       a_ref: kept entries (m, 64), or (64, m) with `a_t`.
       b_ref: (128, n), or (n, 128) with `b_t`.
       metadata_ref: uint32[..., m/64, 256].
+      pending: products that may still run on return. Until they end, acc may be given to
+        the next product and to `finished`, and to nothing else.
     """
     if self.emulate:
       return emulation.sparse_multiply(acc, a_ref, b_ref, metadata_ref, a_t, b_t)
-    step = functools.partial(_sparse_multiply, a_t=a_t, b_t=b_t, selector=self.selector)
+    options = {'a_t': a_t, 'b_t': b_t, 'selector': self.selector, 'pending': pending}
+    step = functools.partial(_sparse_multiply, **options)
     inline = plgpu.inline_mgpu(
       arg_types=(plgpu.Layout.WGMMA, TILE, TILE, PLAIN),
       return_type=plgpu.ShapeDtypeStruct(acc.shape, jnp.float32, plgpu.Layout.WGMMA),
     )
     return inline(step)(acc, a_ref, b_ref, metadata_ref)
+
+  def finished(self, acc) -> jax.Array:
+    """The accumulator when all products have ended."""
+    if self.emulate:
+      return acc
+    kind = plgpu.ShapeDtypeStruct(acc.shape, jnp.float32, plgpu.Layout.WGMMA)
+
+    @plgpu.inline_mgpu(arg_types=(plgpu.Layout.WGMMA,), return_type=kind)
+    def inline(ctx, acc):
+      nvvm.wgmma_wait_group_sync_aligned(0)
+      return fa.optimization_barrier(acc)
+
+    return inline(acc)
 
   def prune(self, h, values_ref, metadata_ref, activation) -> None:
     """Packs h (64, n), bf16, along its columns: (64, n/2) and uint32[n/128, 256].
@@ -197,8 +215,10 @@ def _multiply(ctx, a, b, given=None, *, n: int):
   return fa.optimization_barrier(acc.value)
 
 
-def _sparse_multiply(ctx, acc, a, b, metadata, *, a_t: bool, b_t: bool, selector: int):
-  """Issues the instructions of one step, commits them as a group and waits for it."""
+def _sparse_multiply(
+  ctx, acc, a, b, metadata, *, a_t: bool, b_t: bool, selector: int, pending: int
+):
+  """Issues the instructions of one step, commits them as a group and waits."""
   del ctx
   m, n = acc.shape
   layout = acc.layout
@@ -229,7 +249,7 @@ def _sparse_multiply(ctx, acc, a, b, metadata, *, a_t: bool, b_t: bool, selector
   # The metadata was read by ordinary loads, and a copy may overwrite it next, which is of
   # another proxy. Here the fence takes no time of its own: the products run.
   nvvm.fence_proxy(nvvm.ProxyKind.async_shared, space=nvvm.SharedSpace.shared_cta)
-  nvvm.wgmma_wait_group_sync_aligned(0)
+  nvvm.wgmma_wait_group_sync_aligned(pending)
   acc = fa.FragmentedArray(_registers=registers, _layout=acc.layout, _is_signed=None)
   return fa.optimization_barrier(acc).to_layout(layout)
 
