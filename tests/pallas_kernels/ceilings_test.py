@@ -51,19 +51,19 @@ def test_sparse_is_so_many_products(in_flight):
 
 @pytest.mark.parametrize(('cluster', 'tiles'), [(1, (1, 2)), (2, (2, 1))])
 def test_copies_end_with_the_last_step(cluster, tiles):
-  """Seven steps of three different ones: the last is the first of them again."""
+  """Nine steps of three different ones: the last is the last of them."""
   (rows, columns), do = tiles, Instructions(emulate=True)
   assert kernels.tiles(do, cluster) == tiles
   values, b = integers(0, 128 * rows, 192), integers(1, 384, 256 * columns)
   words = integers(2, 3, 2 * rows, 256).astype(np.uint32)
   operands = bfloat16(values), jnp.asarray(words), bfloat16(b)
-  out = run(kernels.copies, *operands, steps=7, cluster=cluster)
-  assert_same(out[0], bfloat16(np.hstack(columns * [values[:, :64]])))
-  assert_same(out[1], np.stack(columns * [words[0]]))
-  assert_same(out[2], bfloat16(np.vstack(rows * [b[:128]])))
+  out = run(kernels.copies, *operands, steps=9, cluster=cluster)
+  assert_same(out[0], bfloat16(np.hstack(columns * [values[:, 128:]])))
+  assert_same(out[1], np.stack(columns * [words[2]]))
+  assert_same(out[2], bfloat16(np.vstack(rows * [b[256:]])))
   assert out[3].shape == (*tiles, 2)
   with pytest.raises(ValueError, match='tiles, not'):
-    kernels.copies(*operands, steps=7, cluster=3 - cluster, emulate=True)
+    kernels.copies(*operands, steps=9, cluster=3 - cluster, emulate=True)
 
 
 @pytest.mark.parametrize(
