@@ -12,10 +12,10 @@ import sys
 
 import pytest
 
-from pallas_kernels import aot
+from pallas_kernels import aot, aot_programs
 
 ROOT = pathlib.Path(__file__).parents[2]
-PROGRAMS = {program.name: program for program in aot.programs()}
+PROGRAMS = {program.name: program for program in aot_programs.programs()}
 PTX = """
 .visible .entry body_kernel(.param .b64 body_kernel_param_0)
 .maxntid 384, 1, 1
@@ -84,7 +84,7 @@ def test_all_is_compiled():
       assert sum(name.startswith('matmul') and word in name for name in names) >= 5
   for words in ('up_compress w_t=True', 'up_compress w_t=False', 'up_compress prune=False'):
     assert any(all(word in name for word in words.split()) for name in names), words
-  assert len(PROGRAMS) == len(aot.programs()), 'two of one name'
+  assert len(PROGRAMS) == len(aot_programs.programs()), 'two of one name'
 
 
 def test_help():

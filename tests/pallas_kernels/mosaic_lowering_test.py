@@ -9,19 +9,19 @@ from jax.extend.core import jaxprs_in_params
 from jax.interpreters import mlir
 from jaxlib.mlir import ir
 
-from pallas_kernels import aot
+from pallas_kernels.aot_programs import Program, programs
 from pallas_kernels.two_four import cases, feed_forward
 from pallas_kernels.two_four.dispatch import H200, building_for
 from pallas_kernels.two_four.mosaic_gpu.instructions import row_width, whole_rows
 
 SMALL = [
-  aot.Program(case.name, case.function('mosaic'), case.abstract_inputs, ((0, 0),))
+  Program(case.name, case.function('mosaic'), case.abstract_inputs, ((0, 0),))
   for case in cases.small()
   if case.op != 'feed_forward' or case.shape['N'] <= 256
 ]
 
 
-@pytest.mark.parametrize('program', [*aot.programs(), *SMALL], ids=lambda p: p.name)
+@pytest.mark.parametrize('program', [*programs(), *SMALL], ids=lambda p: p.name)
 def test_lowers(program):
   with building_for(H200):
     traced = jax.jit(program.function).trace(*program.operands())

@@ -165,8 +165,9 @@ def _resident(
     plgpu.barrier_wait(arrived)
     acc, took = compute(*blocks, pl.ds(warpgroup * TILE_M, TILE_M))
     clocks[cta, warpgroup] = took
-    zero = jnp.int32(0)
-    store_tile(acc, Tile(cta, zero, warpgroup, (), (out,), {'out': slots}))
+    block = cta * WARPGROUPS + warpgroup
+    where = cta, jnp.int32(0), warpgroup, block, warpgroup
+    store_tile(acc, Tile(*where, (), (out,), {'out': slots}))
     plgpu.wait_smem_to_gmem(0)
 
   scratch = [_staged(stages, shape) for shape in shapes]
