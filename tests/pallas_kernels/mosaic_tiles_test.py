@@ -67,6 +67,7 @@ MATMULS = {
   '192x192': (matmul.Config(warpgroups=3, tile_n=192), 1, True, 'bfloat16'),
   '256x128': (matmul.Config(warpgroup_rows=128, tile_n=128, stages=1), 0, False, 'float32'),
   '128x64': (matmul.Config(tile_n=64, stages=4), 1, False, 'float32'),
+  'metadata first': (matmul.Config(metadata_first=True), 0, True, 'bfloat16'),
 }
 
 

@@ -98,8 +98,9 @@ def sparse(
 
     def steps(_, acc):
       for stage in range(stages):
-        a = values.at[stage, mine], b.at[stage], words.at[stage, :, blocks]
-        acc = do.sparse_multiply(acc, *a, a_t=False, b_t=False, pending=in_flight)
+        own = do.metadata(words.at[stage, :, blocks])
+        step = values.at[stage, mine], b.at[stage], own
+        acc = do.sparse_multiply(acc, *step, a_t=False, b_t=False, pending=in_flight)
       return acc
 
     acc = do.zeros((TILE_M, TILE_N))

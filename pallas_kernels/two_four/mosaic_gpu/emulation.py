@@ -9,10 +9,10 @@ from pallas_kernels.two_four.packed import TILE_K, TwoFour, unpack_nibbles
 from pallas_kernels.two_four.rules import largest_two, transposable_mask
 
 
-def sparse_multiply(acc, a_ref, b_ref, metadata_ref, a_t: bool, b_t: bool) -> jax.Array:
+def sparse_multiply(acc, a_ref, b_ref, metadata, a_t: bool, b_t: bool) -> jax.Array:
   a = a_ref[...].T if a_t else a_ref[...]
   b = b_ref[...].T if b_t else b_ref[...]
-  packed = TwoFour(a, metadata_ref[...].reshape(1, -1, 256), 1, (a.shape[0], TILE_K))
+  packed = TwoFour(a, metadata.reshape(1, -1, 256), 1, (a.shape[0], TILE_K))
   return acc + jnp.dot(reference.expand(packed), b, preferred_element_type=jnp.float32)
 
 

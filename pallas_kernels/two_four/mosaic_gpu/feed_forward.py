@@ -92,8 +92,8 @@ def feed_forward(
       do.prune(h.astype(jnp.bfloat16), *packed, 'relu2')
       plgpu.commit_smem()
       plgpu.barrier_wait(down_ready)
-      packed = tile.mine('values'), down, tile.mine('metadata')
-      acc = do.sparse_multiply(acc, *packed, a_t=False, b_t=False)
+      words = do.metadata(tile.mine('metadata'))
+      acc = do.sparse_multiply(acc, tile.mine('values'), down, words, a_t=False, b_t=False)
     else:
       _multiply_dense(do, acc, squared_relu(h), tile, down, down_ready)
     release(down_free)
@@ -153,7 +153,8 @@ def feed_forward(
     config.stages,
     config.warpgroups,
     config.cluster,
-    barriers=True,
+    waits=True,
+    frees=True,
   )
   scratch = _scratch(config.warpgroups, R, N, prune)
   name = 'two_four_feed_forward' if prune else 'dense_feed_forward'

@@ -80,8 +80,17 @@ class Instructions:
     given = () if acc is None else (acc,)
     return inline(functools.partial(_multiply, n=shape[1]))(a_ref, b_ref, *given)
 
+  def metadata(self, ref) -> jax.Array:
+    """What `sparse_multiply` takes of uint32[..., m/64, 256], in registers."""
+    if self.emulate:
+      return ref[...]
+    blocks = ref.shape[-2]
+    kind = plgpu.ShapeDtypeStruct((blocks * 512,), jnp.uint32, _words_layout(blocks))
+    inline = plgpu.inline_mgpu(arg_types=(PLAIN,), return_type=kind)
+    return inline(lambda ctx, ref: _metadata_of_threads(ref, blocks))(ref)
+
   def sparse_multiply(
-    self, acc, a_ref, b_ref, metadata_ref, *, a_t: bool, b_t: bool, pending: int = 0
+    self, acc, a_ref, b_ref, metadata, *, a_t: bool, b_t: bool, pending: int = 0
   ):
     """Adds A B to acc (m, n), with A (m, 128) 2:4 along its second axis.
 
@@ -89,19 +98,19 @@ class Instructions:
       acc: float32; m a multiple of 64.
       a_ref: kept entries (m, 64), or (64, m) with `a_t`.
       b_ref: (128, n), or (n, 128) with `b_t`.
-      metadata_ref: uint32[..., m/64, 256].
+      metadata: of A, as `metadata` returns it.
       pending: products that may still run on return. Until they end, acc may be given to
         the next product and to `finished`, and to nothing else.
     """
     if self.emulate:
-      return emulation.sparse_multiply(acc, a_ref, b_ref, metadata_ref, a_t, b_t)
+      return emulation.sparse_multiply(acc, a_ref, b_ref, metadata, a_t, b_t)
     options = {'a_t': a_t, 'b_t': b_t, 'selector': self.selector, 'pending': pending}
     step = functools.partial(_sparse_multiply, **options)
     inline = plgpu.inline_mgpu(
-      arg_types=(plgpu.Layout.WGMMA, TILE, TILE, PLAIN),
+      arg_types=(plgpu.Layout.WGMMA, TILE, TILE, _words_layout(acc.shape[0] // 64)),
       return_type=plgpu.ShapeDtypeStruct(acc.shape, jnp.float32, plgpu.Layout.WGMMA),
     )
-    return inline(step)(acc, a_ref, b_ref, metadata_ref)
+    return inline(step)(acc, a_ref, b_ref, metadata)
 
   def finished(self, acc) -> jax.Array:
     """The accumulator when all products have ended."""
@@ -222,7 +231,11 @@ def _sparse_multiply(
   del ctx
   m, n = acc.shape
   layout = acc.layout
-  words = _metadata_of_thread(metadata, m)
+  words = [
+    # Opaque, so that they are in registers before the fence that follows.
+    [opaque(llvm.extractelement(v, arith.constant(_i32(), k))) for k in range(K32)]
+    for v in metadata.registers.flat
+  ]
   a_descriptor = _Descriptor.of(
     a, (TILE_K // 2, 64) if a_t else (64, TILE_K // 2), a_t, bytes_of_k=32
   )
@@ -254,27 +267,32 @@ def _sparse_multiply(
   return fa.optimization_barrier(acc).to_layout(layout)
 
 
-def _metadata_of_thread(metadata: ir.Value, rows: int) -> list[list[ir.Value]]:
-  """For every 64 rows the four words that this thread gives to the instructions.
+def _metadata_of_threads(metadata: ir.Value, blocks: int) -> fa.FragmentedArray:
+  """For every 64 rows the four words that each thread gives to the instructions.
 
   Lanes 0 and 1 of a quad supply them (selector 0), one half of 16 entries each; lanes 2
   and 3 (selector 1) load the same words.
   """
   index = lambda x: arith.constant(ir.IndexType.get(), x)
-  i32 = ir.IntegerType.get_signless(32)
   lane = Threads().lane()
   word = ((lane.w * 2 + (lane.q & 1)) * 8 + lane.r) * K32
   word = arith.index_cast(ir.IndexType.get(), word.value)
   leading = [index(0)] * (ir.MemRefType(metadata.type).rank - 2)
-  result = []
-  for block in range(rows // 64):
-    v = vector.load(
-      ir.VectorType.get((K32,), i32), metadata, [*leading, index(block), word]
-    )
-    position = lambda k: arith.constant(i32, k)
-    # Opaque, so that they are in registers before the fence that follows.
-    result.append([opaque(llvm.extractelement(v, position(k))) for k in range(K32)])
-  return result
+  kind = ir.VectorType.get((K32,), _i32())
+  registers = np.empty(blocks, object)
+  for block in range(blocks):
+    registers[block] = vector.load(kind, metadata, [*leading, index(block), word])
+  layout = fa.WGStridedFragLayout((blocks * 128 * K32,), K32)
+  return fa.FragmentedArray(_registers=registers, _layout=layout, _is_signed=False)
+
+
+def _words_layout(blocks: int):
+  """Four words in each of 128 threads for every 64 rows."""
+  return plgpu.Layout.WG_STRIDED((blocks * 128 * K32,), vec_size=K32)
+
+
+def _i32() -> ir.Type:
+  return ir.IntegerType.get_signless(32)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -28,6 +28,7 @@ class Config:
   cluster: int = 1  # CTAs that share the copies of B
   snake: int = 8
   slots: int = 2  # through which a warpgroup writes its output
+  metadata_first: bool = False  # read before the other blocks of a step are there
   selector: int = 0  # which two lanes of a quad supply metadata; all four hold the same
 
   @property
@@ -83,10 +84,14 @@ def matmul(
   do = Instructions(emulate, c.selector)
 
   def step(tile, _, blocks, acc):
-    a, words, b = blocks
+    a, words, b, *ready = blocks
     mine = pl.ds(tile.warpgroup * c.warpgroup_rows, c.warpgroup_rows)
     blocks_of_64 = c.warpgroup_rows // TILE_M
-    words = words.at[:, pl.ds(tile.warpgroup * blocks_of_64, blocks_of_64)]
+    for barrier in ready[1:2]:
+      plgpu.barrier_wait(barrier)
+    words = do.metadata(words.at[:, pl.ds(tile.warpgroup * blocks_of_64, blocks_of_64)])
+    for barrier in ready[::2]:
+      plgpu.barrier_wait(barrier)
     a = a.at[:, mine] if a_t else a.at[mine]
     return do.sparse_multiply(acc, a, b, words, a_t=a_t, b_t=b_t)
 
@@ -104,6 +109,7 @@ def matmul(
       c.warpgroups,
       c.cluster,
       c.snake,
+      waits=c.metadata_first,
     ),
     [a_operand, metadata_operand, b_operand],
     jax.ShapeDtypeStruct((M, N), out_dtype),

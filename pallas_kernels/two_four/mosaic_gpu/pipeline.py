@@ -78,7 +78,8 @@ class Grid:
   warpgroups: int = 2
   cluster: int = 1  # CTAs that take tiles one below the other at the same time
   snake: int = 8  # columns of tiles that are taken together, for the L2 cache
-  barriers: bool = False  # a step waits for each block and frees it itself
+  waits: bool = False  # a step waits for each block itself
+  frees: bool = False  # a step frees each block itself
   in_flight: int = 0  # products that may run on while the steps after them begin
 
   @property
@@ -115,8 +116,9 @@ def tiled_kernel(
   """A kernel: operands, then other inputs -> outputs.
 
   Args:
-    step: (tile, k, blocks, carry) -> carry, for step k of a tile. With grid.barriers the
-      blocks are followed by a barrier each to wait for and a barrier each to arrive at.
+    step: (tile, k, blocks, carry) -> carry, for step k of a tile. The
+      blocks are followed by a barrier each to wait for, with grid.waits, and by a barrier
+      each to arrive at, with grid.frees.
     compute: (tile, run): all that a warpgroup does for a tile; run(carry) runs the steps
       and returns the last carry.
     scratch: of a CTA, by name.
@@ -197,8 +199,8 @@ def _pipeline(grid: Grid, operands: list[Operand], step: Callable, compute: Call
     wg_axis='wg',
     num_compute_wgs=grid.warpgroups,
     max_concurrent_steps=min(grid.stages, grid.steps),
-    manual_produced_barriers=grid.barriers,
-    manual_consumed_barriers=grid.barriers,
+    manual_produced_barriers=grid.waits,
+    manual_consumed_barriers=grid.frees,
     compute_context=compute,
     in_specs=[
       plgpu.BlockSpec(
