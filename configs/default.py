@@ -105,6 +105,7 @@ def base() -> ConfigDict:
   config.model.two_four_backward = 'exact'
   config.model.two_four_dense_steps = 0
   config.model.two_four_refresh = 10
+  config.model.two_four_implementation = 'auto'
   config.model.attention = 'mha'
   config.model.rope_base = 10000.0
   config.model.norm_epsilon = 1e-6

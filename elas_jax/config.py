@@ -107,6 +107,9 @@ class ModelConfig:
   remat: str  # a name of models/decoder.py:REMAT_POLICIES
   param_dtype: Literal['float32', 'bfloat16']
   compute_dtype: Literal['float32', 'bfloat16']
+  # Of the 2:4 products: 'mosaic', the kernels, or an error where one cannot run; 'xla',
+  # dense; 'auto', the kernels on the kinds of device that they were checked on.
+  two_four_implementation: Literal['auto', 'xla', 'mosaic'] = 'auto'
 
   @property
   def head_size(self) -> int:

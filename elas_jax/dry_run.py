@@ -7,6 +7,7 @@ from typing import Any
 import jax
 
 from elas_jax.config import Config, at_step
+from elas_jax.config_checks import check_kernels_here
 from elas_jax.errors import UserError
 from elas_jax.memory import (
   LARGEST_DEVICE,
@@ -30,6 +31,7 @@ def dry_run(config: Config, jit_train_step: Callable) -> dict[str, float]:
   devices reports of `jit_train_step(config, mesh)`; on another kind of device attention
   and fusion differ.
   """
+  check_kernels_here(config)
   mesh = make_mesh(config)
   state = abstract_state(config, mesh)
   print(f'parameters             {parameter_count(state.params):>16,}')

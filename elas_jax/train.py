@@ -31,6 +31,7 @@ from elas_jax import workdir as workdirs
 from elas_jax.checkpoint import Checkpoints, load_variables
 from elas_jax.cli import DEFAULT_CONFIG, Parser, load_config, run_command
 from elas_jax.config import Config, at_step, parse, profile_window, to_json
+from elas_jax.config_checks import check_kernels_here
 from elas_jax.data.pipeline import train_batches
 from elas_jax.errors import UserError
 from elas_jax.evaluate import evaluate, put_batch
@@ -131,6 +132,7 @@ def jit_train_step(config: Config, mesh: Mesh, now: Config | None = None) -> Cal
 def train(config: Config, workdir: str | pathlib.Path) -> dict[str, float]:
   """Runs, or continues, the run in `workdir`; returns its last evaluation."""
   workdir = place('--workdir', workdir)
+  check_kernels_here(config)
   mesh = make_mesh(config)
   needed = training_bytes(config, mesh, abstract_state(config, mesh))
   check_memory(sizes(config), needed)
@@ -239,7 +241,7 @@ def new_log(
   """Of a run that stands at `state`; begins with the notes."""
   start, steps, task = int(state.step), config.train.steps, task_of(config)
   writer = MetricsWriter(workdir, start, config.train.tensorboard)
-  for note in notes:
+  for note in [*task.notes(config), *notes]:
     print_once(note)
     writer.note(start, note)
   return Log(

@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 
 from elas_jax import checkpoint
 from elas_jax.config import Config, at_step, parse, to_json
+from elas_jax.config_checks import lacking_kernels
 from elas_jax.continuation import Past, other_tokenizer, read_past
 from elas_jax.data.record import SPLITS
 from elas_jax.data.tokenizers import Tokenizer
@@ -127,6 +128,10 @@ def _run(
   config['data']['batch_size'] = config['train']['accumulation'] * jax.device_count()
   config['eval']['sample_tokens'] = 0
   config = parse(config)
+  if lacking := lacking_kernels(config):
+    print(f"{lacking}; here 'auto' is taken", file=sys.stderr)
+    model = dataclasses.replace(config.model, two_four_implementation='auto')
+    config = dataclasses.replace(config, model=model)
   mesh = make_mesh(config)
   shapes = abstract_variables(config)
   placed = jax.tree.map(

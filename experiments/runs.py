@@ -240,6 +240,8 @@ def _drop_unused(tree: dict[str, Any]) -> None:
   model = tree['model']
   if not tree['data']['accept_changed']:
     del tree['data']['accept_changed']
+  if model.get('two_four_implementation') == 'auto':
+    del model['two_four_implementation']
   if tree['task'] == 'language':
     del tree['task']
     plain = model['linear'] != 'quadratic' and not model['linear'].startswith('kan_')

@@ -47,6 +47,11 @@ CONFIGS = (
 )
 
 
+MOSAIC = {'model.two_four_implementation': 'mosaic'}
+BFLOAT16 = {'model.compute_dtype': 'bfloat16'}
+FORCED = "model.two_four_implementation='mosaic'"
+
+
 def _with(config, name, value):
   section, _, field = name.rpartition('.')
   target = config[section] if section else config
@@ -97,6 +102,7 @@ def test_config_files_say_how_to_run_them():
     ('model.gamma', 1.5, 'between 0 and 1'),
     ('model.two_four_rule', 'top3', "'top2'"),
     ('model.two_four_backward', 'ste', "'straight_through'"),
+    ('model.two_four_implementation', 'triton', "one of 'auto', 'xla', 'mosaic'"),
     ('model.two_four_dense_steps', -1, 'at least 0'),
     ('optimizer.name', 'adam', "one of 'adamw', 'sgd', 'loro', 'galore'"),
     ('optimizer.exact_every', 0, 'at least 1'),
@@ -315,6 +321,26 @@ def test_profile_window():
     ('loro', {'model.kv_heads': 1, 'model.rank': 49}, 'model.rank=49: must be at most 48'),
     ('sltrain', {'model.width': 2**16}, 'model.width=65536, model.feed_forward_width='),
     ('cola', {'model.factor_init': 'spectral'}, "model.factor_init='spectral': needs"),
+    ('elas', MOSAIC, f"{FORCED}: needs model.compute_dtype='bfloat16', not 'float32'"),
+    (
+      'loro_relu2',
+      MOSAIC | BFLOAT16,
+      f"{FORCED}: needs model.feed_forward='relu2_two_four', not 'relu2'",
+    ),
+    (
+      'elas',
+      MOSAIC | BFLOAT16 | {'model.two_four_backward': 'split'},
+      f"{FORCED}: the products of the backward pass 'split' have no kernels; accepted "
+      "are model.two_four_rule='top2' with model.two_four_backward 'exact' or "
+      "'transposable'",
+    ),
+    (
+      'elas',
+      MOSAIC
+      | BFLOAT16
+      | {'model.two_four_rule': 'mvue', 'model.two_four_backward': 'straight_through'},
+      f"{FORCED}: pruning by the rule 'mvue' has no kernel; accepted are",
+    ),
   ],
 )
 def test_impossible_combination_is_refused_by_name(method, changes, said):
@@ -324,6 +350,13 @@ def test_impossible_combination_is_refused_by_name(method, changes, said):
   with pytest.raises(UserError) as error:
     parse(config)
   assert str(error.value).startswith(said)
+
+
+def test_any_device_may_read_a_config_that_asks_for_kernels():
+  config = default.get_config('elas')
+  for name, value in (MOSAIC | BFLOAT16).items():
+    config = _with(config, name, value)
+  assert parse(config).model.two_four_implementation == 'mosaic'
 
 
 def test_dense_warm_up_is_the_same_model_without_pruning():

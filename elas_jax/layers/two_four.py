@@ -38,7 +38,9 @@ class TwoFourSquaredReLU(nn.Module):
     x_TxD = x_BxLxD.reshape(-1, c.width)
     up = linear(c.feed_forward_width, c, name='up').kernels(c.width)
     down = linear(c.width, c, name='down').kernels(c.feed_forward_width)
-    recipe = Recipe(c.two_four_rule, c.two_four_backward, x_BxLxD.shape[1])
+    # Where parameters are made nothing reads the result: no kernel need be built for it.
+    which = 'xla' if self.is_initializing() else c.two_four_implementation
+    recipe = Recipe(c.two_four_rule, c.two_four_backward, x_BxLxD.shape[1], which)
     key = scale = None
     if c.two_four_rule == 'mvue':
       key = self.make_rng('two_four')

@@ -42,6 +42,7 @@ from pallas_kernels.two_four import (
 BACKWARDS = ('exact', 'straight_through', 'straight_through_dense', 'split', 'transposable')
 # These have relu(h) = sqrt(z): the other rules change the kept values.
 NEED_TOP2 = ('exact', 'split', 'transposable')
+HAVE_KERNELS = ('exact', 'transposable')  # with the rule top2
 DENSE_SHARE = 0.05  # of the features, in the backward pass 'split'
 
 Kernels = tuple[jax.Array, ...]
@@ -49,11 +50,50 @@ Kernels = tuple[jax.Array, ...]
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-  """How to prune and how to go back; `length` is L, for the token order of 'split'."""
+  """How to prune and how to go back.
+
+  Attributes:
+    rule: a name of pallas_kernels/two_four/rules.py:RULES.
+    backward: one of BACKWARDS.
+    length: L, for the token order of 'split'.
+    implementation: 'auto': the kernels on devices that they were checked on; 'xla':
+      dense; 'mosaic': the kernels, or an error.
+  """
 
   rule: str
   backward: str
   length: int
+  implementation: str = 'auto'
+
+  @property
+  def of_products(self) -> str | None:
+    """As pallas_kernels takes it."""
+    return None if self.implementation == 'auto' else self.implementation
+
+
+def without_kernels(rule: str, backward: str) -> str:
+  """Which of a recipe's 2:4 operations have no kernel, and why; '' if all have one."""
+  if rule != 'top2':
+    return f'pruning by the rule {rule!r} has no kernel'
+  if backward not in HAVE_KERNELS:
+    return f'the products of the backward pass {backward!r} have no kernels'
+  return ''
+
+
+def described(recipe: Recipe, dtype: str, devices: int) -> str:
+  """What a layer's 2:4 products run on, on so many of these devices, in one line.
+
+  Raises NotImplementedError for 'mosaic' where it cannot run.
+  """
+  x = jax.ShapeDtypeStruct((), dtype)
+  if not takes_kernels(x, implementation=recipe.of_products):
+    return 'dense, in XLA'
+  lacking = without_kernels(recipe.rule, recipe.backward)
+  if lacking and devices > 1:
+    return f'dense, in XLA ({lacking})'
+  if lacking:
+    return f'of the forward pass by the kernels, of the backward pass in XLA ({lacking})'
+  return 'by the kernels for sparse tensor cores'
 
 
 def two_four_feed_forward(
@@ -66,21 +106,32 @@ def two_four_feed_forward(
 ) -> jax.Array:
   """`sparse_feed_forward`, by the kernels for sparse tensor cores where they take it.
 
-  They do top2 with the backward passes exact and transposable, in bf16 and on devices that
-  they were checked on. Under a mesh each device takes its tokens and its features.
+  They do top2 with the backward passes exact and transposable, in bf16. Under a mesh each
+  device takes its tokens and its features.
+
+  Raises:
+    NotImplementedError: with 'mosaic', where kernels lack for the recipe or the device.
+    ValueError: with 'mosaic', where the tokens do not divide among the devices.
   """
   inner = up[-1].astype(x_TxD.dtype), down[0].astype(x_TxD.dtype)
-  has_kernels = recipe.rule == 'top2' and recipe.backward in ('exact', 'transposable')
   mesh = jax.sharding.get_abstract_mesh()
   parts = math.prod(mesh.shape[axis] for axis in ('data', 'fsdp')) if mesh.size > 1 else 1
-  if not has_kernels or x_TxD.shape[0] % parts or not takes_kernels(x_TxD, *inner):
+  which, forced = recipe.of_products, recipe.implementation == 'mosaic'
+  lacking = without_kernels(recipe.rule, recipe.backward)
+  if forced and lacking:
+    raise NotImplementedError(f"implementation='mosaic': {lacking}")
+  by_kernels = takes_kernels(x_TxD, *inner, implementation=which)
+  if lacking or not by_kernels or (x_TxD.shape[0] % parts and not forced):
+    if mesh.size > 1:  # the compiler would gather all operands for one kernel
+      recipe = dataclasses.replace(recipe, implementation='xla')
     return sparse_feed_forward(recipe, x_TxD, up, down, key, scale)
   s_TxR = chain(x_TxD, up[:-1])
+  split = {'backward': recipe.backward, 'implementation': which}
   if mesh.size > 1:
-    split = {'rows': ('data', 'fsdp'), 'features': 'tensor', 'backward': recipe.backward}
+    split |= {'rows': ('data', 'fsdp'), 'features': 'tensor'}
     t_TxR = sharded_feed_forward(s_TxR, *inner, **split)
   else:
-    t_TxR = feed_forward(s_TxR, *inner, recipe.backward)
+    t_TxR = feed_forward(s_TxR, *inner, **split)
   return chain(t_TxR, down[1:])
 
 
@@ -108,10 +159,11 @@ def _forward(recipe, x_TxD, up, down, key, scale):
     activation='relu2',
     key=key,
     scale=scale,
+    implementation=recipe.of_products,
   )
   # Only z leads on from here: what is saved is what the product read.
   first = down[0].astype(x_TxD.dtype)
-  t_TxR = matmul(z, first)
+  t_TxR = matmul(z, first, implementation=recipe.of_products)
   saved = {'x': x_TxD, 'z': z, 'down_inputs': _inputs(t_TxR, down[1:])}
   saved['up_inputs'] = _inputs(x_TxD, up)[1:]
   if recipe.backward == 'split':
@@ -186,7 +238,8 @@ def _split(recipe, saved, dz_TxF):
 
 def _transposable(recipe, saved, dz_TxF):
   z_TxF = expand(saved['z'])
-  z_TxF = expand(compress(z_TxF, rule='transposable'))
+  implementation = recipe.of_products
+  z_TxF = expand(compress(z_TxF, rule='transposable', implementation=implementation))
   dh_TxF = _slope(jnp.sqrt(z_TxF.astype(jnp.float32)), dz_TxF)
   return dh_TxF, z_TxF, dh_TxF
 

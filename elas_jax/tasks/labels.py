@@ -179,6 +179,7 @@ COMMON = {
   'row_units': lambda config: 1,
   'rows': rows,
   'prepare': prepared,
+  'notes': lambda config: [],
   'flops': flops,
   'show': show,
 }

@@ -19,6 +19,7 @@ from elas_jax.flops import flops_per_token
 from elas_jax.generate import generate
 from elas_jax.models.decoder import Decoder
 from elas_jax.ops.loss import cross_entropy_sums
+from elas_jax.ops.two_four import Recipe, described
 from elas_jax.tasks.task import Batch, Sums, Task
 
 
@@ -105,6 +106,21 @@ def eval_values(sums: dict[str, np.ndarray]) -> dict[str, float]:
   }
 
 
+def notes(config: Config) -> list[str]:
+  """What the 2:4 products run on, where there are some."""
+  model = config.model
+  if model.feed_forward != 'relu2_two_four':
+    return []
+  recipe = Recipe(
+    model.two_four_rule,
+    model.two_four_backward,
+    config.data.sequence_length,
+    model.two_four_implementation,
+  )
+  where = described(recipe, model.compute_dtype, jax.device_count())
+  return [f'2:4 products: {where}']
+
+
 def flops(config: Config, params: Any) -> float:
   return flops_per_token(config.model, params, config.data.sequence_length)
 
@@ -144,6 +160,7 @@ LANGUAGE = Task(
   loss_sums=loss_sums,
   train_values=train_values,
   eval_values=eval_values,
+  notes=notes,
   flops=flops,
   show=show,
   headline=headline,

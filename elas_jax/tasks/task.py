@@ -33,6 +33,7 @@ class Task:
       `key` is for layers that draw numbers; buffers change only if `train`.
     train_values: the sums of a step, as floats -> what is logged.
     eval_values: the sums of an evaluation, stacked over its batches -> what is logged.
+    notes: config -> lines that are said at every start: what computes where.
     flops: (config, params) -> model FLOPs of forward and backward for one unit.
     show: (config, state, data) -> prints what a finished run has to show.
     headline: an evaluation -> one line.
@@ -47,6 +48,7 @@ class Task:
   loss_sums: Callable[[Config, Any, Batch, jax.Array, bool], tuple[Sums, Any]]
   train_values: Callable[[dict[str, float]], dict[str, float]]
   eval_values: Callable[[dict[str, np.ndarray]], dict[str, float]]
+  notes: Callable[[Config], list[str]]
   flops: Callable[[Config, Any], float]
   show: Callable[[Config, Any, Any], None]
   headline: Callable[[dict[str, float]], str]

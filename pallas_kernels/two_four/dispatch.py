@@ -29,7 +29,6 @@ H200 = types.SimpleNamespace(
 _EMULATED = contextvars.ContextVar('emulated', default=False)
 _DEVICE = contextvars.ContextVar('device', default=None)  # instead of the process's own
 _CONFIGURED = contextvars.ContextVar('configured', default=None)
-_PREFERRED = contextvars.ContextVar('preferred', default=None)  # what None stands for
 
 
 def pick(
@@ -52,15 +51,14 @@ def pick(
   return importlib.import_module('pallas_kernels.two_four.mosaic')
 
 
-def takes_kernels(*arrays: jax.Array) -> bool:
-  """Whether implementation=None takes the kernels for these here."""
-  return _use_mosaic(None, arrays, '')
+def takes_kernels(*arrays: jax.Array, implementation: str | None = None) -> bool:
+  """Whether this implementation takes the kernels for these here; raises as `pick`."""
+  return _use_mosaic(implementation, arrays, '')
 
 
 def _use_mosaic(implementation: str | None, arrays: tuple, lacks: str) -> bool:
   if implementation not in IMPLEMENTATIONS:
     raise ValueError(f'implementation={implementation!r}: must be one of {IMPLEMENTATIONS}')
-  implementation = implementation or _PREFERRED.get()
   if implementation == 'xla':
     return False
   lacks = lacks or _wrong_dtype(arrays) or _wrong_device()
@@ -90,16 +88,6 @@ def _wrong_device() -> str:
 
 def _device() -> Any:
   return _DEVICE.get() or jax.devices()[0]
-
-
-@contextlib.contextmanager
-def preferring(implementation: str) -> Iterator[None]:
-  """Lets None stand for 'xla' or 'mosaic' in what is traced: to compare the two."""
-  token = _PREFERRED.set(implementation)
-  try:
-    yield
-  finally:
-    _PREFERRED.reset(token)
 
 
 @contextlib.contextmanager

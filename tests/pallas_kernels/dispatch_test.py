@@ -95,19 +95,19 @@ def test_none_takes_xla_for_what_has_no_kernel(device):
   assert 'copy_gmem_to_smem' not in primitives(jax.make_jaxpr(function)(y, key).jaxpr)
 
 
-def test_none_stands_for_what_is_preferred(device):
-  device(H200)
-  s, up, down = (jax.ShapeDtypeStruct(x, jnp.bfloat16) for x in ((8, 4), (4, 8), (8, 4)))
-  trace = lambda which: primitives(
-    jax.make_jaxpr(lambda *x: feed_forward(*x, 'exact', which))(s, up, down).jaxpr
+def test_whether_kernels_are_taken_can_be_asked(device):
+  takes = lambda which, dtype='bfloat16': dispatch.takes_kernels(
+    jax.ShapeDtypeStruct((), dtype), implementation=which
   )
-  assert 'copy_gmem_to_smem' not in trace(None)  # nothing was checked on this device
-  with dispatch.preferring('mosaic'):
-    assert 'copy_gmem_to_smem' in trace(None)
-    assert 'copy_gmem_to_smem' not in trace('xla')
+  device(H200)
+  assert not takes(None) and takes('mosaic') and not takes('xla')
+  with pytest.raises(NotImplementedError, match='needs bfloat16, got float32'):
+    takes('mosaic', 'float32')
+  device(H200, configs={})
+  assert takes(None) and not takes(None, 'float32') and not takes('xla')
   device(B200)
-  with dispatch.preferring('mosaic'), pytest.raises(NotImplementedError, match='B200'):
-    trace(None)
+  with pytest.raises(NotImplementedError, match='B200'):
+    takes('mosaic')
 
 
 @each_operation
