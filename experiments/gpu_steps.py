@@ -1,155 +1,230 @@
 """Whole training steps on one GPU, with the 2:4 kernels and without, in turns.
 
-  python -m experiments.gpu_steps --sizes=350m,60m --out=experiments/results/gpu
+  python -m experiments.gpu_steps --sizes=350m,60m --seconds=150 --out=DIR
 
 For each size of configs/c4.py, on random tokens: the full-rank SwiGLU model, the low-rank
-one with squared ReLU, and ELAS, whose 2:4 is dense XLA once and our kernels once. All four
-are compiled first (several at a time: this is most of the work); then each runs a step in
-turn, timed by the clock from the call to the last of its results. OUT/steps_DEVICE.json is
-written after every size. Needs what training needs (setup.cfg) and a Hopper GPU; elsewhere
-`--tiny` tries everything but the kernels, on models that mean nothing.
+one with squared ReLU, and ELAS, whose 2:4 is dense XLA once and our kernels once
+(model.two_four_implementation). All four are compiled first, several at a time: most of
+the work. Then each runs a step in turn, timed by the clock from the call to the last of
+its results. The kernels must be in the compiled program, and ELAS by the kernels must
+have the gradients and the loss of ELAS in XLA.
+
+A size has a process of its own, which is stopped when it hangs; a model that ends it is
+left out and the others run again. DIR/steps_DEVICE.json and .md are written after every
+stage. Needs what training needs (setup.cfg) and a Hopper GPU; elsewhere --dry_run tries
+everything but the kernels, which it lowers for an H200, on models that mean nothing.
 """
 
 import argparse
-import concurrent.futures as futures
+import os
 import pathlib
-import statistics
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
-import jax
-import numpy as np
+from experiments.gpu_wheels import missing
+from pallas_kernels.bench import report
+from pallas_kernels.bench.workers import Worker
+from pallas_kernels.roofline import markdown
 
-from configs import c4
-from elas_jax.config import at_step, parse
-from elas_jax.evaluate import put_batch
-from elas_jax.sharding import make_mesh
-from elas_jax.state import create_state, parameter_count
-from elas_jax.train import jit_train_step
-from pallas_kernels.bench import report, tasks
-from pallas_kernels.bench.workers import reason
-from pallas_kernels.two_four import dispatch
-
-# Name -> METHOD of configs/c4.py, and what its 2:4 operations run on.
-PEERS = {
-  'full rank, SwiGLU': ('full', 'xla'),
-  'low rank, squared ReLU': ('loro_relu2', 'xla'),
-  'ELAS, dense XLA': ('elas', 'xla'),
-  'ELAS, kernels': ('elas', 'mosaic'),
-}
+SIZES = ('350m', '60m', '130m', '1b')
+XLA, KERNELS = 'ELAS, dense XLA', 'ELAS, kernels'
 CONTROL = 'low rank, squared ReLU'
-WARMUP = 2  # steps that are not counted
-TINY = {
-  'layers': 1,
-  'vocab_size': 300,
-  'width': 64,
-  'heads': 2,
-  'kv_heads': 2,
-  'rank': 16,
+# Name -> METHOD of configs/c4.py, and model.two_four_implementation.
+PEERS = {
+  'full rank, SwiGLU': ('full', 'auto'),
+  CONTROL: ('loro_relu2', 'auto'),
+  XLA: ('elas', 'xla'),
+  KERNELS: ('elas', 'mosaic'),
 }
+TINY = {
+  'model.vocab_size': 300,
+  'model.width': 64,
+  'model.feed_forward_width': 128,
+  'model.layers': 1,
+  'model.heads': 2,
+  'model.kv_heads': 2,
+  'model.rank': 16,
+  'data.sequence_length': 32,
+}
+MODULE = 'experiments.gpu_peers'
+BUILD_SECONDS = 150  # for all four models of a size to be compiled
+STEP_SECONDS = 30  # for one step, the first with the making of a state
+LEAST_SECONDS = 60  # without which no size is begun; or the longest so far
+# Between ELAS by the kernels and in XLA: of a first step's gradients, as a share of their
+# norm, and of the last step's loss, nats a token. bf16 rounds at 0.4 %, and entries that
+# are nearly equal are pruned one way or the other. Without any pruning it is 20 %.
+GRADIENT_TOLERANCE = 0.05
+LOSS_TOLERANCE = 0.02
+
+Rows = dict[str, dict[str, Any]]
 
 
-def config_of(size: str, method: str, rows: int, tiny: bool) -> Any:
-  tree = c4.get_config(f'{size},{method}')
-  # Tokens are random: neither text nor tokenizer is read.
-  tree.data.source, tree.data.tokenizer, tree.data.path = 'python_source', 'bytes', ''
-  tree.data.batch_size = rows
-  tree.model.two_four_dense_steps = 0  # ELAS prunes from the first step on
-  if tiny:
-    tree.model.update(TINY)
-  return parse(tree)
+def measure(
+  worker: Worker, size: str, args: argparse.Namespace, end: float, save: Callable
+) -> None:
+  """Builds and times the models of a size; `save` gets {name: row} as they come."""
+  rows: Rows = {}
+  skip = []
+  while len(skip) < len(PEERS):
+    given = {'size': size, 'peers': PEERS, 'rows': args.rows}
+    if args.dry_run:
+      given |= {'fields': TINY, 'lower_kernels': True}
+    reply = worker.call(f'{MODULE}:build', BUILD_SECONDS, end, skip=skip, **given)
+    rows |= reply.get('result', {})
+    save(rows)
+    if 'result' in reply:
+      reply = worker.call(
+        f'{MODULE}:turns', STEP_SECONDS, end, steps=args.steps, compared=[XLA, KERNELS]
+      )
+    if 'result' in reply:
+      for name, row in reply['result'].items():
+        rows[name] |= row
+      break
+    worker.close()  # whatever its state is, the next attempt starts afresh
+    guilty = reply['during']
+    if guilty not in PEERS:
+      guilty = None
+    for name in [guilty] if guilty else PEERS:
+      if 'failed' not in rows.setdefault(name, {}):
+        rows[name]['failed'] = reply['failed']
+    if guilty is None:
+      break
+    skip = [name for name in PEERS if 'failed' in rows.get(name, {})]
+  save({name: rows[name] | verdict(name, rows[name]) for name in PEERS if name in rows})
 
 
-def random_batch(config: Any, seed: int = 0) -> dict[str, np.ndarray]:
-  rows, L = config.data.batch_size, config.data.sequence_length
-  tokens = np.random.default_rng(seed).integers(0, config.model.vocab_size, (rows, L + 1))
-  whole = np.full(rows, L, np.int32)
-  return {'tokens': tokens.astype(np.int32), 'valid': whole, 'bytes': whole}
-
-
-class Peer:
-  """A model with its state on the device, and its step."""
-
-  def __init__(self, size: str, method: str, implementation: str, rows: int, tiny: bool):
-    self.config = config_of(size, method, rows, tiny)
-    self.mesh = make_mesh(self.config)
-    with jax.set_mesh(self.mesh), dispatch.preferring(implementation):
-      self.state = create_state(self.config, self.mesh)
-      self.batch = put_batch(random_batch(self.config), self.mesh)
-      step = jit_train_step(self.config, self.mesh, at_step(self.config, 1))
-      self.lowered = step.lower(self.state, self.batch)
-    self.kernels = self.lowered.as_text().count('mosaic_gpu')
-
-  def compile(self) -> float:
-    start = time.perf_counter()
-    self.program = self.lowered.compile()
-    return time.perf_counter() - start
-
-  def step(self) -> float:
-    """Takes a step; its milliseconds."""
-    with jax.set_mesh(self.mesh):
-      start = time.perf_counter()
-      self.state, self.metrics = self.program(self.state, self.batch)
-      jax.block_until_ready((self.state, self.metrics))
-      return 1e3 * (time.perf_counter() - start)
-
-
-def measure(size: str, rows: int, steps: int, tiny: bool) -> dict[str, dict[str, Any]]:
-  """Peer -> its row; one that cannot run has {'failed': why}."""
-  found, peers = {}, {}
-  for name, (method, implementation) in PEERS.items():
-    try:
-      peers[name] = Peer(size, method, implementation, rows, tiny)
-    except NotImplementedError as error:
-      found[name] = {'failed': reason(error)}
-  with futures.ThreadPoolExecutor(len(peers)) as pool:
-    seconds = dict(zip(peers, pool.map(Peer.compile, peers.values())))
-  samples = {name: [] for name in peers}
-  for number in range(WARMUP + steps):
-    for name, peer in peers.items():
-      milliseconds = peer.step()
-      if number >= WARMUP:
-        samples[name].append(milliseconds)
-  for name, peer in peers.items():
-    median = statistics.median(samples[name])
-    found[name] = {
-      'ms': {'median': median, 'min': min(samples[name]), 'max': max(samples[name])},
-      'tokens_per_second': rows * peer.config.data.sequence_length / median * 1e3,
-      'parameters': parameter_count(peer.state.params),
-      'temporary_bytes': peer.program.memory_analysis().temp_size_in_bytes,
-      'kernels': peer.kernels,
-      'compile_seconds': seconds[name],
-      'loss': float(peer.metrics['loss'] / peer.metrics['count']),
-    }
-  return {name: found[name] for name in PEERS}
+def verdict(name: str, row: dict[str, Any]) -> dict[str, Any]:
+  """{'wrong': in what} if a row is not what its name says, else {}."""
+  if 'failed' in row or 'not_run' in row:
+    return {}
+  found, loss = [], row['loss']
+  if not abs(loss) < float('inf'):
+    found.append(f'the loss is {loss}')
+  if bool(row['kernels']) != (name == KERNELS):
+    found.append(f'{row["kernels"]} kernels are in the compiled program')
+  if (off := row.get('gradient_difference', 0)) > GRADIENT_TOLERANCE or off != off:
+    found.append(f"gradients differ from XLA's by {off:.3g} of their norm")
+  if (off := row.get('loss_difference', 0)) > LOSS_TOLERANCE or off != off:
+    found.append(f"the loss differs from XLA's by {off:.3g}")
+  return {'wrong': '; '.join(found)} if found else {}
 
 
 def render(record: dict[str, Any]) -> str:
   """The record as Markdown."""
-  lines = [
-    '# Training steps',
-    f'Device: {record["device"]}, driver {record["driver"]}. Commit {record["commit"]}, '
-    f'kernels {record["source"]}. {record["rows"]} rows of 256 random tokens, '
-    f'{record["repetitions"]} steps in turns after {WARMUP}: median, least and most.',
-    '| size | model | ms | least | most | against the control | tokens/s | temporary GB '
-    '| kernels in the program | parameters |',
-    '| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |',
-  ]
-  rows = []
+  versions = ', '.join(f'{k} {v}' for k, v in record['versions'].items() if v)
+  parts = ['# Training steps']
+  if record['dry_run']:
+    parts.append('**Dry run: tiny models, no kernels; the times mean nothing.**')
+  parts.append(
+    f'Device: {record["device"]}, driver {record["driver"]}. {versions}. Commit '
+    f'{record["commit"]}, kernels {record["source"]}. {record["rows"]} rows of 256 random '
+    f'tokens; {record["repetitions"]} steps after 2 more, the models in turns: median, '
+    'least and most. Ratio: the control, low rank with squared ReLU, over the model.'
+  )
+  header = ['size', 'model', 'ms', 'least', 'most', 'ratio', 'tokens/s', 'temporary GB']
+  header += ['kernels compiled in', 'loss', 'parameters']
+  rows, lines = [], []
   for size, peers in record['sizes'].items():
-    control = peers[CONTROL].get('ms', {}).get('median')
+    control = peers.get(CONTROL, {}).get('ms', {}).get('median')
     for name, row in peers.items():
-      if 'failed' in row:
-        rows.append(f'| {size} | {name} | {row["failed"]} |' + '  |' * 7)
-        continue
-      ms = row['ms']
-      ratio = f'{control / ms["median"]:.3f}' if control else '-'
-      cells = [size, name, *(f'{ms[k]:.2f}' for k in ('median', 'min', 'max')), ratio]
-      cells += [f'{row["tokens_per_second"]:,.0f}', f'{row["temporary_bytes"] / 1e9:.2f}']
-      cells += [row['kernels'], f'{row["parameters"]:,}']
-      rows.append(f'| {" | ".join(map(str, cells))} |')
-  return '\n\n'.join(lines[:2]) + '\n\n' + '\n'.join(lines[2:] + rows) + '\n'
+      rows.append([size, name, *_cells(row, control)])
+      for kind in ('wrong', 'failed', 'not_run'):
+        if kind in row:
+          label = {'wrong': 'WRONG', 'failed': 'Failed', 'not_run': 'Not run'}[kind]
+          lines.append(f'- {label}: {size}, {name}: {row[kind]}')
+    lines += _agreement(size, peers.get(KERNELS, {}))
+  parts.append(markdown(header, rows))
+  parts += ['\n'.join(lines)] if lines else []
+  if record['not_run']:
+    parts.append(f'Not run, no time was left: {", ".join(record["not_run"])}')
+  return '\n\n'.join(parts) + '\n'
+
+
+def _cells(row: dict[str, Any], control: float | None) -> list[str]:
+  temporary = row.get('temporary_bytes')
+  known = [
+    '-' if temporary is None else f'{temporary / 1e9:.2f}',
+    str(row.get('kernels', '-')),
+    f'{row["loss"]:.4f}' if 'loss' in row else '-',
+    f'{row["parameters"]:,}' if 'parameters' in row else '-',
+  ]
+  if 'ms' not in row or 'failed' in row:
+    return ['failed' if 'failed' in row else '-', *['-'] * 4, *known]
+  ms = row['ms']
+  times = [f'{ms[kind]:.2f}' for kind in ('median', 'min', 'max')]
+  times[0] += ' WRONG' if 'wrong' in row else ''
+  times[0] += '' if row['in_turns'] else ' (alone)'
+  ratio = f'{control / ms["median"]:.3f}' if control else '-'
+  return [*times, ratio, f'{row["tokens_per_second"]:,.0f}', *known]
+
+
+def _agreement(size: str, row: dict[str, Any]) -> list[str]:
+  if 'gradient_difference' not in row:
+    return []
+  return [
+    f'- {size}, kernels against XLA from the same state: gradients of the feed-forward '
+    f'differ by {row["gradient_difference"]:.2g} of their norm (accepted: '
+    f'{GRADIENT_TOLERANCE}), the last loss by {row["loss_difference"]:.2g} '
+    f'({LOSS_TOLERANCE})'
+  ]
+
+
+def about(found: dict[str, Any]) -> dict[str, Any]:
+  """What every record says of the device and the code."""
+  own = {'driver': report.driver(), 'commit': report.commit(), 'source': report.source()}
+  return {name: found[name] for name in ('device', 'versions')} | own
+
+
+def run(args: argparse.Namespace, found: dict[str, Any], end: float) -> int:
+  """All sizes for which there is time. Returns the exit status."""
+  record = about(found) | {'rows': args.rows, 'repetitions': args.steps}
+  record |= {'dry_run': args.dry_run, 'sizes': {}, 'seconds': {}, 'not_run': []}
+  path = pathlib.Path(args.out) / f'steps_{found["device"].replace(" ", "_")}'
+
+  def save():
+    report.write_json(path.with_suffix('.json'), record)
+    report.write(path.with_suffix('.md'), render(record))
+
+  for size in args.sizes:
+    start = time.monotonic()
+    longest = max([LEAST_SECONDS, *record['seconds'].values()])
+    if start + longest > end:
+      record['not_run'].append(size)
+      save()
+      continue
+
+    def save_rows(rows, size=size):
+      record['sizes'][size] = dict(rows)
+      save()
+
+    with Worker(log_of(args)) as worker:
+      measure(worker, size, args, end, save_rows)
+    record['seconds'][size] = round(time.monotonic() - start, 1)
+    save()
+    print(f'{size}: {record["seconds"][size]:.0f} s', flush=True)
+  print(render(record))
+  every = [row for rows in record['sizes'].values() for row in rows.values()]
+  return int(not every or any('failed' in row or 'wrong' in row for row in every))
+
+
+def device(args: argparse.Namespace, end: float) -> dict[str, Any] | None:
+  """The device to run on; None, having said why, if there is no such or packages lack."""
+  if lacking := missing():
+    print(f'not available: {lacking}')
+    return None
+  with Worker(log_of(args)) as worker:
+    reply = worker.call('pallas_kernels.bench.tasks:device', 120, end)
+  found = reply.get('result', {'unavailable': reply.get('failed')})
+  if 'device' not in found or (found['unavailable'] and not args.dry_run):
+    print(f'not available: {found["unavailable"]}. --dry_run tries all but the kernels.')
+    return None
+  return found
+
+
+def log_of(args: argparse.Namespace) -> pathlib.Path | None:
+  return pathlib.Path(args.log) if args.log else None
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -158,34 +233,28 @@ def main(arguments: list[str] | None = None) -> int:
   )
   parser.formatter_class = argparse.RawDescriptionHelpFormatter
   add = parser.add_argument
-  add('--sizes', default='350m', help='of configs/c4.py, separated by commas (350m)')
+  sizes = ','.join(SIZES)
+  add('--sizes', default=sizes, help=f'of configs/c4.py, separated by commas ({sizes})')
   add('--rows', type=int, default=64, help='sequences of 256 tokens in a batch (64)')
-  add('--steps', type=int, default=10, help='timed steps of each peer (10)')
+  add('--steps', type=int, default=10, help='timed steps of each model (10)')
+  add('--seconds', type=float, default=280, help='when to stop (280)')
   add('--out', default='runs/gpu_steps', help='folder of the results (runs/gpu_steps)')
-  add('--tiny', action='store_true', help='small models, on any device: times mean nothing')
+  add('--log', help='a file for what the processes print')
+  add('--dry_run', action='store_true', help='tiny models, no kernels, on any device')
   args = parser.parse_args(arguments)
-  sizes = args.sizes.split(',')
-  if wrong := [size for size in sizes if size not in c4.SIZES]:
-    parser.error(f'--sizes={wrong[0]}: must be among {", ".join(c4.SIZES)}')
-  for name in ('rows', 'steps'):
+  end = time.monotonic() + args.seconds
+  args.sizes = args.sizes.split(',')
+  if wrong := [size for size in args.sizes if size not in SIZES]:
+    parser.error(f'--sizes={wrong[0]}: must be among {sizes}')
+  for name in ('rows', 'steps', 'seconds'):
     if getattr(args, name) < 1:
       parser.error(f'--{name}={getattr(args, name)}: must be at least 1')
-  found = tasks.device()
-  if found['unavailable'] and not args.tiny:
-    print(f'not available: {found["unavailable"]}. --tiny tries all but the kernels.')
-    return 2
-  about = {'device': found['device'], 'driver': report.driver()}
-  about |= {'versions': found['versions'], 'commit': report.commit()}
-  about |= {'source': report.source(), 'rows': args.rows, 'repetitions': args.steps}
-  record = about | {'sizes': {}}
-  path = pathlib.Path(args.out) / f'steps_{found["device"].replace(" ", "_")}'
-  for size in sizes:
-    record['sizes'][size] = measure(size, args.rows, args.steps, args.tiny)
-    report.write_json(path.with_suffix('.json'), record)
-    report.write(path.with_suffix('.md'), render(record))
-    print(f'{size} done', flush=True)
-  print(render(record))
-  return 0
+  if args.dry_run:
+    os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')
+  # Of the device's memory; the default of jax is 0.75.
+  os.environ.setdefault('XLA_PYTHON_CLIENT_MEM_FRACTION', '0.92')
+  found = device(args, end)
+  return run(args, found, end) if found else 2
 
 
 if __name__ == '__main__':
