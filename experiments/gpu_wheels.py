@@ -60,6 +60,9 @@ IMAGE = frozenset(_IMAGE.split())
 # pip takes each of these for itself, and none for an older one.
 PLATFORMS = [f'manylinux_2_{number}_x86_64' for number in (5, 12, 17, 24, 27, 28, 31, 34)]
 PLATFORMS += ['manylinux1_x86_64', 'manylinux2010_x86_64', 'manylinux2014_x86_64']
+SUITS = re.compile(
+  r'((cp312-cp312|cp3\d+-abi3|cp312-none|py3-none)-manylinux\w+_x86_64|py3-none-any)'
+)
 
 
 def missing() -> str:
@@ -129,9 +132,9 @@ def wrong(out: pathlib.Path) -> list[str]:
     if len(paths) > 1:
       lines.append(f'{name}: more than one, {", ".join(path.name for path in paths)}')
     for path in paths:
-      tags = {str(tag) for tag in parse_wheel_filename(path.name)[3]}
-      if not any(re.match(r'(cp312|cp3\d+-abi3|py3|py2\.py3)', tag) for tag in tags):
-        lines.append(f'{path.name}: not for Python 3.12')
+      tags = map(str, parse_wheel_filename(path.name)[3])
+      if not any(map(SUITS.fullmatch, tags)):
+        lines.append(f'{path.name}: not for Python 3.12 on x86-64 Linux')
   if (size := total(out)) > LARGEST:
     lines.append(f'{size / 1e6:.1f} MB: must be at most {LARGEST / 1e6:.0f} MB')
   return lines
