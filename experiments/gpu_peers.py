@@ -157,8 +157,8 @@ def build(
   for name, (method, implementation) in peers.items():
     if name in skip:
       continue
-    config = config_of(size, method, implementation, rows, fields or {})
     try:
+      config = config_of(size, method, implementation, rows, fields or {})
       kept()[name] = Peer(config, lower_only=lower_kernels and implementation == 'mosaic')
     except Exception as error:
       found[name] = {'failed': reason(error)}

@@ -56,8 +56,12 @@ def gather(file: pathlib.Path, megabytes: float, root: str | None = None) -> Rec
   In the order of a hash of their names: a sample of all packages, if there are more.
   """
   root = root or sysconfig.get_path('purelib')
-  names = []
-  for folder, _, files in os.walk(root):
+  names, folders = [], set()
+  for folder, subfolders, files in os.walk(root, followlinks=True):
+    if (real := os.path.realpath(folder)) in folders:  # links may form a loop
+      subfolders.clear()
+      continue
+    folders.add(real)
     names += [os.path.relpath(os.path.join(folder, x), root) for x in files]
   names = [name for name in names if name.endswith('.py')]
   names.sort(key=lambda name: hashlib.sha256(name.encode('utf-8', 'replace')).digest())
@@ -91,6 +95,7 @@ def flags(model: str, args: argparse.Namespace, steps: int, folder: pathlib.Path
     'data.path': folder / 'python.jsonl',
     'data.validation_path': '',
     'data.tokenizer': 'bytes',
+    'data.validation_share': validation_share(args),
     'data.protocol': 'packed',
     'data.sequence_length': args.length,
     'data.batch_size': args.rows,
@@ -123,6 +128,11 @@ def implementation(args: argparse.Namespace) -> str:
   return 'xla' if args.dry_run else 'mosaic'
 
 
+def validation_share(args: argparse.Namespace) -> float:
+  """Of the files; few of them could all be of one split."""
+  return 0.3 if args.dry_run else 0.05
+
+
 def prepare(args: argparse.Namespace, folder: pathlib.Path) -> Record:
   """Gathers the text and tokenises it; {'failed': why} if that fails."""
   start = time.monotonic()
@@ -130,6 +140,7 @@ def prepare(args: argparse.Namespace, folder: pathlib.Path) -> Record:
   words = ['elas_jax.data.prepare', '--source=text_files', '--tokenizer=bytes']
   words += [f'--path={folder / "python.jsonl"}', f'--sequence_length={args.length}']
   words += [f'--cache_dir={folder / "cache"}']
+  words += [f'--validation_share={validation_share(args)}']
   run = subprocess.run(
     [sys.executable, '-m', *words],
     cwd=ROOT,
