@@ -20,12 +20,12 @@ import os
 import pathlib
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from experiments.gpu_wheels import missing
 from pallas_kernels.bench import report
-from pallas_kernels.bench.workers import Worker
+from pallas_kernels.bench.workers import HUNG, Worker
 from pallas_kernels.roofline import markdown
 
 SIZES = ('350m', '60m', '130m', '1b')
@@ -62,11 +62,19 @@ Rows = dict[str, dict[str, Any]]
 
 
 def measure(
-  worker: Worker, size: str, args: argparse.Namespace, end: float, save: Callable
+  worker: Worker,
+  size: str,
+  args: argparse.Namespace,
+  end: float,
+  save: Callable,
+  hung: Sequence[str] = (),
 ) -> None:
-  """Builds and times the models of a size; `save` gets {name: row} as they come."""
-  rows: Rows = {}
-  skip = []
+  """Builds and times the models of a size; `save` gets {name: row} as they come.
+
+  Those that `hung` twice before are left out.
+  """
+  rows: Rows = {name: {'failed': 'left out, since it hung twice'} for name in hung}
+  skip = list(hung)
   while len(skip) < len(PEERS):
     given = {'size': size, 'peers': PEERS, 'rows': args.rows}
     if args.dry_run:
@@ -189,8 +197,7 @@ def run(args: argparse.Namespace, found: dict[str, Any], end: float) -> int:
 
   for size in args.sizes:
     start = time.monotonic()
-    longest = max([LEAST_SECONDS, *record['seconds'].values()])
-    if start + longest > end:
+    if start + seconds_of_a_size(record) > end:
       record['not_run'].append(size)
       save()
       continue
@@ -200,13 +207,30 @@ def run(args: argparse.Namespace, found: dict[str, Any], end: float) -> int:
       save()
 
     with Worker(log_of(args)) as worker:
-      measure(worker, size, args, end, save_rows)
+      measure(worker, size, args, end, save_rows, hung_twice(record))
     record['seconds'][size] = round(time.monotonic() - start, 1)
     save()
     print(f'{size}: {record["seconds"][size]:.0f} s', flush=True)
   print(render(record))
   every = [row for rows in record['sizes'].values() for row in rows.values()]
   return int(not every or any('failed' in row or 'wrong' in row for row in every))
+
+
+def seconds_of_a_size(record: dict[str, Any]) -> float:
+  """What one takes: the longest of those so far in which nothing failed."""
+  whole = [
+    size
+    for size, rows in record['sizes'].items()
+    if not any('failed' in row for row in rows.values())
+  ]
+  return max([LEAST_SECONDS, *(record['seconds'][size] for size in whole)])
+
+
+def hung_twice(record: dict[str, Any]) -> list[str]:
+  reasons = lambda name: [
+    x.get(name, {}).get('failed', '') for x in record['sizes'].values()
+  ]
+  return [name for name in PEERS if sum(HUNG in x for x in reasons(name)) > 1]
 
 
 def device(args: argparse.Namespace, end: float) -> dict[str, Any] | None:

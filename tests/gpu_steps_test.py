@@ -127,10 +127,11 @@ class Scripted:
     self.closed += 1
 
 
-def measure(worker):
+def measure(worker, hung=()):
   saved = []
   args = argparse.Namespace(rows=64, steps=3, dry_run=False)
-  gpu_steps.measure(worker, '60m', args, math.inf, lambda rows: saved.append(dict(rows)))
+  save = lambda rows: saved.append(dict(rows))
+  gpu_steps.measure(worker, '60m', args, math.inf, save, hung)
   return saved
 
 
@@ -143,6 +144,20 @@ def test_a_model_that_hangs_is_left_out_and_the_others_are_timed():
   last = saved[-1]
   assert last[KERNELS]['failed'] == hung['failed'] and 'ms' not in last[KERNELS]
   assert all('ms' in last[name] for name in PEERS if name != KERNELS)
+
+
+def test_a_model_that_hung_at_two_sizes_is_left_out_at_others():
+  hung = {name: {} for name in PEERS} | {KERNELS: {'failed': 'no answer within 30 s'}}
+  record = {'sizes': {'60m': hung}, 'seconds': {'60m': 200, '130m': 80}}
+  assert gpu_steps.hung_twice(record) == []
+  record['sizes']['350m'] = hung
+  assert gpu_steps.hung_twice(record) == [KERNELS]
+  record['sizes']['130m'] = {XLA: {}}
+  assert gpu_steps.seconds_of_a_size(record) == 80  # not what hangs took
+  worker = Scripted(None)
+  last = measure(worker, [KERNELS])[-1]
+  assert worker.skipped == [[KERNELS]] and 'ms' in last[XLA]
+  assert last[KERNELS] == {'failed': 'left out, since it hung twice'}
 
 
 def test_each_model_may_fail_once():
@@ -211,7 +226,7 @@ def test_no_size_is_begun_that_cannot_end(seconds, begun, monkeypatch, tmp_path,
   clock = [0.0]
   monkeypatch.setattr(time, 'monotonic', lambda: clock[0])
 
-  def measure(worker, size, args, end, save):
+  def measure(worker, size, args, end, save, hung):
     clock[0] += 50
     save({name: row_of(1.0, name) for name in PEERS})
 
