@@ -49,7 +49,8 @@ lint: $(VENV)/installed
 
 aot: $(VENV)/installed $(AOT)/installed
 	PYTHONPATH=$(AOT) AOT_RESULTS=experiments/results/aot \
-	  $(PYTHON) -m pytest -m aot --capture=no tests/pallas_kernels/aot_test.py
+	  $(PYTHON) -m pytest -m aot --capture=no tests/pallas_kernels/aot_test.py \
+	  tests/gpu_steps_test.py
 
 $(AOT)/installed: Makefile $(VENV)/installed
 	rm -rf $(AOT)

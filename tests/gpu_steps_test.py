@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from elas_jax.sharding import AXES
 from experiments import gpu_peers, gpu_steps
 from experiments.gpu_steps import CONTROL, KERNELS, PEERS, TINY, XLA
 from pallas_kernels.bench.workers import NO_TIME
@@ -28,6 +29,25 @@ def test_elas_by_the_kernels_is_what_is_lowered():
     kernels[name] = peer.about()['kernels_lowered']
   assert [name for name, count in kernels.items() if count] == [KERNELS]
   assert kernels[KERNELS] >= 4  # forward, dh, ds and the weights' gradients
+
+
+@pytest.mark.aot
+def test_kernels_are_counted_in_a_program_compiled_for_a_gpu(monkeypatch):
+  from jax.experimental import topologies
+
+  from pallas_kernels import aot
+
+  aot.take_tools()
+  options = {'platform': 'cuda', 'target_config': aot.H200, 'topology': '1x1x1'}
+  mesh = topologies.make_mesh(topologies.get_topology_desc(**options), (1, 1, 1), AXES)
+  monkeypatch.setattr(gpu_peers, 'make_mesh', lambda *_: mesh)
+  for implementation, least in (('mosaic', 5), ('xla', 0)):
+    config = gpu_peers.config_of('60m', 'elas_adamw', implementation, 2, TINY)
+    peer = gpu_peers.Peer(config, lower_only=True)
+    peer.compile()
+    about = peer.about()
+    assert about['kernels'] >= least and bool(about['kernels']) == bool(least)
+    assert about['temporary_bytes'] > 0
 
 
 @pytest.fixture(scope='module')
