@@ -5,14 +5,16 @@
 # make chaos   gives every field numbers and texts that it was not made for, for minutes
 # make lint    formatting and lint
 # make aot     compile the kernels for an H200, which takes no GPU, and check the result
-# make gpu-check OUT=DIR [PYTHON=python3]   check and time the kernels on a Hopper GPU
+# make gpu-check CALL=1 OUT=DIR [CHECKS=FILE] [WHEELS=DIR] [PYTHON=python3]   check and time
+#              the kernels on a Hopper GPU (pallas_kernels/README.md)
 # All others set up once: .venv, from setup.cfg and constraints.txt, with a Python >= 3.12.
 
 VENV := .venv
 GIVEN_PYTHON := $(PYTHON)
 PYTHON := $(VENV)/bin/python
 WORKDIR ?= runs/default
-OUT ?= runs/gpu_check
+CALL ?= 1
+OUT ?= runs/gpu_check/call$(CALL)
 AOT := build/aot
 NEWEST := build/newest
 # ptxas 13.0.88 is that of CUDA 13.0. 0.7 GB, without the libraries that only a GPU needs.
@@ -60,7 +62,8 @@ $(AOT)/installed: Makefile $(VENV)/installed
 
 # A Python that is given is taken as it is: nothing is set up.
 gpu-check: $(if $(GIVEN_PYTHON),,$(VENV)/installed)
-	$(or $(GIVEN_PYTHON),$(PYTHON)) -m pallas_kernels.gpu_check --out=$(OUT)
+	$(or $(GIVEN_PYTHON),$(PYTHON)) -m pallas_kernels.gpu_check --call=$(CALL) --out=$(OUT) \
+	  $(if $(CHECKS),--checks=$(CHECKS)) $(if $(WHEELS),--wheels=$(WHEELS))
 
 # Sets up $(1) with the first Python of these versions that starts and is new enough;
 # pyenv's shims may exist and not start.

@@ -1,253 +1,313 @@
-"""Everything that a machine with a Hopper GPU is asked for, in one command below 9 minutes.
+"""Everything that a machine with a Hopper GPU is asked for, in calls of a few minutes.
 
-  python -m pallas_kernels.gpu_check --out=DIR
-  make gpu-check OUT=DIR [PYTHON=python3]
+  python -m pallas_kernels.gpu_check --call=1 --out=DIR
+  python -m pallas_kernels.gpu_check --call=2 --out=DIR --checks=DIR1/gpu_check.json
+  python -m pallas_kernels.gpu_check --call=3 --out=DIR --checks=DIR1/gpu_check.json
+  python -m pallas_kernels.gpu_check --steps=layers,kernels --only='1b|N512' --out=DIR
 
-In this order, each in processes of its own that are stopped when their time is over: what
-the device is; first contact (one-hot products, every kernel against the reference, and 20
-runs of each on the same inputs); the tests that need a GPU; the benchmark; tuning in the
-time that is left. Results so far are in DIR after every step: gpu_check.json and .md,
-bench.json and .md, tune.json, logs, and the file that tune.py wrote, if it did.
+Call 1 checks every kernel and times the sparse product, below 6 minutes; call 2 times
+layers and training steps, below 5; call 3 tunes, and times single kernels, below 4. What
+has not passed all checks of first contact, with these kernels on this device, is not timed:
+the checks are run first, or --checks=FILE has them. If one fails, it is diagnosed instead.
 
-Without a GPU each step says so, and dry runs take the place of benchmark and tuning.
+All that may hang runs in processes of its own, which are stopped then, or when the time is
+over. DIR, at most 8 files, has gpu_check.json and .md after every check and every time;
+logs and dumps are in rest.tar.gz. Without a GPU each step says so and is tried as far as
+it goes.
 """
 
 import argparse
-import contextlib
-import importlib.util
+import dataclasses
 import json
-import os
 import pathlib
 import re
 import signal
-import subprocess
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
-from pallas_kernels.bench import checks, report
-from pallas_kernels.bench.environment import ROOT, child_environment
-from pallas_kernels.bench.selection import TASKS
-from pallas_kernels.bench.workers import HUNG, Worker, run_all, without_folders
-from pallas_kernels.roofline import markdown
+import jax
 
-NOT_AVAILABLE = 'not available'
-FIRST_CONTACT_SECONDS = 150  # at most
-TEST_SECONDS = 140
-BENCH_SECONDS = 210
-LEAST_TUNE_SECONDS = 45
-STEP_SECONDS = 75  # for one check, compilation included
-SHOWN = 6  # failures in full; gpu_check.json has all
-GRACE = 25  # between a command's own end and its being stopped
-DRY_BENCH = ['--dry_run', '--ops=up_compress', '--sizes=60m']
-DRY_TUNE = ['--dry_run', '--ops=up_compress', '--sizes=60m']
+from pallas_kernels import tune
+from pallas_kernels.bench import contact, diagnosis, measure, report
+from pallas_kernels.bench.environment import ROOT
+from pallas_kernels.bench.run import NOT_AVAILABLE, Options, Run
+from pallas_kernels.bench.selection import NothingMatches
+from pallas_kernels.bench.workers import Worker
 
-
-class Check:
-  """A run: its record, its folder, and the time it has."""
-
-  def __init__(self, out: pathlib.Path, minutes: float):
-    self.out = out
-    self.end = time.monotonic() + 60 * minutes
-    self.log = out / 'gpu_check.log'
-    self.record = {
-      'commit': report.commit(),
-      'source': report.source(),
-      'checks': {},
-      'steps': {},
-    }
-
-  @property
-  def left(self) -> float:
-    return self.end - time.monotonic()
-
-  def step(self, name: str, verdict: str, seconds: float, **more: Any) -> None:
-    """Keeps and prints how a step went."""
-    self.record['steps'][name] = {'verdict': verdict, 'seconds': round(seconds, 1), **more}
-    print(f'{name}: {verdict}', flush=True)
-    self.save()
-
-  def text(self) -> str:
-    return render(self.record, bench_lines(self.out / 'bench.json'))
-
-  def save(self) -> None:
-    report.write_json(self.out / 'gpu_check.json', self.record)
-    report.write(self.out / 'gpu_check.md', self.text())
-
-  def command(self, name: str, words: list[str], seconds: float, log: pathlib.Path) -> None:
-    """Runs `python -m words` for so long at most; its output goes to a log."""
-    start = time.monotonic()
-    with log.open('ab') as file:
-      process = subprocess.Popen(
-        [sys.executable, '-m', *words],
-        cwd=ROOT,
-        env=child_environment(),
-        stdout=file,
-        stderr=file,
-        start_new_session=True,
-      )
-      try:
-        status = process.wait(seconds)
-      except subprocess.TimeoutExpired:
-        status = None
-      finally:
-        with contextlib.suppress(ProcessLookupError):
-          os.killpg(process.pid, signal.SIGKILL)  # with all that it started
-        process.wait()
-    passed = {None: f'stopped after {seconds:.0f} s', 0: 'passed'}
-    verdict = passed.get(status, f'failed, status {status}')
-    lines = without_folders(log.read_text(errors='replace')).strip().splitlines()
-    self.step(name, verdict, time.monotonic() - start, last_lines=lines[-5:])
+# The interpreter of kernels has a thread for each warpgroup, of which one may wait for
+# another; the client that runs them has as many as this says.
+EMULATING = {'NPROC': '16'}
+FINISH = 6  # seconds, to stop what runs and to pack
+DRY_SECONDS = 25  # of a step
+GRACE = 15  # between a command's own end and its being stopped
 
 
-def run(out: pathlib.Path, minutes: float) -> int:
+@dataclasses.dataclass(frozen=True)
+class Step:
+  """Attributes:
+  act: what it does, until a time.monotonic().
+  most: seconds that it gets at most.
+  least: seconds without which it does not start.
+  timed: whether it runs kernels that must have been checked.
+  """
+
+  act: Callable[[Run, float], None]
+  most: float
+  least: float
+  timed: bool = True
+
+
+def ceilings(run: Run, end: float) -> None:
+  """What the device can do at best, by kernels without copies or without products."""
+  start = time.monotonic()
+  if missing := missing_module('ceilings'):
+    run.step('ceilings', f'{NOT_AVAILABLE}: no module {missing}')
+    return
+  given = {'repetitions': run.options.repetitions, 'timer': run.record['timer']}
+  reply = run.worker.call(f'{report.CEILINGS}:measure', 60, end, **given)
+  run.record['ceilings'] = reply.get('result', reply)
+  if 'result' in reply:
+    reply = run.worker.call(f'{report.CEILINGS}:render', 20, end, record=reply['result'])
+    run.record['ceilings_table'] = reply.get('result', '')
+  verdict = 'passed' if 'result' in reply else f'failed: {reply["failed"]}'
+  run.step('ceilings', verdict, start)
+
+
+def train_steps(run: Run, end: float) -> None:
+  _command(run, 'train_steps', end)
+
+
+def proxy(run: Run, end: float) -> None:
+  _command(run, 'proxy', end)
+
+
+COMMANDS = {
+  'train_steps': ['experiments.gpu_steps', '--sizes=350m,60m,130m,1b'],
+  'proxy': ['experiments.gpu_proxy'],
+}
+MODULES = {'ceilings': report.CEILINGS}
+STEPS = {
+  'contact': Step(contact.step, 110, 20, timed=False),
+  'ceilings': Step(ceilings, 60, 15, timed=False),
+  'headline': Step(measure.headline, 200, 30),
+  'layers': Step(measure.layers, 120, 20),
+  'train_steps': Step(train_steps, 180, 45),
+  'proxy': Step(proxy, 300, 60),
+  'tune': Step(tune.step, 170, 30),
+  'kernels': Step(measure.kernels, 300, 20),
+}
+DEVICE = 'device'  # is always first
+CALLS = {  # minutes, steps
+  1: (5.8, ['contact', 'ceilings', 'headline']),
+  2: (4.8, ['layers', 'train_steps', 'proxy']),
+  3: (3.8, ['tune', 'kernels']),
+}
+MINUTES = 8.7  # of steps that are chosen one by one
+DIAGNOSIS = Step(diagnosis.step, 120, 10, timed=False)
+
+
+def _command(run: Run, name: str, end: float) -> None:
+  """A step that is a module of its own, of training; nothing here imports it."""
+  if missing := missing_module(name):
+    run.step(name, f'{NOT_AVAILABLE}: no module {missing}')
+    return
+  run.worker.close()  # it keeps memory that training needs
+  seconds = end - time.monotonic() - GRACE
+  words = [*COMMANDS[name], f'--out={run.out}', f'--seconds={seconds:.0f}']
+  run.command(name, words, end)
+
+
+def execute(run: Run, steps: list[str], checks: pathlib.Path | None) -> int:
   """All steps. Returns the exit status: 1 if one of them failed."""
-  out.mkdir(parents=True, exist_ok=True)
-  for path in (*out.glob('*.log'), out / 'bench.json', out / 'bench.md'):
-    path.unlink(missing_ok=True)  # of an earlier run
-  check = Check(out, minutes)
-  unavailable = device(check)
-  if unavailable:
-    dry_steps(check)
-  else:
-    first_contact(check)
-    gpu_tests(check)
-    measure(check)
-    tune(check)
-  for log in out.glob('*.log'):
-    report.write(log, without_folders(log.read_text(errors='replace'))[-4_000_000:])
-  print(check.text())
-  verdicts = [step['verdict'] for step in check.record['steps'].values()]
+  with run:
+    unavailable = device(run, checks)
+    if unavailable is None:
+      return 1
+    if unavailable:
+      run.worker.close()
+      run.worker = Worker(run.log, EMULATING)
+      for name in steps:
+        dry_step(run, name, unavailable)
+    else:
+      on_device(run, steps)
+    print(report.render(run.record))
+  verdicts = [step['verdict'] for step in run.record['steps'].values()]
   return int(any(verdict.startswith(('failed', 'stopped')) for verdict in verdicts))
 
 
-def device(check: Check) -> str:
-  """Records what the device is; returns why the kernels cannot run there, or ''."""
+def device(run: Run, checks: pathlib.Path | None) -> str | None:
+  """Records the device and its peaks.
+
+  Returns:
+    Why kernels cannot run there, or ''; None if that could not be found out.
+  """
   start = time.monotonic()
-  with Worker(check.log) as worker:
-    reply = worker.call(f'{TASKS}:device', 120)
+  reply = run.worker.call(f'{measure.TASKS}:device', 90, run.end)
   if 'result' not in reply:
-    check.step('device', f'failed: {reply["failed"]}', time.monotonic() - start)
-    return reply['failed']
+    run.step(DEVICE, f'failed: {reply["failed"]}', start)
+    return None
   found = reply['result']
   unavailable = found.pop('unavailable')
-  check.record |= found | {'driver': report.driver()}
-  verdict = f'{NOT_AVAILABLE}: {unavailable}' if unavailable else found['device']
-  check.step('device', verdict, time.monotonic() - start)
-  return unavailable
+  run.record |= found | {'driver': report.driver()}
+  if unavailable:
+    run.step(DEVICE, f'{NOT_AVAILABLE}: {unavailable}', start)
+    return unavailable
+  known = contact.known(checks, run.record) if checks else {}
+  run.record['checks'] = known.get('checks', {})
+  measure.prepare(run, known.get('timer'))
+  run.step(DEVICE, found['device'], start)
+  return ''
 
 
-def first_contact(check: Check) -> None:
-  """Every check of checks.contact; several processes, so that a hang stops one of them."""
-  start, verdicts = time.monotonic(), check.record['checks']
-  seed = int(time.time()) % 2**31
-  tasks = [{'name': name, 'seed': seed} for name in checks.contact(seed)]
-  end = min(check.end, start + FIRST_CONTACT_SECONDS)
-  function = 'pallas_kernels.bench.checks:run_contact'
-  for task, reply in run_all(function, tasks, STEP_SECONDS, end, check.log):
-    verdict = reply.get('result', {'passed': False, **reply})
-    verdicts[task['name']] = verdict
-    text = 'passed' if verdict['passed'] else f'failed: {json.dumps(verdict)[:400]}'
-    print(f'  {task["name"]}: {text}', flush=True)
-    check.save()
-  failed = [name for name, verdict in verdicts.items() if not verdict['passed']]
-  verdict = f'failed: {len(failed)} of {len(verdicts)}' if failed else 'passed'
-  check.step('first contact', verdict, time.monotonic() - start, seed=seed, failed=failed)
+def on_device(run: Run, steps: list[str]) -> None:
+  """The steps in their order; contact goes first where another needs it."""
+  if any(STEPS[name].timed for name in steps) and contact.unchecked(run.record):
+    steps = ['contact', *(name for name in steps if name != 'contact')]
+  for name in steps:
+    if STEPS[name].timed and (why := untimed(run.record)):
+      run.step(name, f'not run: {why}')
+      continue
+    begin(run, name, STEPS[name])
+    if name == 'contact' and contact.wrong(run.record):
+      begin(run, 'diagnosis', DIAGNOSIS)
+    run.pack()
 
 
-def gpu_tests(check: Check) -> None:
-  if any(HUNG in verdict.get('failed', '') for verdict in check.record['checks'].values()):
-    check.step('gpu tests', 'not run: kernels hung in first contact', 0)
+def untimed(record: dict[str, Any]) -> str:
+  """Why nothing may be timed, or ''."""
+  if wrong := contact.wrong(record):
+    return f'{len(wrong)} of {len(record["checks"])} checks did not pass'
+  missing = contact.unchecked(record)
+  return f'{len(missing)} checks were not made' if missing else ''
+
+
+def begin(run: Run, name: str, step: Step) -> None:
+  now, last = time.monotonic(), run.end - FINISH
+  if last - now < step.least:
+    run.step(name, 'not run: no time was left')
     return
-  folder = 'tests/pallas_kernels'
-  words = ['pytest', '-v', '-m', 'gpu', f'--confcutdir={folder}', '-p', 'no:cacheprovider']
-  # Not the error that setup.cfg makes of any warning: versions differ there.
-  words += ['-W', 'default', '--tb=short', f'{folder}/gpu_test.py']
-  if importlib.util.find_spec('xdist'):
-    words += ['-n', '6']
-  seconds = min(TEST_SECONDS, check.left)
-  log = check.out / 'tests.log'
-  check.command('gpu tests', words, seconds, log)
-  step = check.record['steps']['gpu tests']
-  if step['verdict'] == 'passed' and not re.search(r'\d+ passed', step['last_lines'][-1]):
-    check.step('gpu tests', 'failed: none ran', step['seconds'])
+  try:
+    step.act(run, min(now + step.most, last))
+  except NothingMatches as error:
+    run.step(name, f'failed: {error}', now)
 
 
-def measure(check: Check) -> None:
-  seconds = min(BENCH_SECONDS, check.left - GRACE)
-  words = ['pallas_kernels.bench', f'--out={check.out}', f'--seconds={seconds:.0f}']
-  words += [f'--log={check.log}']
-  check.command('bench', words, seconds + GRACE, check.log)
+def dry_step(run: Run, name: str, why: str) -> None:
+  """Tries what of a step needs no GPU."""
+  run.step(name, f'{NOT_AVAILABLE}: {why}')
+  begun = time.monotonic()
+  label, seconds = f'{name}, dry run', min(DRY_SECONDS, run.end - FINISH - begun)
+  if missing := missing_module(name):
+    run.step(label, f'{NOT_AVAILABLE}: no module {missing}')
+  elif name in COMMANDS:
+    words = [*COMMANDS[name], f'--out={run.out}', f'--seconds={seconds:.0f}', '--dry_run']
+    run.command(label, words, run.end - FINISH)
+  else:
+    given = {'until': time.time() + seconds, 'tokens': run.options.tokens}
+    given |= {'only': run.options.only}
+    reply = run.worker.call(f'pallas_kernels.bench.dry:{name}', 60, run.end, **given)
+    print(''.join(f'  {line}\n' for line in reply.get('result', [])), end='')
+    verdict = 'passed'
+    if 'failed' in reply:
+      verdict = f'failed: {reply["failed"]} (at {reply["during"]})'
+    run.step(label, verdict, begun)
 
 
-def tune(check: Check) -> None:
-  seconds = check.left - GRACE
-  if seconds < LEAST_TUNE_SECONDS:
-    check.step('tune', 'not run: no time was left', 0)
-    return
-  steps = check.record['steps'].items()
-  if failed := [name for name, step in steps if step['verdict'].startswith('failed')]:
-    check.step('tune', f'not run: failed before: {", ".join(failed)}', 0)
-    return
-  words = ['pallas_kernels.tune', f'--out={check.out}', f'--seconds={seconds:.0f}']
-  words += [f'--checks={check.out / "gpu_check.json"}', f'--log={check.log}']
-  check.command('tune', words, seconds + GRACE, check.log)
-
-
-def dry_steps(check: Check) -> None:
-  """What can be tried without a GPU; nothing is measured."""
-  for name in ('first contact', 'gpu tests'):
-    check.step(name, NOT_AVAILABLE, 0)
-  for name, words in {'bench': DRY_BENCH, 'tune': DRY_TUNE}.items():
-    check.step(name, NOT_AVAILABLE, 0)
-    words = [f'pallas_kernels.{name}', *words]
-    check.command(f'{name}, dry run', words, 120, check.log)
-
-
-def render(record: dict[str, Any], bench: str = '') -> str:
-  """The record as Markdown: what failed, the benchmark's lines, and last the steps."""
-  named = lambda name: f'{name} {record.get(name, "unknown")}'
-  about = [named(name) for name in ('device', 'driver', 'commit', 'source')]
-  about += [f'{k} {v}' for k, v in record.get('versions', {}).items() if v]
-  parts = ['# GPU check', ', '.join(about) + '.']
-  failed = {k: v for k, v in record['checks'].items() if not v['passed']}
-  for name, verdict in list(failed.items())[:SHOWN]:
-    parts.append(f'Failed, {name}: `{json.dumps(verdict)[:800]}`')
-  if len(failed) > SHOWN:
-    parts.append(f'Failed as well: {", ".join(list(failed)[SHOWN:])}')
-  for name, step in record['steps'].items():
-    if step.get('last_lines') and step['verdict'] != 'passed':
-      parts += [f'The end of {name}:', '```\n' + '\n'.join(step['last_lines']) + '\n```']
-  if bench:
-    parts.append(bench)
-  if record['checks']:
-    passed = len(record['checks']) - len(failed)
-    parts.append(f'First contact: {passed} of {len(record["checks"])} passed.')
-  steps = record['steps'].items()
-  rows = [[name, step['verdict'], f'{step["seconds"]:.0f}'] for name, step in steps]
-  parts.append(markdown(['step', 'verdict', 'seconds'], rows))
-  return '\n\n'.join(parts) + '\n'
-
-
-def bench_lines(path: pathlib.Path) -> str:
-  """One line for each case of a bench.json."""
-  if not path.exists():
-    return ''
-  items = json.loads(path.read_text())['items']
-  return '\n'.join(f'- {report.line(item)}' for item in items)
+def missing_module(name: str) -> str:
+  """What a step needs besides this folder, if it is not there; or ''."""
+  module = COMMANDS[name][0] if name in COMMANDS else MODULES.get(name)
+  there = module is None or (ROOT / f'{module.replace(".", "/")}.py').exists()
+  return '' if there else module
 
 
 def main(arguments: list[str] | None = None) -> int:
+  args = parse(arguments)
+  # This process only waits: a GPU's memory is for those that it starts.
+  jax.config.update('jax_platforms', 'cpu')
+  signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # stop what was started
+  options = Options(only=args.only, repetitions=args.repetitions, wheels=args.wheels)
+  run = Run(args.out, seconds=60 * args.minutes, options=options)
+  return execute(run, args.steps, args.checks)
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+  """The options, each checked; minutes and steps are those of the call if there is one."""
   parser = argparse.ArgumentParser(
     'python -m pallas_kernels.gpu_check', description=__doc__, allow_abbrev=False
   )
   parser.formatter_class = argparse.RawDescriptionHelpFormatter
+  what = parser.add_mutually_exclusive_group(required=True)
+  what.add_argument('--call', type=int, choices=list(CALLS), help='the steps of a call')
+  what.add_argument('--steps', type=_steps, help=f'of {",".join([DEVICE, *STEPS])}')
   add = parser.add_argument
-  add('--out', default='runs/gpu_check', help='the folder of the results (runs/gpu_check)')
-  add('--minutes', type=float, default=8.7, help='how long it may take (8.7)')
+  add('--out', type=_out, default='runs/gpu_check', help='results (runs/gpu_check)')
+  add(
+    '--minutes', type=_positive(float), help='how long it may take; each call has its own'
+  )
+  add('--checks', type=_checks, help='gpu_check.json of an earlier call on this device')
+  add('--only', type=_pattern, help='of what the steps measure, what matches this instead')
+  add('--repetitions', type=_positive(int), default=7, help='turns of every peer (7)')
+  add('--wheels', type=_wheels, help='a folder of packages that training needs besides')
   args = parser.parse_args(arguments)
-  signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # stop what was started
-  return run(pathlib.Path(args.out).resolve(), args.minutes)
+  minutes, steps = CALLS.get(args.call, (MINUTES, args.steps))
+  args.minutes, args.steps = args.minutes or minutes, steps
+  return args
+
+
+def _steps(text: str) -> list[str]:
+  chosen = text.split(',')
+  if wrong := [name for name in chosen if name != DEVICE and name not in STEPS]:
+    accepted = ', '.join([DEVICE, *STEPS])
+    raise argparse.ArgumentTypeError(f'{wrong[0]!r}: must be among {accepted}')
+  return [name for name in dict.fromkeys(chosen) if name != DEVICE]
+
+
+def _out(text: str) -> pathlib.Path:
+  path = pathlib.Path(text).expanduser().resolve()
+  if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    raise argparse.ArgumentTypeError(f'{text}: must be a new or an empty folder')
+  return path
+
+
+def _positive(kind: type) -> Callable[[str], Any]:
+  def parse_number(text: str) -> Any:
+    try:
+      value = kind(text)
+    except ValueError:
+      value = 0
+    if not 0 < value < 1e6:
+      raise argparse.ArgumentTypeError(f'{text}: must be a number above 0')
+    return value
+
+  return parse_number
+
+
+def _checks(text: str) -> pathlib.Path:
+  path = pathlib.Path(text)
+  try:
+    found = json.loads(path.read_text())
+    if all(name in found for name in ('device', 'source', 'checks')):
+      return path
+  except (OSError, ValueError, TypeError) as error:
+    raise argparse.ArgumentTypeError(f'{text}: cannot be read: {error}') from error
+  raise argparse.ArgumentTypeError(f'{text}: must be a gpu_check.json')
+
+
+def _pattern(text: str) -> str:
+  try:
+    re.compile(text)
+  except re.error as error:
+    raise argparse.ArgumentTypeError(f'{text}: no regular expression: {error}') from error
+  return text
+
+
+def _wheels(text: str) -> pathlib.Path:
+  path = pathlib.Path(text)
+  if not any(path.glob('*.whl')):
+    raise argparse.ArgumentTypeError(f'{text}: must be a folder with .whl files')
+  return path.resolve()
 
 
 if __name__ == '__main__':

@@ -4,8 +4,6 @@ Errors are ||out - expected|| / ||expected||, of everything and of the worst row
 packed results that were pruned here must be equal bit by bit.
 """
 
-import functools
-import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -14,17 +12,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from pallas_kernels.bench.peers import EXACT_INPUTS
-from pallas_kernels.two_four import compress, compress_both, feed_forward, matmul
-from pallas_kernels.two_four.cases import Case, small
-from pallas_kernels.two_four.fused import BACKWARDS
-from pallas_kernels.two_four.op import KERNEL_RULES
+from pallas_kernels.bench.programs import (
+  RUNS,
+  compiled,
+  differing,
+  differing_runs,
+  run_poisoned,
+)
+from pallas_kernels.two_four import compress_both, feed_forward
+from pallas_kernels.two_four.cases import Case
 
 # bf16 rounds to 0.2 %; one wrong entry of a row of 2048 is 3 % of the row.
 LARGEST_ERROR, LARGEST_ROW_ERROR = 1e-2, 2e-2
 PRUNING = ('compress', 'up_compress')  # their results are compared bit by bit
-RUNS = 20
-ONE_HOT = (256, 512, 256)  # M, K, N
-GRADIENTS = ((128, 128, 256, 128), (128, 320, 256, 320))  # one kernel, and two
 SHOWN = 8
 # Else XLA may skip a rounding to bf16, and of two entries that it makes equal the one or
 # the other is kept.
@@ -57,7 +57,7 @@ def compare(out: Any, expected: Any, bits: bool) -> dict[str, Any]:
   passed, details = True, []
   for x, y in pairs:
     if bits or x.dtype == jnp.uint32:
-      right = not int(_differing(x, y))
+      right = not int(differing(x, y))
       errors = {}
     else:
       errors = {k: float(v) for k, v in _errors(x, y).items()}
@@ -88,13 +88,6 @@ def _errors(out: jax.Array, expected: jax.Array) -> dict[str, jax.Array]:
   }
 
 
-@jax.jit
-def _differing(x: jax.Array, y: jax.Array) -> jax.Array:
-  kind = {2: jnp.uint16, 4: jnp.uint32}[x.dtype.itemsize]
-  bits = [jax.lax.bitcast_convert_type(v, kind) for v in (x, y)]
-  return jnp.sum(bits[0] != bits[1])
-
-
 def where(out: np.ndarray, expected: np.ndarray) -> dict[str, Any]:
   """The pattern of what is wrong, for one who cannot look at the device."""
   whole = out.dtype == np.uint32
@@ -121,31 +114,12 @@ def where(out: np.ndarray, expected: np.ndarray) -> dict[str, Any]:
   return result
 
 
-def run_poisoned(function: Callable, args: tuple) -> Any:
-  """A call whose outputs lie where NaNs lay: what it does not write is seen."""
-  shapes = jax.tree.leaves(jax.eval_shape(function, *args))
-  value = lambda dtype: 0xFFFFFFFF if dtype == jnp.uint32 else jnp.nan
-  poison = [jnp.full(s.shape, value(s.dtype), s.dtype) for s in shapes]
-  jax.block_until_ready(poison)
-  del poison
-  return jax.block_until_ready(function(*args))
-
-
-def differing_runs(function: Callable, args: tuple, runs: int = RUNS) -> int:
-  """How many of several runs on the same inputs differ in any bit from the first."""
-  first = jax.tree.leaves(function(*args))
-  count = 0
-  for _ in range(runs - 1):
-    again = jax.tree.leaves(function(*args))
-    count += any(int(_differing(x, y)) for x, y in zip(again, first))
-  return count
-
-
 def check(ours: Callable, reference: Callable, inputs: tuple, bits: bool, runs: int):
   """A kernel against the reference, and against itself on `runs` runs."""
-  expected, ours = strict(reference)(*inputs), jax.jit(ours)
-  result = compare(run_poisoned(ours, inputs), expected, bits)
-  result['differing_runs'] = differing_runs(ours, inputs, runs) if runs else None
+  expected = jax.block_until_ready(strict(reference)(*inputs))
+  program = compiled(ours, inputs)
+  result = compare(run_poisoned(program, inputs), expected, bits)
+  result['differing_runs'] = differing_runs(program, inputs, runs) if runs else None
   result['passed'] = result['passed'] and not result['differing_runs']
   return result
 
@@ -179,65 +153,3 @@ def check_gradients(
 
   inputs = *cotangent, *inputs
   return check(gradients('mosaic'), gradients('xla'), inputs, False, runs)
-
-
-def contact(seed: int) -> dict[str, Callable[[], dict[str, Any]]]:
-  """All that must pass on a device, by name.
-
-  The simplest first: one-hot products, whose failures name what is permuted.
-  """
-  found = {}
-  for axis, turned in itertools.product((1, 0), (False, True)):
-    name = f'one-hot matmul, axis={axis}, transpose_b={turned}'
-    found[name] = functools.partial(check_one_hot, axis, turned)
-  for case in small():
-    found[case.name] = functools.partial(check_case, case, seed)
-  for (T, F), rule in itertools.product(((128, 256), (72, 132)), KERNEL_RULES):
-    name = f'compress_both-T{T}-F{F}-{rule}'
-    found[name] = functools.partial(check_both, T, F, rule, seed)
-  for shape, backward in itertools.product(GRADIENTS, BACKWARDS):
-    name = f'gradients-{"x".join(map(str, shape))}-{backward}'
-    found[name] = functools.partial(check_gradients, shape, backward, seed)
-  return found
-
-
-def run_contact(name: str, seed: int) -> dict[str, Any]:
-  return contact(seed)[name]()
-
-
-def check_one_hot(axis: int, transpose_b: bool, shape: tuple = ONE_HOT) -> dict[str, Any]:
-  """Products that name the row of B and the column that each output entry came from.
-
-  Row i of A has a single one, in column p(i). The columns of B first hold their row's
-  number, in two digits, then all rows hold their column's.
-  """
-  M, K, N = shape
-  p = (np.arange(M) * 37 + 5) % K
-  a = np.zeros((M, K), np.float32)
-  a[np.arange(M), p] = 1
-  rows = np.zeros((K, N), np.float32)
-  rows[:, 0], rows[:, 1] = np.arange(K) % 256, np.arange(K) // 256
-  columns = np.broadcast_to(np.arange(N) % 256, (K, N))
-  place = lambda x, turned: jnp.asarray(x.T if turned else x, jnp.bfloat16)
-  packed = compress(place(a, axis == 0), axis=axis, implementation='xla')
-
-  def product(b: np.ndarray) -> np.ndarray:
-    function = jax.jit(
-      lambda x, b: matmul(x, b, transpose_b=transpose_b, implementation='mosaic')
-    )
-    return np.asarray(run_poisoned(function, (packed, place(b, transpose_b))), np.float32)
-
-  out = product(rows)
-  # A NaN is no number of a row.
-  found = out[:, 0] + 256 * out[:, 1]
-  found = np.where(np.isfinite(found), found, -1).astype(int)
-  bad = np.nonzero(found != p)[0]
-  moved = np.argwhere(product(columns) != columns[:1])
-  return {
-    'passed': not len(bad) and not len(moved),
-    'wrong_rows': len(bad),
-    'first_rows': [[int(i), int(p[i]), int(found[i])] for i in bad[: 3 * SHOWN]],
-    'wrong_rows_mod_64': np.unique(bad % 64).tolist(),
-    'wrong_entries_by_column': len(moved),
-    'first_entries': moved[: 3 * SHOWN].tolist(),
-  }

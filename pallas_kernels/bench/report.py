@@ -1,4 +1,4 @@
-"""The record of a benchmark: rates, shares of the floor, and the Markdown tables."""
+"""The record of a run: rates, shares of the floor, and all of it as Markdown."""
 
 import hashlib
 import json
@@ -8,12 +8,15 @@ import pathlib
 import subprocess
 from typing import Any
 
+from pallas_kernels.bench.candidates import sweep_line
 from pallas_kernels.bench.environment import ROOT
 from pallas_kernels.bench.peers import DENSE_XLA, PRUNED_XLA
 from pallas_kernels.bench.timing import TIMERS
 from pallas_kernels.roofline import Machine, Op, markdown
 
 Record = dict[str, Any]
+CEILINGS = 'pallas_kernels.bench.ceilings'
+SHOWN = 6  # failed checks in full; the record has all
 
 
 def commit() -> str:
@@ -113,48 +116,110 @@ def against(item: Record, entry: Record) -> str:
   return f'{base["us"]["median"] / entry["us"]["median"]:.2f}'
 
 
+def failures(item: Record, of: str = '') -> list[str]:
+  """What failed of an item, by peer; such a peer is not timed.
+
+  Args:
+    of: how the names of peers begin.
+  """
+  if 'failed' in item:
+    return [f'{item["name"]}: {item["failed"]}']
+  return [
+    f'{item["name"]}, {name}: {entry["failed"]}'
+    for name, entry in item['peers'].items()
+    if 'failed' in entry and name.startswith(of)
+  ]
+
+
 def render(record: Record) -> str:
-  """The whole record as Markdown."""
-  parts = ['# Benchmark of the kernels', _about(record)]
+  """The whole record as Markdown: what failed first, the steps last."""
+  parts = ['# GPU check', _about(record), *_wrong(record)]
+  for name, found in record.get('diagnosis', {}).items():
+    rows = [[variant, _verdict(x)] for variant, x in found.items()]
+    parts += [f'{name}, changed:', markdown(['change', 'verdict'], rows)]
+  if table := record.get('ceilings_table'):
+    parts += ['## Ceilings', table.strip()]
   items = record['items']
   for op in dict.fromkeys(item['op'] for item in items):
     of_op = [item for item in items if item['op'] == op]
     parts += [f'## {op}', _table(of_op)]
-  failures = [x for item in items for x in _failures(item)]
-  if failures:
-    parts += ['## Failed, and so not timed', '\n'.join(f'- {x}' for x in failures)]
-  if record.get('not_run'):
-    missing = ', '.join(record['not_run'])
-    parts.append(f'Not run, no time was left: {missing}')
-  return '\n\n'.join(parts) + '\n'
+  if failed := [x for item in items for x in failures(item)]:
+    parts += ['## Failed, and so not timed', '\n'.join(f'- {x}' for x in failed)]
+  if record['sweeps']:
+    lines = [f'- {key}: {sweep_line(rows)}' for key, rows in record['sweeps'].items()]
+    parts += ['## Tiles', '\n'.join(lines)]
+  return '\n\n'.join([*parts, *_steps(record)]) + '\n'
+
+
+def _wrong(record: Record) -> list[str]:
+  """The checks that did not pass, a few of them in full."""
+  verdicts = record['checks']
+  failed = {k: v for k, v in verdicts.items() if not v['passed']}
+  parts = []
+  for name, verdict in list(failed.items())[:SHOWN]:
+    parts.append(f'Failed, {name}: `{json.dumps(_finite(verdict))[:800]}`')
+  if len(failed) > SHOWN:
+    parts.append(f'Failed as well: {", ".join(list(failed)[SHOWN:])}')
+  if verdicts:
+    passed = len(verdicts) - len(failed)
+    parts.append(f'First contact: {passed} of {len(verdicts)} passed.')
+  return parts
+
+
+def _verdict(verdict: Record) -> str:
+  if verdict['passed']:
+    return 'right'
+  return verdict.get('failed') or f'wrong, {verdict["wrong_rows"]} rows'
+
+
+def _steps(record: Record) -> list[str]:
+  """How each step went, and the last lines of a command that did not pass."""
+  parts, rows = [], []
+  for name, step in record['steps'].items():
+    if step.get('last_lines') and step['verdict'] != 'passed':
+      parts += [f'The end of {name}:', '```\n' + '\n'.join(step['last_lines']) + '\n```']
+    for kind in ('not_run', 'dumped'):
+      if step.get(kind):
+        parts.append(f'{name}, {kind.replace("_", " ")}: {", ".join(step[kind])}')
+    rows.append([name, step['verdict'], f'{step["seconds"]:.0f}'])
+  return [*parts, markdown(['step', 'verdict', 'seconds'], rows)]
 
 
 def _about(record: Record) -> str:
-  versions = ', '.join(f'{k} {v}' for k, v in record['versions'].items() if v)
-  peaks = record.get('peaks', {})
+  known = lambda name: record.get(name, 'unknown')
+  versions = ', '.join(f'{k} {v}' for k, v in record.get('versions', {}).items() if v)
   lines = [
-    f'Device: {record["device"]}, driver {record["driver"]}. {versions}. Commit '
+    f'Device: {known("device")}, driver {known("driver")}. {versions}. Commit '
     f'{record["commit"]}, kernels {record["source"]}.',
-    f'{record["repetitions"]} repetitions, the peers in turns; median, least and most. '
-    f'Timer: {TIMERS[record["timer"]]}. PyTorch has a process of its own, and CUDA events.',
+    f'ptxas: {known("ptxas")}; CUDA of jax: {known("cuda_path")}; {known("cpus")} CPUs.',
   ]
-  if 'matmul_tflops' in peaks:
+  if 'timer' in record:
+    failed = record.get('timer_failed')
     lines.append(
-      f'Peaks measured in this run: {peaks["matmul_tflops"]:g} TFLOP/s on a dense bf16 '
-      f'product, {peaks["bandwidth_tb"]:g} TB/s on a copy. The floor of each row is made '
-      'of these, and of twice the dense rate for 2:4 products.'
+      f'{record["repetitions"]} repetitions, the peers in turns; median, least and most. '
+      f'Timer: {TIMERS[record["timer"]]}{f" (CUPTI failed: {failed})" if failed else ""}. '
+      'PyTorch has a process of its own, and CUDA events.'
     )
-  else:
-    lines.append('The peaks were not measured: no floors.')
-  lines.append('TFLOP/s count the FLOPs of the dense operation, GB/s the least bytes.')
+    lines.append(_peaks(record.get('peaks', {})))
   return '\n'.join(lines)
+
+
+def _peaks(peaks: Record) -> str:
+  if 'matmul_tflops' not in peaks:
+    return f'The peaks were not measured ({peaks.get("failed")}): no floors.'
+  return (
+    f'Peaks measured in this run: {peaks["matmul_tflops"]:g} TFLOP/s on a dense bf16 '
+    f'product, {peaks["bandwidth_tb"]:g} TB/s on a copy. The floor of each row is made of '
+    'these, and of twice the dense rate for 2:4 products. TFLOP/s count the FLOPs of the '
+    'dense operation, GB/s the least bytes.'
+  )
 
 
 def _table(items: list[Record]) -> str:
   layers = items[0]['op'] == 'layer'
   header = ['case', 'peer', 'us', 'least', 'most', 'wall us', 'TFLOP/s', 'GB/s', 'floor us']
   header += ['share of floor', 'against XLA', 'error']
-  header += ['temporary MB', 'output MB', 'peak MB'] if layers else []
+  header += ['temporary MB', 'output MB', 'peak MB', 'saved MB'] if layers else []
   rows = []
   for item in items:
     for name, entry in item.get('peers', {}).items():
@@ -163,7 +228,7 @@ def _table(items: list[Record]) -> str:
   return markdown(header, rows)
 
 
-MEMORY = ('temp_bytes', 'output_bytes', 'device_peak_bytes')
+MEMORY = ('temp_bytes', 'output_bytes', 'device_peak_bytes', 'saved_bytes')
 
 
 def _cells(item: Record, entry: Record) -> list[str]:
@@ -172,9 +237,9 @@ def _cells(item: Record, entry: Record) -> list[str]:
   if 'us' not in entry:
     return ['failed', *['-'] * 8, error]
   us, wall = entry['us'], entry.get('wall_us', {}).get('median')
-  by_wall = ' (wall)' if 'timer_failed' in entry else ''
+  other = f' ({entry["timer"]})' if 'timer' in entry else ''
   return [
-    f'{us["median"]:.1f}{by_wall}',
+    f'{us["median"]:.1f}{other}',
     *(f'{us[kind]:.1f}' for kind in ('min', 'max')),
     number(wall, '.1f'),
     number(entry.get('tflops'), '.0f'),
@@ -189,13 +254,3 @@ def _cells(item: Record, entry: Record) -> list[str]:
 def _megabytes(entry: Record, kind: str) -> str:
   size = entry.get(kind)
   return '-' if size is None else f'{size / 1e6:.0f}'
-
-
-def _failures(item: Record) -> list[str]:
-  if 'failed' in item:
-    return [f'{item["name"]}: {item["failed"]}']
-  return [
-    f'{item["name"]}, {name}: {entry["failed"]}'
-    for name, entry in item['peers'].items()
-    if 'failed' in entry
-  ]

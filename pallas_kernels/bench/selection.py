@@ -1,10 +1,9 @@
-"""What is measured, in which order, with which floors: shared by bench and tune."""
+"""What each step measures, in which order, with which floors."""
 
-import argparse
-from collections.abc import Callable
-from typing import Any
+import re
 
 from pallas_kernels.bench import layers, torch_peers
+from pallas_kernels.bench.candidates import OPS, groups
 from pallas_kernels.bench.peers import (
   DENSE_XLA,
   JAX_HOPPER,
@@ -17,12 +16,68 @@ from pallas_kernels.bench.peers import (
 from pallas_kernels.roofline import SIZES, Op
 from pallas_kernels.two_four.cases import FULL_RANK, Case, whole
 
-OPS = (
-  'matmul', 'layer', 'up_compress', 'gated_backward', 'weight_gradient', 'feed_forward',
-  'compress',
-)  # fmt: skip
-TASKS, TORCH = 'pallas_kernels.bench.tasks', 'pallas_kernels.bench.torch_peers'
-FIRST = ('matmul-M{T}-K8192-N2048', '350m low rank', '1b low rank')  # in a short run
+Item = tuple[str, str]  # op and name; op 'layer' for a whole feed-forward
+
+
+class NothingMatches(ValueError):
+  """Of what is asked for by name there is nothing."""
+
+
+SIZE_ORDER = ('350m', '1b', '130m', '60m', '7b')
+
+
+def headline(tokens: int) -> list[Item]:
+  """The sparse product that is compared with what others have published."""
+  return [('matmul', f'matmul-M{tokens}-K8192-N2048-axis=1-transpose_b=False')]
+
+
+def layer_items(tokens: int, only: str | None) -> list[Item]:
+  """The low-rank layers from small to large, or of all layers those that match."""
+  found = layers.all_layers(tokens).values()
+  chosen = [('layer', x.name) for x in found if _chosen(x.name, only, x.usual)]
+  return _some(chosen, only)
+
+
+def kernel_items(tokens: int, only: str | None) -> list[Item]:
+  """All cases, or those that match; those of the models that fit one GPU come first."""
+  found = [
+    (_order(case), (case.op, name))
+    for name, case in cases(tokens).items()
+    if _chosen(name, only, True)
+  ]
+  return _some([item for _, item in sorted(found)], only)
+
+
+def keys(tokens: int, only: str | None) -> list[str]:
+  """What to tune, in the order of its cases; those that 350m has first."""
+  found = []
+  for op in OPS:
+    for key, names in groups(op, tokens).items():
+      if _chosen(key, only, True):
+        found.append((min(_order(cases(tokens)[name]) for name in names), key))
+  return _some([key for _, key in sorted(found)], only)
+
+
+def _chosen(name: str, only: str | None, usual: bool) -> bool:
+  return usual if only is None else re.search(only, name) is not None
+
+
+def _some(found: list, only: str | None) -> list:
+  if not found:
+    raise NothingMatches(f'--only={only} matches nothing of what it could measure')
+  return found
+
+
+def _order(case: Case) -> tuple:
+  # Of several layouts and rules the usual one first.
+  options = case.options
+  usual = True
+  if case.op == 'matmul':
+    usual = straight(case)
+  elif case.op == 'compress':
+    usual = (options['axis'], options['rule']) == (1, 'top2')
+  rank = min(SIZE_ORDER.index(size) for size in sizes_of_case(case))
+  return not usual, rank, OPS.index(case.op), case.name
 
 
 def sizes_of(F: int, K: int) -> set[str]:
@@ -41,42 +96,11 @@ def sizes_of_case(case: Case) -> set[str]:
   return set().union(*(sizes_of(F, width) for width in widths))
 
 
-def items(ops: list[str], sizes: list[str], tokens: int) -> list[tuple[str, str]]:
-  """(op, name) of all that is asked for, the most important first."""
-  found = [
-    (case.op, name)
-    for name, case in cases(tokens).items()
-    if case.op in ops and sizes_of_case(case) & set(sizes)
-  ]
-  found += [
-    ('layer', name)
-    for name, (layer, _) in layers.all_layers(tokens).items()
-    if 'layer' in ops and layer.size in sizes
-  ]
-  return sorted(found, key=lambda item: _order(item, tokens))
-
-
-def _order(item: tuple[str, str], tokens: int) -> tuple:
-  op, name = item
-  first = [name.startswith(x.format(T=tokens)) for x in FIRST]
-  case = cases(tokens).get(name)
-  # Of several layouts and rules the usual one; then the larger models of one GPU.
-  usual = case is None or (
-    straight(case)
-    if op == 'matmul'
-    else op != 'compress' or (case.options['axis'], case.options['rule']) == (1, 'top2')
-  )
-  sizes = sizes_of_case(case) if case else {name.split()[0]}
-  rank = min(('1b', '350m', '130m', '60m', '7b').index(size) for size in sizes)
-  place = first.index(True) if usual and any(first) else len(first)
-  return place, not usual, rank, OPS.index(op), name
-
-
 def floors(op: str, name: str, tokens: int) -> tuple[dict[str, list[Op]], float]:
   """Peer -> the operations of its floor, and the FLOPs of the dense operation."""
   if op == 'layer':
-    layer, training = layers.all_layers(tokens)[name]
-    return layers.floors(layer, training), layers.flops(layer, training)
+    layer = layers.all_layers(tokens)[name]
+    return layer.floors(), layer.flops
   case = cases(tokens)[name]
   made = {peer.name: peer.floor for peer in peers(case)}
   if op == 'matmul':
@@ -87,24 +111,6 @@ def floors(op: str, name: str, tokens: int) -> tuple[dict[str, list[Op]], float]
   return made, flops(case)
 
 
-def _list(choices: Any) -> Callable[[str], list[str]]:
-  def parse(text: str) -> list[str]:
-    chosen = text.split(',')
-    wrong = [x for x in chosen if x not in choices]
-    if wrong:
-      accepted = ', '.join(choices)
-      raise argparse.ArgumentTypeError(f'{wrong[0]!r}: must be among {accepted}')
-    return chosen
-
-  return parse
-
-
-def add_selection(parser: argparse.ArgumentParser, ops: tuple[str, ...]) -> None:
-  """The options that say what, which bench and tune share."""
-  parser.formatter_class = argparse.RawDescriptionHelpFormatter
-  add = parser.add_argument
-  add('--ops', type=_list(ops), default=list(ops), help=','.join(ops))
-  add('--sizes', type=_list(SIZES), default=list(SIZES), help=','.join(SIZES))
-  add('--tokens', type=int, default=16384, help='T (16384)')
-  add('--seconds', type=float, default=1e9, help='stop after so many')
-  add('--dry_run', action='store_true', help='measure nothing; works anywhere')
+def floor_of(peer: str, made: dict[str, list[Op]]) -> list[Op]:
+  """That of a tile of ours is that of ours."""
+  return made.get(peer) or (made[OURS] if peer.startswith(f'{OURS}, ') else [])

@@ -1,5 +1,6 @@
 """Device times of several functions in turns, the peaks of the device, and memory."""
 
+import dataclasses
 import itertools
 import statistics
 import time
@@ -9,23 +10,40 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from pallas_kernels.bench.workers import fatal, reason
+from pallas_kernels.bench import loop
+from pallas_kernels.bench.workers import fatal, note, reason
 
 L2_BYTES = 60e6  # of an H200
 MOST_SETS = 8
 TURN_SECONDS = 0.02
+LOOP_SECONDS = 60  # to compile a loop
 CALLS = (4, 200)  # in flight in a turn
-TIMERS = {
+TIMERS = {  # each stands in for the one before it
   'cupti': "CUPTI: the sum of a call's kernels, without the gaps between them",
+  'loop': 'a loop in one program, whose calls depend on each other: 2 n turns less n',
   'wall': 'wall clock over many calls in flight, divided by their number',
 }
 
-Calls = dict[str, Callable[[int], Any]]  # name -> i -> result of the call number i
+
+@dataclasses.dataclass(frozen=True)
+class Timed:
+  """What is timed: `program(*x)` for one x of `sets` after the other.
+
+  Attributes:
+    program: a compiled function, or one that calls several.
+    sets: arguments, so many that the L2 cache does not hold them all.
+    traced: what `program` was compiled from, for the timer that compiles it in a loop.
+  """
+
+  program: Callable
+  sets: list[tuple]
+  traced: Callable
+
+  def __call__(self, number: int) -> Any:
+    return self.program(*self.sets[number % len(self.sets)])
 
 
-def rotating(function: Callable, sets: list[tuple]) -> Callable[[int], Any]:
-  """Calls with one set of inputs after the other."""
-  return lambda i: function(*sets[i % len(sets)])
+Calls = dict[str, Timed]
 
 
 def sets_needed(inputs: Any) -> int:
@@ -39,26 +57,46 @@ def in_turns(calls: Calls, repetitions: int, timer: str) -> dict[str, dict[str, 
 
   Returns:
     name -> {'us': {'median', 'min', 'max'} by `timer`, 'wall_us': the same by wall clock}.
-    Where the timer fails, 'us' is by wall clock for all, and 'timer_failed' says why.
+    Where the timer fails, 'us' is by the next of TIMERS for all: 'timer' says by which, and
+    'timer_failed' why.
   """
   counts = {name: _count(call) for name, call in calls.items()}
 
-  def turns(measure: Callable) -> dict[str, dict[str, float]]:
+  def turns(measure: Callable[[str], float]) -> dict[str, dict[str, float]]:
     samples = {name: [] for name in calls}
     for _, name in itertools.product(range(repetitions), calls):
-      samples[name].append(measure(calls[name], counts[name]))
+      samples[name].append(measure(name))
     return {name: spread(values) for name, values in samples.items()}
 
-  wall = turns(_wall)  # before CUPTI, which slows down launches
-  us, failed = wall, {}
-  if timer == 'cupti':
+  # First, since CUPTI slows down launches.
+  wall = turns(lambda name: _wall(calls[name], counts[name]))
+  more = {}
+  for used in list(TIMERS)[list(TIMERS).index(timer) :]:
     try:
-      us = turns(_kernels)
+      us = wall if used == 'wall' else turns(_timer(used, calls, counts))
+      break
     except RuntimeError as error:
       if fatal(error):
         raise
-      failed = {'timer_failed': reason(error)}
-  return {name: {'us': us[name], 'wall_us': wall[name]} | failed for name in calls}
+      more.setdefault('timer_failed', reason(error))
+  if used != timer:
+    more['timer'] = used
+  return {name: {'us': us[name], 'wall_us': wall[name]} | more for name in calls}
+
+
+def _timer(name: str, calls: Calls, counts: dict[str, int]) -> Callable[[str], float]:
+  """Peer -> microseconds of one of its calls."""
+  if name == 'cupti':
+    return lambda peer: _kernels(calls[peer], counts[peer])
+  pairs = {k: [(call.traced, args) for args in call.sets] for k, call in calls.items()}
+  programs = {}
+  for peer in calls:
+    note('timing', LOOP_SECONDS)
+    programs[peer] = loop.looped(pairs[peer])
+    jax.block_until_ready(programs[peer]([args for _, args in pairs[peer]]))
+  note('timing')
+  runs = {k: max(1, counts[k] // (loop.TURNS * len(pairs[k]))) for k in calls}
+  return lambda peer: loop.microseconds(programs[peer], pairs[peer], runs[peer])
 
 
 def spread(values: list[float]) -> dict[str, float]:
@@ -66,7 +104,7 @@ def spread(values: list[float]) -> dict[str, float]:
   return {name: round(value, 2) for name, value in named.items()}
 
 
-def _count(call: Callable[[int], Any]) -> int:
+def _count(call: Timed) -> int:
   """Calls for about TURN_SECONDS; the function is compiled by then."""
   jax.block_until_ready(call(0))
   start = time.perf_counter()
@@ -75,7 +113,7 @@ def _count(call: Callable[[int], Any]) -> int:
   return int(min(max(TURN_SECONDS / seconds, CALLS[0]), CALLS[1]))
 
 
-def _wall(call: Callable[[int], Any], count: int) -> float:
+def _wall(call: Timed, count: int) -> float:
   start = time.perf_counter()
   for i in range(count):
     out = call(i)
@@ -83,7 +121,7 @@ def _wall(call: Callable[[int], Any], count: int) -> float:
   return (time.perf_counter() - start) / count * 1e6
 
 
-def _kernels(call: Callable[[int], Any], count: int) -> float:
+def _kernels(call: Timed, count: int) -> float:
   """As jax.experimental.mosaic.gpu.profiler.measure, but with changing inputs."""
   from jax.experimental.mosaic.gpu import profiler
 
@@ -102,8 +140,7 @@ def _kernels(call: Callable[[int], Any], count: int) -> float:
 
 def probe_cupti() -> str:
   """Whether kernels can be timed, as a timer's name; a call of it may hang."""
-  x = jax.random.normal(jax.random.key(0), (1 << 24,))
-  call = rotating(jax.jit(lambda x: x + 1), [(x,)])
+  call = _timed(lambda x: x + 1, jax.random.normal(jax.random.key(0), (1 << 24,)))
   jax.block_until_ready(call(0))
   kernels, wall = _kernels(call, 20), _wall(call, 20)
   if not 0 < kernels < 1.2 * wall + 5:
@@ -111,14 +148,15 @@ def probe_cupti() -> str:
   return 'cupti'
 
 
+def _timed(function: Callable, *args: jax.Array) -> Timed:
+  return Timed(jax.jit(function).lower(*args).compile(), [args], function)
+
+
 def measure_peaks(repetitions: int, timer: str) -> dict[str, Any]:
   """What the device reaches on a copy and on a dense bf16 product, of random data."""
   x = jax.random.normal(jax.random.key(0), (1 << 29,), jnp.bfloat16)
   a = jax.random.normal(jax.random.key(1), (8192, 8192), jnp.bfloat16)
-  calls = {
-    'copy': rotating(jax.jit(lambda x: x + 1), [(x,)]),
-    'matmul': rotating(jax.jit(jnp.dot), [(a, a)]),
-  }
+  calls = {'copy': _timed(lambda x: x + 1, x), 'matmul': _timed(jnp.dot, a, a)}
   times = in_turns(calls, repetitions, timer)
   copy, matmul = (times[name]['us']['median'] for name in calls)
   return {
@@ -128,20 +166,19 @@ def measure_peaks(repetitions: int, timer: str) -> dict[str, Any]:
   }
 
 
-def memory(jitted: Any, args: tuple) -> dict[str, int | None]:
+def memory(program: jax.stages.Compiled, args: tuple) -> dict[str, int | None]:
   """Bytes that the compiled program needs, by the compiler's account and the allocator's.
 
   The allocator only knows the peak of the process, so that of a program shows only if it
   is the highest yet; else 'device_peak_bytes' is None.
   """
-  compiled = jitted.lower(*args).compile()
-  analysis = compiled.memory_analysis()
+  analysis = program.memory_analysis()
   sizes = {
     f'{kind}_bytes': getattr(analysis, f'{kind}_size_in_bytes')
     for kind in ('argument', 'output', 'temp')
   }
   before = jax.devices()[0].memory_stats() or {}
-  jax.block_until_ready(compiled(*args))
+  jax.block_until_ready(program(*args))
   after = jax.devices()[0].memory_stats() or {}
   rose = after.get('peak_bytes_in_use', 0) > before.get('peak_bytes_in_use', 0)
   peak = after['peak_bytes_in_use'] - before['bytes_in_use'] if rose else None

@@ -4,6 +4,7 @@ A kernel that waits forever, or that writes where it must not, takes its process
 The caller stops such a process and goes on with a fresh one.
 """
 
+import collections
 import contextlib
 import importlib
 import json
@@ -18,14 +19,15 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
-from concurrent import futures
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from pallas_kernels.bench.environment import child_environment
 
 LONGEST = 600  # characters of a reason
 NO_TIME, HUNG = 'no time was left', 'no answer within'
+RUN_SECONDS = 12  # for what is compiled already
+MOST_HANGS = 2  # of one operation, before the rest of it is left alone
 _replies = None  # in a worker: where its answers go
 
 
@@ -34,11 +36,14 @@ class Worker:
 
   Args:
     log: where its stderr goes, appended; None for nowhere.
+    more: of its environment, besides child_environment().
   """
 
-  def __init__(self, log: pathlib.Path | None = None):
-    self.log = log
-    self._process = None
+  def __init__(
+    self, log: pathlib.Path | None = None, more: Mapping[str, str] | None = None
+  ):
+    self.log, self.more = log, more or {}
+    self._process, self._killed = None, False
 
   def __enter__(self) -> 'Worker':
     return self
@@ -52,7 +57,7 @@ class Worker:
     """Calls 'module:function' with what JSON can hold.
 
     Args:
-      seconds: how long it may go without a note.
+      seconds: how long it may go without a note, unless the last note said how long.
       end: when it is stopped in any case, of time.monotonic().
 
     Returns:
@@ -61,23 +66,29 @@ class Worker:
     if self._process is None or self._process.poll() is not None:
       self._start()
     task = {'function': function, 'arguments': arguments}
-    note = None
+    note, limit = None, seconds
     try:
       self._process.stdin.write(json.dumps(task).encode() + b'\n')
       self._process.stdin.flush()
       while True:
-        reply = self._next_line(min(time.monotonic() + seconds, end))
+        reply = self._next_line(min(time.monotonic() + limit, end))
         if 'note' not in reply:
           break
-        note = reply['note']
+        note, limit = reply['note'], reply['seconds'] or seconds
     except TimeoutError:
-      reply = {'failed': f'{HUNG} {seconds:.0f} s; stopped'}
+      reply = {'failed': f'{HUNG} {limit:.0f} s; stopped'}
       if time.monotonic() >= end:
         reply, note = {'failed': NO_TIME}, None
       self.close()
     except (EOFError, BrokenPipeError):
       reply = {'failed': f'the process ended with status {self._process.wait()}'}
     return reply if 'result' in reply else reply | {'during': note}
+
+  def kill(self) -> None:
+    """Ends the process for good, from any thread; a call that waits for it returns."""
+    self._killed = True
+    if (process := self._process) is not None:
+      process.kill()
 
   def close(self) -> None:
     if self._process is not None:
@@ -96,11 +107,13 @@ class Worker:
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
       stderr=stderr,
-      env=child_environment(),
+      env=child_environment() | self.more,
     )
     if self.log:
       stderr.close()
     self._rest = b''
+    if self._killed:
+      self._process.kill()
 
   def _next_line(self, deadline: float) -> dict[str, Any]:
     while b'\n' not in self._rest:
@@ -137,41 +150,86 @@ def call_skipping(
     failed[part] = reply['failed']
 
 
+class Hangs:
+  """Counts, by operation, the calls that never came back; some threads share it."""
+
+  def __init__(self):
+    self.counts = collections.Counter()
+
+  def add(self, op: str, reply: dict[str, Any]) -> None:
+    self.counts[op] += HUNG in reply.get('failed', '')
+
+  def skips(self, op: str) -> str:
+    """Why no more of this operation is tried, or ''."""
+    hung = self.counts[op] >= MOST_HANGS
+    return f'skipped: {MOST_HANGS} checks of {op} hung' if hung else ''
+
+
 def run_all(
   function: str,
   tasks: list[dict[str, Any]],
   seconds: float,
   end: float,
   log: pathlib.Path | None = None,
-  workers: int = 5,
+  workers: int = max(2, min(8, (os.cpu_count() or 2) // 2)),
+  op_of: Callable[[dict[str, Any]], str] = lambda task: 'all',
 ) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-  """(task, reply) of every task, by several processes; a task is what one call gets."""
-  idle = queue.SimpleQueue()
-  every = [Worker(log) for _ in range(workers)]
-  for worker in every:
-    idle.put(worker)
+  """(task, reply) of every task, as they come, by several processes.
 
-  def run(task):
-    worker = idle.get()
+  Args:
+    tasks: what one call gets, each.
+    op_of: the operation of a task: after two of it have hung, the others are skipped.
+  """
+  waiting, done, hangs = queue.SimpleQueue(), queue.SimpleQueue(), Hangs()
+  for task in tasks:
+    waiting.put(task)
+  every = [Worker(log) for _ in range(min(workers, len(tasks)))]
+  stopped = threading.Event()
+
+  def reply_to(task: dict[str, Any], worker: Worker) -> dict[str, Any]:
+    if why := hangs.skips(op_of(task)):
+      return {'failed': why, 'during': None}
+    if time.monotonic() >= end:
+      return {'failed': NO_TIME, 'during': None}
+    reply = worker.call(function, seconds, end, **task)
+    hangs.add(op_of(task), reply)
+    return reply
+
+  def work(worker: Worker) -> None:
     try:
-      if time.monotonic() >= end:
-        return {'failed': NO_TIME, 'during': None}
-      return worker.call(function, seconds, end, **task)
-    finally:
-      idle.put(worker)
+      while not stopped.is_set():
+        task = waiting.get_nowait()
+        done.put((task, reply_to(task, worker)))
+    except queue.Empty:
+      pass
+    except BaseException as error:  # is raised by the one who waits for results
+      done.put((None, error))
 
+  threads = [threading.Thread(target=work, args=(worker,)) for worker in every]
   try:
-    with futures.ThreadPoolExecutor(workers) as pool:
-      yield from zip(tasks, pool.map(run, tasks))
+    for thread in threads:
+      thread.start()
+    for _ in tasks:
+      task, reply = done.get()
+      if isinstance(reply, BaseException):
+        raise reply
+      yield task, reply
   finally:
-    for worker in every:
+    stopped.set()
+    for worker, thread in zip(every, threads):
+      worker.kill()
+      thread.join()
       worker.close()
 
 
-def note(text: str) -> None:
-  """Tells the caller what the function is at, should it not come back."""
+def note(text: str, seconds: float | None = None) -> None:
+  """Tells the caller what the function is at, should it not come back.
+
+  Args:
+    seconds: how long the caller is to wait for the next sign; None for as long as it said.
+  """
   if _replies is not None:
-    print(json.dumps({'note': text}), file=_replies, flush=True)
+    print(json.dumps({'note': text, 'seconds': seconds}), file=_replies, flush=True)
 
 
 def reason(error: BaseException) -> str:

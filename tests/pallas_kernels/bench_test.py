@@ -1,30 +1,35 @@
-"""Benchmark, tuning and GPU check without a GPU: their arithmetic, checks and refusals."""
+"""What is timed, against what, how it is checked before, and what the tables say."""
 
 import json
-import os
-import time
-import types
 
 import jax
 import jax.numpy as jnp
 import pytest
 
-from pallas_kernels import gpu_check, tune
-from pallas_kernels.bench import __main__ as bench
 from pallas_kernels.bench import checks, layers, report, selection, tasks, timing
-from pallas_kernels.bench.peers import OURS, PRUNED_XLA, UNPRUNED, Peer, cases, peers
-from pallas_kernels.bench.workers import Worker, call_skipping, note, without_folders
+from pallas_kernels.bench.candidates import candidates
+from pallas_kernels.bench.peers import (
+  OURS,
+  PRUNED_XLA,
+  UNPRUNED,
+  Peer,
+  cases,
+  peers,
+  squared_relu,
+)
+from pallas_kernels.bench.programs import differing_runs
 from pallas_kernels.roofline import SIZES, Layer, Machine, Op, product
-from pallas_kernels.two_four import dispatch
 from pallas_kernels.two_four.cases import Case
+from pallas_kernels.two_four.dispatch import H200, building_for
 
-HERE = 'tests.pallas_kernels.bench_test'
 TOKENS = 16384
 # Made up, for tests of arithmetic and of tables.
 RECORD = {
   'device': 'no device', 'driver': '1.2', 'versions': {'jax': '0', 'torch': None},
-  'commit': 'c', 'source': 's', 'repetitions': 3, 'timer': 'wall',
-  'peaks': {'matmul_tflops': 500.0, 'bandwidth_tb': 2.0}, 'not_run': ['later'],
+  'commit': 'c', 'source': 's', 'repetitions': 3, 'timer': 'wall', 'sweeps': {},
+  'checks': {'good': {'passed': True}, 'bad': {'passed': False, 'wrong_rows': 7}},
+  'peaks': {'matmul_tflops': 500.0, 'bandwidth_tb': 2.0},
+  'steps': {'layers': {'verdict': 'passed', 'seconds': 3.2, 'not_run': ['later']}},
 }  # fmt: skip
 
 
@@ -95,57 +100,80 @@ def test_rates():
 # What is measured
 
 
-def test_the_most_important_come_first():
-  names = [name for _, name in selection.items(list(selection.OPS), list(SIZES), TOKENS)]
-  assert (
-    len(names) == len(set(names)) == len(cases(TOKENS)) + len(layers.all_layers(TOKENS))
-  )
-  assert names[0] == 'matmul-M16384-K8192-N2048-axis=1-transpose_b=False'
-  assert [name.split(',')[0] for name in names[1:5]] == ['350m low rank'] * 2 + [
-    '1b low rank'
-  ] * 2
-  only = selection.items(['matmul'], ['60m'], 64)
-  assert {name.split('-axis')[0] for _, name in only} == {'matmul-M64-K2176-N128'}
+def test_layers_come_from_small_to_large_then_cases_by_importance():
+  names = [name for _, name in selection.layer_items(TOKENS, None)]
+  assert names == [
+    f'{size} low rank, {passes}, T16384'
+    for size in ('60m', '130m', '350m', '1b')
+    for passes in ('forward', 'forward and backward')
+  ]
+  kernels = [name for _, name in selection.kernel_items(TOKENS, None)]
+  assert sorted(kernels) == sorted(cases(TOKENS))
+  _, F, R = SIZES['350m']
+  assert kernels[0] == f'matmul-M16384-K{F + -F % 128}-N{R}-axis=1-transpose_b=False'
+  [headline] = selection.headline(TOKENS)
+  assert headline[1] in cases(TOKENS)
 
 
-@pytest.mark.parametrize(
-  ('module', 'option'),
-  [(bench, '--repetitions'), (tune, '--checks'), (gpu_check, '--minutes')],
-)
-def test_help(module, option, capsys):
-  with pytest.raises(SystemExit, match='0'):
-    module.main(['--help'])
-  out = capsys.readouterr().out
-  assert f'\n  {option} ' in out and '\n  --out ' in out and '\n  python -m ' in out
+def test_what_is_not_usual_is_measured_by_name():
+  asked = [name for _, name in selection.layer_items(TOKENS, '7b full.*backward')]
+  assert asked == ['7b full rank, forward and backward, T16384']
+  [(_, name)] = selection.layer_items(TOKENS, '60m.*transposable')
+  assert list(layers.all_layers(TOKENS)[name].floors()) == [
+    'XLA dense', 'ours, transposable',
+  ]  # fmt: skip
 
 
-def test_dry_run_builds_and_lists(capsys):
-  assert bench.main(['--dry_run', '--ops=layer', '--sizes=60m']) == 0
-  out = capsys.readouterr().out
-  assert 'nothing is measured' in out and 'failed' not in out
-  assert len(out.splitlines()) == 1 + 4
-  # As python -m pallas_kernels.roofline --all has it.
-  expected = 'XLA dense 146.1, XLA 2:4 205.1, ours, unpruned 134.4, ours 95.6'
-  assert f'60m low rank, forward and backward, T16384: {expected}' in out
+def test_headline_times_every_tile_and_both_clusters():
+  """Each by its own config, whichever of the clusters is the default."""
+  case = cases(TOKENS)[selection.headline(TOKENS)[0][1]]
+  with building_for(H200):
+    every = tasks.with_tiles(case, peers(case))
+  names = [peer.name for peer in every]
+  assert len(set(names)) == len(names) and OURS not in names
+  assert {f'{OURS}, cluster=1', f'{OURS}, cluster=2', 'XLA dense'} <= set(names)
+  key = 'matmul M=16384 K=8192 N=2048'
+  assert sum(name.startswith(OURS) for name in names) >= len(candidates(key, TOKENS))
+  grids = {}
+  for peer in every:
+    if peer.name in (f'{OURS}, cluster=1', f'{OURS}, cluster=2'):
+      with building_for(H200):
+        grids[peer.name] = str(jax.make_jaxpr(peer.function)(*case.abstract_inputs()))
+  assert len(set(grids.values())) == 2
+  made, _ = selection.floors('matmul', case.name, TOKENS)
+  assert selection.floor_of(f'{OURS}, cluster=2', made) == made[OURS] != []
+  assert selection.floor_of('torch', made) == []
 
 
-def test_dry_run_reports_what_cannot_be_built(capsys, monkeypatch):
-  monkeypatch.setattr(bench, '_build', lambda *_: [].pop())
-  assert bench.main(['--dry_run', '--ops=up_compress', '--sizes=60m']) == 1
-  assert 'up_compress-T16384-K128-F2176: failed: IndexError' in capsys.readouterr().out
+def test_the_fastest_tile_is_ours():
+  result = {
+    f'{OURS}, a': times(5.0), f'{OURS}, b': times(4.0), f'{OURS}, c': {'failed': 'x'},
+    'XLA dense': times(1.0),
+  }  # fmt: skip
+  tasks._name_fastest(result)
+  assert result[OURS] == times(4.0) | {'tile': 'b'} and f'{OURS}, a' in result
 
 
-@pytest.mark.parametrize('module', [bench, tune])
-def test_refuses_without_a_gpu(module, capsys, tmp_path):
-  assert module.main([f'--out={tmp_path}']) == 2
-  assert 'not available: ' in capsys.readouterr().out
-  assert not [path for path in tmp_path.iterdir() if path.suffix != '.log']
+@pytest.mark.parametrize('size', ['130m', '1b'])  # whose features are whole tiles
+def test_saved_bytes(size):
+  """H and y of bf16 without 2:4; of packed z 9/16 of a bf16 matrix. Inputs do not count."""
+  layer = layers.all_layers(TOKENS)[f'{size} low rank, forward and backward, T16384']
+  with building_for(H200):
+    saved = {peer: layer.saved(peer)['saved_bytes'] for peer in layer.floors()}
+  entries = TOKENS * SIZES[size][1]
+  assert saved == {
+    'XLA dense': 4 * entries, PRUNED_XLA: 9 * entries // 8,
+    UNPRUNED: 2 * entries, OURS: 9 * entries // 8,
+  }  # fmt: skip
+  forward = layers.all_layers(TOKENS)[f'{size} low rank, forward, T16384']
+  assert forward.saved(OURS) == {}
 
 
-def test_names_what_is_accepted(capsys):
-  with pytest.raises(SystemExit):
-    bench.main(['--ops=matmul,expand'])
-  assert "'expand': must be among matmul, layer" in capsys.readouterr().err
+def test_squared_relu_has_its_gradient():
+  h = jnp.array([-2.0, 0.0, 3.0])
+  out, back = jax.vjp(squared_relu, h)
+  assert out.tolist() == [0.0, 0.0, 9.0]
+  assert back(jnp.ones(3))[0].tolist() == [0.0, 0.0, 6.0]
 
 
 # Checks
@@ -173,8 +201,8 @@ def test_compare():
 
 def test_what_changes_from_run_to_run_is_counted():
   calls = iter(range(20))
-  assert checks.differing_runs(lambda x: x + (next(calls) == 5), (jnp.ones(4),), 10) == 1
-  assert checks.differing_runs(lambda x: x, (jnp.ones(4),), 10) == 0
+  assert differing_runs(lambda x: x + (next(calls) == 5), (jnp.ones(4),), 10) == 1
+  assert differing_runs(lambda x: x, (jnp.ones(4),), 10) == 0
 
 
 def test_what_fails_is_not_timed(monkeypatch):
@@ -199,53 +227,20 @@ def test_what_fails_is_not_timed(monkeypatch):
   assert result['broken'] == {'failed': 'ValueError: no such tile'}
 
 
-def test_without_a_device_timer_the_clock_is_used():
-  call = timing.rotating(jax.jit(lambda x: x + 1), [(jnp.ones(4),)])
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(timing, '_kernels', broken_timer)
-    result = timing.in_turns({'a': call}, 2, 'cupti')['a']
-  assert result['us'] == result['wall_us'] and 'no kernels' in result['timer_failed']
-  assert timing.sets_needed(jnp.ones(1 << 24)) == 2  # 67 MB: two exceed the cache twice
-
-
-def broken_timer(call, count):
-  raise RuntimeError('no kernels')
-
-
-# Processes
-
-
-def stumble(skip):
-  """Runs in a worker: of three parts one never ends, one ends the process."""
-  for part in ('hangs', 'dies', 'works'):
-    if part in skip:
-      continue
-    note(part)
-    if part == 'hangs':
-      time.sleep(60)
-    if part == 'dies':
-      os._exit(3)
-  return 'came through'
-
-
-def test_a_part_that_hangs_or_dies_is_left_out():
-  with Worker() as worker:
-    end = time.monotonic() + 60
-    reply, failed = call_skipping(
-      worker, f'{HERE}:stumble', 6, end, known={'hangs': 'before'}
-    )
-    assert reply == {'result': 'came through'}
-    assert failed == {'hangs': 'before', 'dies': 'the process ended with status 3'}
-    hung = worker.call(f'{HERE}:stumble', 1, skip=[])
-    assert hung == {'failed': 'no answer within 1 s; stopped', 'during': 'hangs'}
-    assert worker.call(f'{HERE}:stumble', 9, 0.0, skip=[])['failed'] == 'no time was left'
-
-
-def test_no_folders_in_what_is_kept():
-  text = (
-    'File "/usr/lib/python3/site-packages/jax/x.py", line 3: 1/2, and/or, jax/_src/y.py'
+def test_ours_must_agree_with_itself_before_it_is_timed(monkeypatch):
+  """A program that adds a little on its third run: right within the tolerance."""
+  calls = iter(range(9))
+  x = jnp.ones((8, 8))
+  program = jax.jit(lambda x: x * 2).lower(x).compile()
+  monkeypatch.setattr(tasks, 'run_poisoned', lambda program, args: program(*args))
+  monkeypatch.setattr(
+    tasks, 'compiled', lambda *_: lambda x: program(x) + 1e-6 * (next(calls) == 3)
   )
-  assert without_folders(text) == 'File "x.py", line 3: 1/2, and/or, jax/_src/y.py'
+  function = lambda x: x * 2
+  verdict, _ = tasks._check(OURS, function, (x,), x * 2, False, 'pruned')
+  assert verdict['failed'] == 'its result is wrong' and verdict['differing_runs'] == 1
+  verdict, _ = tasks._check('XLA dense', function, (x,), x * 2, False, 'pruned')
+  assert verdict['check'] == 'passed'
 
 
 # Tables
@@ -262,15 +257,19 @@ def test_renders_the_record():
     UNPRUNED: {'failed': 'its result is wrong'},
   }
   memory = {'temp_bytes': 5_000_000, 'output_bytes': 1_000_000, 'device_peak_bytes': None}
+  memory['saved_bytes'] = 3_000_000
   items = [
     {'name': 'm', 'op': 'matmul', 'peers': matmul},
     {'name': 'l', 'op': 'layer', 'peers': {OURS: good | memory}},
     {'name': 'h', 'op': 'layer', 'failed': 'no answer'},
+    {'name': 'n', 'op': 'layer', 'peers': {OURS: good | {'timer': 'loop'}}},
   ]
   text = report.render(RECORD | {'items': items})
   row = '| 200.0 | 190.0 | 230.0 | 205.0 | 400 | 900 | 150.0 | 75% |'
   assert f'| m | {OURS} {row} 1.50 | 2.0e-03 |' in text
-  assert f'| l | {OURS} {row} - | 2.0e-03 | 5 | 1 | - |' in text
+  assert f'| l | {OURS} {row} - | 2.0e-03 | 5 | 1 | - | 3 |' in text
+  assert f'| n | {OURS} | 200.0 (loop) |' in text
+  assert 'First contact: 1 of 2 passed' in text and 'Failed, bad: `{' in text
   assert f'| m | {UNPRUNED} | failed |' in text
   assert f'- m, {UNPRUNED}: its result is wrong' in text and '- h: no answer' in text
   assert '500 TFLOP/s' in text and 'no device, driver 1.2' in text and 'later' in text
@@ -280,109 +279,3 @@ def test_renders_the_record():
   )
   for table in (part.splitlines() for part in text.split('\n\n') if part.startswith('|')):
     assert len({line.count(' | ') for line in table}) == 1
-
-
-# Tuning
-
-
-def sweep_record(**changes):
-  rows = [{'config': {'stages': 1}} | times(100.0, 97.0, 104.0)]
-  rows += [
-    {'config': {'stages': 2}} | times(90.0),
-    {'config': {'stages': 3}, 'failed': 'x'},
-  ]
-  passed = {name: {'passed': True} for name in checks.contact(0)}
-  record = {'device': 'Test Device', 'versions': {}, 'commit': 'c', 'source': 's'}
-  return record | {'checks': passed, 'sweeps': {'matmul M=1 K=2 N=3': rows}} | changes
-
-
-def test_writes_what_dispatch_reads(tmp_path, monkeypatch):
-  assert tune.finish(sweep_record(), tmp_path)
-  assert [path.name for path in tmp_path.iterdir()] == ['Test_Device.json']
-  monkeypatch.setattr(dispatch, 'TUNED', tmp_path)
-  monkeypatch.setattr(
-    dispatch, '_device', lambda: types.SimpleNamespace(device_kind='Test Device')
-  )
-  default = tune_default(1)
-  shape = {'M': 1, 'K': 2, 'N': 3}
-  assert dispatch.tuned_config('matmul', shape, default) == tune_default(2)
-  assert dispatch.tuned_config('matmul', shape | {'N': 4}, default) is default
-
-
-def tune_default(stages):
-  from pallas_kernels.two_four.mosaic_gpu.feed_forward import Config
-
-  return Config(stages=stages)
-
-
-@pytest.mark.parametrize('kind', ['failed', 'missing', 'default'])
-def test_writes_nothing_if_a_check_failed(kind, tmp_path, capsys):
-  record = sweep_record()
-  if kind == 'failed':
-    record['checks'][next(iter(checks.contact(0)))] = {'passed': False}
-  elif kind == 'missing':
-    del record['checks'][next(iter(checks.contact(0)))]
-  else:
-    record['sweeps']['matmul M=1 K=2 N=3'][0] = {'config': {}, 'failed': 'wrong result'}
-  assert not tune.finish(record, tmp_path)
-  assert not list(tmp_path.iterdir())
-  assert '1 failed, no tuned file' in capsys.readouterr().out
-
-
-def test_takes_a_config_only_beyond_the_spread():
-  default = {'config': {'stages': 1}} | times(100.0, 97.0, 104.0)
-  within, beyond = ({'config': {'stages': 2}} | times(us) for us in (98.0, 96.0))
-  assert tune.best([default, within]) is None
-  assert tune.best([default, within, beyond]) == {'stages': 2}
-  assert tune.best([{'failed': 'x'}, {'failed': 'y'}]) is None
-
-
-def test_keeps_what_other_runs_found_for_the_same_kernels(tmp_path):
-  old = {'device': 'Test Device', 'source': 's', 'configs': {'other': {}}, 'times': {}}
-  path = tmp_path / 'Test_Device.json'
-  for source, kept in (('s', {'other'}), ('older', set())):
-    path.write_text(json.dumps(old | {'source': source}))
-    tune.finish(sweep_record(), tmp_path)
-    assert set(json.loads(path.read_text())['configs']) == kept | {'matmul M=1 K=2 N=3'}
-
-
-def test_tuning_uses_the_keys_of_the_kernels(capsys):
-  assert tune.main(['--dry_run', '--ops=gated_backward,feed_forward', '--sizes=130m']) == 0
-  out = capsys.readouterr().out.splitlines()
-  keys = [line for line in out if line.endswith('cases')]
-  assert keys == [
-    'gated_backward T=16384 K=256 F=3072, for 1 cases',
-    'feed_forward T=16384 R=256 F=3072 N=256, for 1 cases',
-  ]
-  assert out[out.index(keys[1]) + 1] == '  warpgroups=2 stages=1'  # the default
-
-
-# GPU check
-
-
-def test_gpu_check_without_a_gpu(tmp_path, capsys):
-  assert gpu_check.main([f'--out={tmp_path}']) == 0
-  out = capsys.readouterr().out
-  for step in ('first contact', 'gpu tests', 'bench', 'tune'):
-    assert f'| {step} | not available | 0 |' in out
-    assert f'{step}: passed' not in out
-  for step in ('bench', 'tune'):
-    assert f'| {step}, dry run | passed |' in out
-  record = json.loads((tmp_path / 'gpu_check.json').read_text())
-  assert record['checks'] == {} and record['device'] == 'cpu'
-  assert {path.name for path in tmp_path.iterdir()} == {
-    'gpu_check.json', 'gpu_check.md', 'gpu_check.log',
-  }  # fmt: skip
-
-
-def test_gpu_check_reports_failures_and_goes_on(tmp_path):
-  check = gpu_check.Check(tmp_path, minutes=1)
-  check.record['checks'] = {'a': {'passed': True}, 'b': {'passed': False, 'error': 1.0}}
-  check.command('sleeps', ['timeit', '-n1', 'while True: pass'], 1, tmp_path / 'a.log')
-  check.command('fails', ['no_such_module'], 20, tmp_path / 'a.log')
-  steps = check.record['steps']
-  assert steps['sleeps']['verdict'] == 'stopped after 1 s'
-  assert steps['fails']['verdict'] == 'failed, status 1'
-  text = (tmp_path / 'gpu_check.md').read_text()
-  assert '1 of 2 passed' in text and 'No module named no_such_module' in text
-  assert text.splitlines()[-1].startswith('| fails | failed, status 1 |')

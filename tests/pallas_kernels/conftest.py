@@ -1,4 +1,4 @@
-"""Set-up that these tests need, also where the conftest.py above them is left out."""
+"""Set-up that these tests need besides that of the conftest.py above them."""
 
 import os
 

@@ -1,0 +1,54 @@
+"""What workers are told to call in place of a GPU's functions; nothing is computed.
+
+As a command, with words to say, it says them and refuses.
+"""
+
+import sys
+
+from pallas_kernels.bench.workers import note
+
+TIMES = {'median': 10.0, 'min': 9.0, 'max': 11.0}
+
+
+def device():
+  return {'device': 'Fake GPU', 'versions': {}, 'unavailable': ''}
+
+
+def probe_timer():
+  raise RuntimeError('no CUPTI here')
+
+
+def peaks(repetitions, timer):
+  return {'matmul_tflops': 800.0, 'bandwidth_tb': 3.0, 'asked': [repetitions, timer]}
+
+
+def check(name, seed):
+  return {'passed': True}
+
+
+def wrong_check(name, seed):
+  return {'passed': not name.startswith('up_compress')}
+
+
+def time_case(name, tokens, repetitions, timer, seed, skip, tiles=False):
+  peers = {'XLA dense': {'us': TIMES}}
+  for peer in ('ours', 'ours, cluster=2'):
+    if peer not in skip:
+      note(peer)
+      if tiles and peer != 'ours':
+        raise SystemExit(3)  # the process is lost
+      peers[peer] = {'us': TIMES}
+  return {'sets': 1, 'peers': peers}
+
+
+def measure(repetitions, timer):
+  return {'timer': timer}
+
+
+def render(record):
+  return f'Ceilings by {record["timer"]}.'
+
+
+if __name__ == '__main__':
+  print(*sys.argv[1:])
+  sys.exit(2)
