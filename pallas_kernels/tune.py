@@ -21,8 +21,10 @@ from pallas_kernels.bench import checks, contact, report, selection, timing
 from pallas_kernels.bench.candidates import best, candidates, group_of, sweep_line
 from pallas_kernels.bench.programs import compile_all, differing_runs
 from pallas_kernels.bench.run import Run
+from pallas_kernels.bench.tasks import REPEATED
 from pallas_kernels.bench.workers import (
   NO_TIME,
+  REPEAT_SECONDS,
   RUN_SECONDS,
   call_skipping,
   note,
@@ -59,7 +61,13 @@ def tune_key(
       rows[-1]['failed'] = reason(program)
       continue
     note(name, RUN_SECONDS)
-    if wrong := _wrong(group, program, inputs, expected):
+    out = jax.block_until_ready(program(inputs))
+    note(name)
+    wrong = _wrong(group, out, expected)
+    note(name, REPEAT_SECONDS)
+    if not wrong and differing_runs(program, (inputs,), REPEATED):
+      wrong = 'it changes from run to run'
+    if wrong:
       rows[-1]['failed'] = f'wrong result: {wrong}'
     else:
       calls[name] = timing.Timed(program, [(timed,)], function)
@@ -78,12 +86,12 @@ def _all_cases(group: list[Case], config: dict[str, Any]):
   return run
 
 
-def _wrong(group: list[Case], program: Any, inputs: list, expected: list) -> str:
-  """The first case of which a result is wrong or changes from run to run, or ''."""
-  for case, out, wanted in zip(group, program(inputs), expected):
-    if not checks.compare(out, wanted, case.op in checks.PRUNING)['passed']:
+def _wrong(group: list[Case], out: list, expected: list) -> str:
+  """The first case of which a result is wrong, or ''."""
+  for case, found, wanted in zip(group, out, expected):
+    if not checks.compare(found, wanted, case.op in checks.PRUNING)['passed']:
       return case.name
-  return 'it changes from run to run' if differing_runs(program, (inputs,), 3) else ''
+  return ''
 
 
 def tuned(record: dict[str, Any], old: dict[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from pallas_kernels.bench.programs import (
   differing_runs,
   run_poisoned,
 )
+from pallas_kernels.bench.workers import REPEAT_SECONDS, note
 from pallas_kernels.two_four import compress_both, feed_forward
 from pallas_kernels.two_four.cases import Case
 
@@ -118,7 +119,10 @@ def check(ours: Callable, reference: Callable, inputs: tuple, bits: bool, runs: 
   """A kernel against the reference, and against itself on `runs` runs."""
   expected = jax.block_until_ready(strict(reference)(*inputs))
   program = compiled(ours, inputs)
-  result = compare(run_poisoned(program, inputs), expected, bits)
+  out = run_poisoned(program, inputs)
+  note('comparing')
+  result = compare(out, expected, bits)
+  note('repeating', REPEAT_SECONDS)
   result['differing_runs'] = differing_runs(program, inputs, runs) if runs else None
   result['passed'] = result['passed'] and not result['differing_runs']
   return result

@@ -47,7 +47,7 @@ def _right(verdict: dict) -> str:
 
 def ceilings(until: float, tokens: int, only: str | None) -> list[str]:
   module = importlib.import_module(report.CEILINGS)
-  return _all(until, {'emulated': lambda: module.dry_run() or 'done'})
+  return _all(until, {'emulated': lambda: '; '.join(module.dry_run())})
 
 
 def headline(until: float, tokens: int, only: str | None) -> list[str]:

@@ -138,7 +138,7 @@ def render(record: Record) -> str:
     rows = [[variant, _verdict(x)] for variant, x in found.items()]
     parts += [f'{name}, changed:', markdown(['change', 'verdict'], rows)]
   if table := record.get('ceilings_table'):
-    parts += ['## Ceilings', table.strip()]
+    parts.append(table.strip())
   items = record['items']
   for op in dict.fromkeys(item['op'] for item in items):
     of_op = [item for item in items if item['op'] == op]
@@ -224,7 +224,7 @@ def _table(items: list[Record]) -> str:
   for item in items:
     for name, entry in item.get('peers', {}).items():
       rows.append([item['name'], name, *_cells(item, entry)])
-      rows[-1] += [_megabytes(entry, kind) for kind in MEMORY] if layers else []
+      rows[-1] += [_megabytes(item, entry, kind) for kind in MEMORY] if layers else []
   return markdown(header, rows)
 
 
@@ -251,6 +251,8 @@ def _cells(item: Record, entry: Record) -> list[str]:
   ]
 
 
-def _megabytes(entry: Record, kind: str) -> str:
-  size = entry.get(kind)
-  return '-' if size is None else f'{size / 1e6:.0f}'
+def _megabytes(item: Record, entry: Record, kind: str) -> str:
+  """With its share of what XLA without 2:4 takes."""
+  size, base = entry.get(kind), item['peers'].get(DENSE_XLA, {}).get(kind)
+  share = f' ({size / base:.2f})' if size and base else ''
+  return '-' if size is None else f'{size / 1e6:.0f}{share}'

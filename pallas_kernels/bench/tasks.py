@@ -28,7 +28,7 @@ from pallas_kernels.bench.programs import (
   differing_runs,
   run_poisoned,
 )
-from pallas_kernels.bench.workers import RUN_SECONDS, fatal, note, reason
+from pallas_kernels.bench.workers import REPEAT_SECONDS, RUN_SECONDS, fatal, note, reason
 from pallas_kernels.two_four import dispatch
 from pallas_kernels.two_four.cases import Case
 
@@ -120,6 +120,7 @@ def time_case(
       peer.name, check, expected.get(peer.like), bits, peer.like
     )
   del inputs, expected
+  note('inputs')
   sets = [checks.case_inputs(case, TIMED_SEED, exact=False)]
   for number in range(1, timing.sets_needed(sets[0])):
     sets.append(checks.case_inputs(case, TIMED_SEED + number, exact=False))
@@ -195,10 +196,12 @@ def _check(
   else:
     program = compiled(function, args, name)
   out = run_poisoned(program, args)
+  note(name)
   if not like:
     return {'check': 'none, it is a reference'}, program
   comparison = checks.compare(out, expected, bits)
   del out
+  note(name, REPEAT_SECONDS)
   if name.startswith(OURS) and (differing := differing_runs(program, args, REPEATED)):
     comparison |= {'passed': False, 'differing_runs': differing}
   return _verdict(comparison), program
@@ -263,6 +266,7 @@ def time_layer(
     check = functools.partial(_check, peer, functions[peer], inputs)
     result[peer], programs[peer] = _attempt(peer, check, expected.get(like), False, like)
   del inputs, expected
+  note('inputs')
   sets = [make(TIMED_SEED, False)]
   for number in range(1, timing.sets_needed(sets[0])):
     sets.append(make(TIMED_SEED + number, False))

@@ -46,6 +46,11 @@ class Timed:
 Calls = dict[str, Timed]
 
 
+def rotating(jitted: Callable, sets: list[tuple]) -> Timed:
+  """Of a jitted function, with one set of inputs after the other."""
+  return Timed(jitted, sets, jitted)
+
+
 def sets_needed(inputs: Any) -> int:
   """How many sets of such inputs do not fit in the L2 cache together, up to a few."""
   size = sum(x.nbytes for x in jax.tree.leaves(inputs))
@@ -140,7 +145,8 @@ def _kernels(call: Timed, count: int) -> float:
 
 def probe_cupti() -> str:
   """Whether kernels can be timed, as a timer's name; a call of it may hang."""
-  call = _timed(lambda x: x + 1, jax.random.normal(jax.random.key(0), (1 << 24,)))
+  x = jax.random.normal(jax.random.key(0), (1 << 24,))
+  call = rotating(jax.jit(lambda x: x + 1), [(x,)])
   jax.block_until_ready(call(0))
   kernels, wall = _kernels(call, 20), _wall(call, 20)
   if not 0 < kernels < 1.2 * wall + 5:
@@ -148,15 +154,14 @@ def probe_cupti() -> str:
   return 'cupti'
 
 
-def _timed(function: Callable, *args: jax.Array) -> Timed:
-  return Timed(jax.jit(function).lower(*args).compile(), [args], function)
-
-
 def measure_peaks(repetitions: int, timer: str) -> dict[str, Any]:
   """What the device reaches on a copy and on a dense bf16 product, of random data."""
   x = jax.random.normal(jax.random.key(0), (1 << 29,), jnp.bfloat16)
   a = jax.random.normal(jax.random.key(1), (8192, 8192), jnp.bfloat16)
-  calls = {'copy': _timed(lambda x: x + 1, x), 'matmul': _timed(jnp.dot, a, a)}
+  calls = {
+    'copy': rotating(jax.jit(lambda x: x + 1), [(x,)]),
+    'matmul': rotating(jax.jit(jnp.dot), [(a, a)]),
+  }
   times = in_turns(calls, repetitions, timer)
   copy, matmul = (times[name]['us']['median'] for name in calls)
   return {

@@ -27,6 +27,7 @@ from pallas_kernels.bench.environment import child_environment
 LONGEST = 600  # characters of a reason
 NO_TIME, HUNG = 'no time was left', 'no answer within'
 RUN_SECONDS = 12  # for what is compiled already
+REPEAT_SECONDS = 24  # for several runs of it
 MOST_HANGS = 2  # of one operation, before the rest of it is left alone
 _replies = None  # in a worker: where its answers go
 

@@ -260,14 +260,18 @@ def test_renders_the_record():
   memory['saved_bytes'] = 3_000_000
   items = [
     {'name': 'm', 'op': 'matmul', 'peers': matmul},
-    {'name': 'l', 'op': 'layer', 'peers': {OURS: good | memory}},
+    {
+      'name': 'l',
+      'op': 'layer',
+      'peers': {OURS: good | memory, 'XLA dense': {'saved_bytes': 9_000_000}},
+    },
     {'name': 'h', 'op': 'layer', 'failed': 'no answer'},
     {'name': 'n', 'op': 'layer', 'peers': {OURS: good | {'timer': 'loop'}}},
   ]
   text = report.render(RECORD | {'items': items})
   row = '| 200.0 | 190.0 | 230.0 | 205.0 | 400 | 900 | 150.0 | 75% |'
   assert f'| m | {OURS} {row} 1.50 | 2.0e-03 |' in text
-  assert f'| l | {OURS} {row} - | 2.0e-03 | 5 | 1 | - | 3 |' in text
+  assert f'| l | {OURS} {row} - | 2.0e-03 | 5 | 1 | - | 3 (0.33) |' in text
   assert f'| n | {OURS} | 200.0 (loop) |' in text
   assert 'First contact: 1 of 2 passed' in text and 'Failed, bad: `{' in text
   assert f'| m | {UNPRUNED} | failed |' in text

@@ -41,7 +41,7 @@ def time_case(name, tokens, repetitions, timer, seed, skip, tiles=False):
   return {'sets': 1, 'peers': peers}
 
 
-def measure(repetitions, timer):
+def measure(repetitions, timer, skip):
   return {'timer': timer}
 
 
