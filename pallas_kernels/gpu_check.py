@@ -41,6 +41,7 @@ from pallas_kernels.bench.workers import Worker, call_skipping
 EMULATING = {'NPROC': '16'}
 FINISH = 6  # seconds, to stop what runs and to pack
 DRY_SECONDS = 25  # of a step
+DRY_COMMAND = ['--seconds=75', '--dry_run']
 GRACE = 15  # between a command's own end and its being stopped
 
 
@@ -84,7 +85,7 @@ def proxy(run: Run, end: float) -> None:
   _command(run, 'proxy', end)
 
 
-COMMANDS = {
+COMMANDS = {  # the module, and its options on a GPU
   'train_steps': ['experiments.gpu_steps', '--sizes=350m,60m,130m,1b'],
   'proxy': ['experiments.gpu_proxy'],
 }
@@ -203,7 +204,8 @@ def dry_step(run: Run, name: str, why: str) -> None:
   if missing := missing_module(name):
     run.step(label, f'{NOT_AVAILABLE}: no module {missing}')
   elif name in COMMANDS:
-    words = [*COMMANDS[name], f'--out={run.out}', f'--seconds={seconds:.0f}', '--dry_run']
+    few = ['--sizes=60m'] if name == 'train_steps' else []
+    words = [COMMANDS[name][0], *few, f'--out={run.out}', *DRY_COMMAND]
     run.command(label, words, run.end - FINISH)
   else:
     given = {'until': time.time() + seconds, 'tokens': run.options.tokens}
