@@ -155,11 +155,13 @@ def device(run: Run, checks: pathlib.Path | None) -> str | None:
   run.record |= found | {'driver': report.driver()}
   if unavailable:
     run.step(DEVICE, f'{NOT_AVAILABLE}: {unavailable}', start)
+    print(report.about(run.record), flush=True)
     return unavailable
   known = contact.known(checks, run.record) if checks else {}
   run.record['checks'] = known.get('checks', {})
   measure.prepare(run, known.get('timer'))
   run.step(DEVICE, found['device'], start)
+  print(report.about(run.record), flush=True)
   return ''
 
 

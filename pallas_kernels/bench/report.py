@@ -133,7 +133,7 @@ def failures(item: Record, of: str = '') -> list[str]:
 
 def render(record: Record) -> str:
   """The whole record as Markdown: what failed first, the steps last."""
-  parts = ['# GPU check', _about(record), *_wrong(record)]
+  parts = ['# GPU check', about(record), *_wrong(record)]
   for name, found in record.get('diagnosis', {}).items():
     rows = [[variant, _verdict(x)] for variant, x in found.items()]
     parts += [f'{name}, changed:', markdown(['change', 'verdict'], rows)]
@@ -185,13 +185,16 @@ def _steps(record: Record) -> list[str]:
   return [*parts, markdown(['step', 'verdict', 'seconds'], rows)]
 
 
-def _about(record: Record) -> str:
+def about(record: Record) -> str:
+  """The device, what is installed for it, and its peaks."""
   known = lambda name: record.get(name, 'unknown')
   versions = ', '.join(f'{k} {v}' for k, v in record.get('versions', {}).items() if v)
   lines = [
     f'Device: {known("device")}, driver {known("driver")}. {versions}. Commit '
     f'{record["commit"]}, kernels {record["source"]}.',
-    f'ptxas: {known("ptxas")}; CUDA of jax: {known("cuda_path")}; {known("cpus")} CPUs.',
+    f'ptxas: {known("ptxas")}; CUDA of jax: {known("cuda_path")}; {known("cpus")} CPUs. '
+    f'Memory: {_gigabytes(record, "memory_bytes")} of the device, '
+    f'{_gigabytes(record, "host_memory_bytes")} of the machine.',
   ]
   if 'timer' in record:
     failed = record.get('timer_failed')
@@ -202,6 +205,11 @@ def _about(record: Record) -> str:
     )
     lines.append(_peaks(record.get('peaks', {})))
   return '\n'.join(lines)
+
+
+def _gigabytes(record: Record, name: str) -> str:
+  size = record.get(name)
+  return 'unknown' if size is None else f'{size / 1e9:.0f} GB'
 
 
 def _peaks(peaks: Record) -> str:

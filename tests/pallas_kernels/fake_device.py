@@ -11,7 +11,10 @@ TIMES = {'median': 10.0, 'min': 9.0, 'max': 11.0}
 
 
 def device():
-  return {'device': 'Fake GPU', 'versions': {}, 'unavailable': ''}
+  return {
+    'device': 'Fake GPU', 'versions': {}, 'unavailable': '', 'cpus': 16,
+    'ptxas': '/x/ptxas: V13.0', 'cuda_path': '/x', 'memory_bytes': 80_000_000_000,
+  }  # fmt: skip
 
 
 def probe_timer():

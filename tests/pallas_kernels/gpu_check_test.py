@@ -157,6 +157,10 @@ def test_call_1(fakes, tmp_path, capsys):
   assert 'torch' in record['versions']
   text = (tmp_path / 'gpu_check.md').read_text()
   assert 'Ceilings by loop.' in text and 'Fake GPU' in text
+  about = 'ptxas: /x/ptxas: V13.0; CUDA of jax: /x; 16 CPUs. Memory: 80 GB of the device'
+  out = capsys.readouterr().out
+  assert about in out[: out.index('contact: passed')]  # at once, and in the tables
+  assert about in text and '800 TFLOP/s' in out[: out.index('contact: passed')]
   assert set(record['checks']) == set(contact.contact(0))
 
 
