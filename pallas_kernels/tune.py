@@ -34,6 +34,7 @@ from pallas_kernels.two_four import dispatch
 from pallas_kernels.two_four.cases import Case
 from pallas_kernels.two_four.dispatch import configured
 
+TUNE_KEY = 'pallas_kernels.tune:tune_key'
 COMPILE_SECONDS = 90  # of all candidates together
 
 
@@ -121,10 +122,11 @@ def failures(record: dict[str, Any]) -> list[str]:
 
 
 def finish(record: dict[str, Any], out: pathlib.Path) -> str:
-  """Writes the tuned file if nothing failed. Returns what it did."""
-  if failed := failures(record):
-    return f'failed: no tuned file: {"; ".join(failed[:5])}'
+  """Writes the tuned file if nothing failed, else takes it away. Returns what it did."""
   path = dispatch.tuned_file(types.SimpleNamespace(device_kind=record['device']))
+  if failed := failures(record):
+    (out / path.name).unlink(missing_ok=True)
+    return f'failed: no tuned file: {"; ".join(failed[:5])}'
   old = json.loads(path.read_text()) if path.exists() else {}
   report.write_json(out / path.name, tuned(record, old))
   return f'passed: {len(record["sweeps"])} keys in {path.name}'
@@ -152,7 +154,7 @@ def sweep(run: Run, key: str, end: float) -> str:
   record = run.record
   reply, lost = call_skipping(
     run.worker,
-    'pallas_kernels.tune:tune_key',
+    TUNE_KEY,
     COMPILE_SECONDS,
     end,
     key=key,

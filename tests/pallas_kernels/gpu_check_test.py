@@ -5,9 +5,10 @@ import time
 
 import pytest
 
-from pallas_kernels import gpu_check
-from pallas_kernels.bench import contact, dry, measure, report
+from pallas_kernels import gpu_check, tune
+from pallas_kernels.bench import contact, dry, measure, report, selection
 from pallas_kernels.bench.run import Run
+from pallas_kernels.two_four import dispatch
 
 FAKE = 'tests.pallas_kernels.fake_device'
 
@@ -176,6 +177,31 @@ def test_call_2_takes_the_checks_of_call_1(fakes, tmp_path, capsys):
   words = ['--steps=kernels', '--only=cube', f'--out={tmp_path / "nothing"}']
   assert gpu_check.main([*words, f'--checks={checks}']) == 1
   assert '| kernels | failed: --only=cube matches nothing' in capsys.readouterr().out
+
+
+def test_what_hung_once_is_not_tried_again(fakes, tmp_path, capsys):
+  words = ['--steps=contact,layers', '--only=^(60m|130m) low.*backward, T16384$']
+  assert gpu_check.main([*words, f'--out={tmp_path}']) == 1
+  record = json.loads((tmp_path / 'gpu_check.json').read_text())
+  why = [item['peers']['ours']['failed'] for item in record['items']]
+  assert why == ['no answer within 1 s; stopped'] * 2
+  assert record['items'][1]['peers']['XLA dense']['tflops'] > 0
+
+
+def test_call_3_tunes(fakes, tmp_path, capsys, monkeypatch):
+  monkeypatch.setattr(tune, 'TUNE_KEY', f'{FAKE}:tune_key')
+  monkeypatch.setattr(selection, 'OPS', ('feed_forward',))
+  monkeypatch.setattr(dispatch, 'TUNED', tmp_path / 'tuned')
+  words = ['--steps=tune', '--only=R=(128|256) F=(2176|3072)', f'--out={tmp_path / "out"}']
+  assert gpu_check.main(words) == 0
+  record = json.loads((tmp_path / 'out/gpu_check.json').read_text())
+  assert list(record['steps']) == ['device', 'contact', 'tune']
+  assert record['steps']['tune']['verdict'] == 'passed: 2 keys in Fake_GPU.json'
+  made = json.loads((tmp_path / 'out/Fake_GPU.json').read_text())
+  keys = [f'feed_forward T=16384 R={r} F={f} N={r}' for r, f in ((256, 3072), (128, 2176))]
+  assert made['configs'] == dict.fromkeys(keys, {'warpgroups': 1, 'stages': 2})
+  text = (tmp_path / 'out/gpu_check.md').read_text()
+  assert f'- {keys[0]}: default 10.0 us, ' in text and ': 5.0 us' in text
 
 
 # Without a GPU
