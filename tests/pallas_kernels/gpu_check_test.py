@@ -1,6 +1,7 @@
 """The calls: which steps in which order, what is refused, and what goes without a GPU."""
 
 import json
+import tarfile
 import time
 
 import pytest
@@ -186,6 +187,9 @@ def test_what_hung_once_is_not_tried_again(fakes, tmp_path, capsys):
   why = [item['peers']['ours']['failed'] for item in record['items']]
   assert why == ['no answer within 1 s; stopped'] * 2
   assert record['items'][1]['peers']['XLA dense']['tflops'] > 0
+  with tarfile.open(tmp_path / 'rest.tar.gz') as archive:
+    log = archive.extractfile('rest/workers.log').read().decode()
+  assert log.count('tried ours') == 1
 
 
 def test_call_3_tunes(fakes, tmp_path, capsys, monkeypatch):
