@@ -13,51 +13,61 @@ from pallas_kernels.two_four.dispatch import H200, building_for, configured
 
 OPS = ('matmul', 'up_compress', 'gated_backward', 'weight_gradient', 'feed_forward')
 OPS += ('compress',)
+# A dense product whose weights stream past its rows, wherever they would be resident.
+STREAMED = {
+  'resident': False,
+  'warpgroups': 2,
+  'tile_n': 256,
+  'stages': 3,
+  'chunk': 128,
+  'buffers': 1,
+}
 # Fields that each candidate changes in the default config.
 CANDIDATES = {
   'matmul': [
-    {'cluster': 2},
+    {'cluster': 1},
     {'slots': 1},
+    {'metadata_first': True},
     {'tile_n': 128, 'stages': 3},
-    {'tile_n': 128, 'stages': 3, 'cluster': 2},
-    {'tile_n': 192, 'stages': 3, 'slots': 1},
+    {'tile_n': 128, 'stages': 3, 'cluster': 1},
     {'tile_n': 128, 'warpgroup_rows': 128, 'stages': 2},
-    {'tile_n': 192, 'stages': 2, 'warpgroups': 3},
     {'snake': 4},
     {'snake': 16},
   ],
+  # Those of the other kind of kernel than the default's do not fit, but for the last two.
   'up_compress': [
+    {'buffers': 1},
+    {'chunk': 64, 'stages': 4},
+    {'warpgroups': 2},
+    {'warpgroups': 4, 'stages': 1},
+    {'warpgroups': 2, 'tile_n': 256, 'chunk': 64, 'stages': 2, 'buffers': 1},
     {'cluster': 2},
     {'in_flight': 0},
-    {'stages': 2},
-    {'tile_n': 128, 'stages': 4},
-    {'tile_n': 128, 'stages': 4, 'cluster': 2},
     {'tile_n': 128, 'stages': 6},
-    {'tile_n': 128, 'stages': 4, 'warpgroups': 3},
     {'snake': 16},
+    STREAMED,
+    STREAMED | {'tile_n': 128, 'stages': 6},
   ],
   'weight_gradient': [
     {'in_flight': 0},
-    {'tile_n': 128},
-    {'tile_n': 64},
+    {'in_flight': 2, 'stages': 3},
     {'stages': 3},
-    {'splits': 1},
     {'splits': 2},
+    {'splits': 3},
     {'splits': 4},
+    {'splits': 6},
     {'splits': 8},
-    {'snake': 16},
   ],
   'feed_forward': [
+    {'in_turns': False},
+    {'cluster': 2},
+    {'cluster': 2, 'in_turns': False},
     {'stages': 1},
     {'stages': 2},
-    {'stages': 3},
     {'warpgroups': 1},
-    {'warpgroups': 3},
-    {'warpgroups': 3, 'stages': 2},
   ],
   'compress': [
     {'warpgroups': 2},
-    {'warpgroups': 2, 'stages': 2},
     {'warpgroups': 4},
     {'warpgroups': 1, 'stages': 4},
   ],
