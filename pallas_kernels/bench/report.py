@@ -231,7 +231,8 @@ def _table(items: list[Record]) -> str:
   rows = []
   for item in items:
     for name, entry in item.get('peers', {}).items():
-      rows.append([item['name'], name, *_cells(item, entry)])
+      tile = f' ({entry["tile"]})' if 'tile' in entry else ''
+      rows.append([item['name'], f'{name}{tile}', *_cells(item, entry)])
       rows[-1] += [_megabytes(item, entry, kind) for kind in MEMORY] if layers else []
   return markdown(header, rows)
 

@@ -266,13 +266,13 @@ def test_renders_the_record():
       'peers': {OURS: good | memory, 'XLA dense': {'saved_bytes': 9_000_000}},
     },
     {'name': 'h', 'op': 'layer', 'failed': 'no answer'},
-    {'name': 'n', 'op': 'layer', 'peers': {OURS: good | {'timer': 'loop'}}},
+    {'name': 'n', 'op': 'layer', 'peers': {OURS: good | {'timer': 'loop', 'tile': 't'}}},
   ]
   text = report.render(RECORD | {'items': items})
   row = '| 200.0 | 190.0 | 230.0 | 205.0 | 400 | 900 | 150.0 | 75% |'
   assert f'| m | {OURS} {row} 1.50 | 2.0e-03 |' in text
   assert f'| l | {OURS} {row} - | 2.0e-03 | 5 | 1 | - | 3 (0.33) |' in text
-  assert f'| n | {OURS} | 200.0 (loop) |' in text
+  assert f'| n | {OURS} (t) | 200.0 (loop) |' in text
   assert 'First contact: 1 of 2 passed' in text and 'Failed, bad: `{' in text
   assert f'| m | {UNPRUNED} | failed |' in text
   assert f'- m, {UNPRUNED}: its result is wrong' in text and '- h: no answer' in text
