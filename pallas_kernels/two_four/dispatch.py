@@ -2,7 +2,7 @@
 
 'mosaic' needs a Hopper GPU: its sparse tensor cores are reached by an instruction of that
 generation alone. None takes it on the kinds of device for which `tuned/` has a file, which
-`python -m pallas_kernels.tune` writes after it has checked the kernels there.
+the third call of `pallas_kernels.gpu_check` makes once it has checked the kernels there.
 """
 
 import contextlib

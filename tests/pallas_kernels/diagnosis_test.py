@@ -19,24 +19,14 @@ NAME = 'one-hot matmul, axis=1, transpose_b=False, cluster=1'
 HALVES, ROWS = 'halves of the metadata swapped', 'rows of the metadata swapped'
 
 
-class Swapped:
-  """Metadata as an instruction would read it that takes the halves the other way round."""
-
-  def __init__(self, reference):
-    self.reference = reference
-
-  def __getitem__(self, index):
-    words = self.reference[index].reshape(1, -1, 256)
-    return one_hot.halves_swapped(words)
-
-
 def planted(name: str, variant: str):
-  """Runs in a worker."""
+  """Runs in a worker: an instruction that takes the halves the other way round."""
   from pallas_kernels.two_four.mosaic_gpu import emulation
 
   right = emulation.sparse_multiply
+  swapped = lambda words: one_hot.halves_swapped(words.reshape(1, -1, 256))
   emulation.sparse_multiply = lambda acc, a, b, words, *more: right(
-    acc, a, b, Swapped(words), *more
+    acc, a, b, swapped(words), *more
   )
   diagnosis.check_one_hot = functools.partial(one_hot.check_one_hot, shape=(128, 128, 64))
   with dispatch.emulated():

@@ -1,5 +1,6 @@
 """Tuning: what is tried, which config is taken, and when the file is written."""
 
+import dataclasses
 import json
 import types
 
@@ -9,6 +10,7 @@ from pallas_kernels import tune
 from pallas_kernels.bench import contact, selection
 from pallas_kernels.bench.candidates import best, candidates, group_of
 from pallas_kernels.two_four import dispatch
+from pallas_kernels.two_four.mosaic_gpu.feed_forward import Config
 
 TOKENS = 16384
 
@@ -87,4 +89,4 @@ def test_tuning_uses_the_keys_of_the_kernels(monkeypatch):
     'feed_forward T=16384 R=256 F=3072 N=256',
   ]
   assert [len(group_of(key, TOKENS)) for key in keys] == [1, 1]
-  assert candidates(keys[1], TOKENS)[0] == {'warpgroups': 2, 'stages': 1}  # the default
+  assert candidates(keys[1], TOKENS)[0] == dataclasses.asdict(Config())  # the default
