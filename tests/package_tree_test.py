@@ -33,7 +33,8 @@ def output(module, *words):
 
 from jax._src.lib import cuda_path
 said = {'cuda_path': cuda_path}
-for module in ('pallas_kernels.gpu_check', 'experiments.gpu_steps', 'experiments.gpu_proxy'):
+commands = 'pallas_kernels.gpu_check', 'experiments.gpu_steps', 'experiments.gpu_proxy'
+for module in commands:
   said[module] = output(module, '--help')
 for module in ('ceilings', 'contact', 'diagnosis', 'dry', 'tasks', 'torch_peers'):
   importlib.import_module(f'pallas_kernels.bench.{module}')  # what workers call
