@@ -26,6 +26,11 @@ COMPILE_SECONDS = 60
 CLUSTERS = (1, 2)
 GRADIENTS = ((128, 128, 256, 128), (128, 320, 256, 320))  # one kernel, and two
 CLUSTERED = Case('matmul', {'M': 512, 'K': 384, 'N': 192})
+# Weights that do not fit into shared memory, and tokens for one warpgroup of two.
+STREAMED = (
+  Case('up_compress', {'T': 40, 'K': 584, 'F': 256}),
+  Case('gated_backward', {'T': 40, 'N': 584, 'F': 256}),
+)
 
 
 def one_hot_checks() -> dict[str, dict[str, Any]]:
@@ -46,7 +51,7 @@ def contact(seed: int) -> dict[str, Callable[[], dict[str, Any]]]:
     name: functools.partial(check_one_hot, **arguments)
     for name, arguments in one_hot_checks().items()
   }
-  for case in small():
+  for case in (*small(), *STREAMED):
     found[case.name] = functools.partial(checks.check_case, case, seed)
   found[f'{CLUSTERED.name}-cluster=2'] = functools.partial(_clustered, seed)
   for (T, F), rule in itertools.product(((128, 256), (72, 132)), KERNEL_RULES):

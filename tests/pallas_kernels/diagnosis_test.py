@@ -11,7 +11,7 @@ import pytest
 
 from pallas_kernels.bench import contact, diagnosis, one_hot
 from pallas_kernels.bench.run import Run
-from pallas_kernels.two_four import dispatch
+from pallas_kernels.two_four import dispatch, mosaic
 from pallas_kernels.two_four.packed import pack_nibbles
 
 HERE = 'tests.pallas_kernels.diagnosis_test'
@@ -128,3 +128,11 @@ def test_contact_has_both_clusters_in_every_layout():
     'matmul', 'compress', 'compress_both', 'up_compress', 'gated_backward',
     'weight_gradient', 'feed_forward', 'gradients',
   }  # fmt: skip
+
+
+@pytest.mark.parametrize('op', ['up_compress', 'gated_backward'])
+def test_contact_has_dense_products_with_resident_weights_and_with_streamed_ones(op):
+  shapes = [name.split('-')[1:4] for name in contact.contact(0) if name.startswith(op)]
+  sizes = [{part[0]: int(part[1:]) for part in shape} for shape in shapes]
+  kinds = {mosaic.dense_config(x['F'], x.get('K', x.get('N'))).resident for x in sizes}
+  assert kinds == {True, False}

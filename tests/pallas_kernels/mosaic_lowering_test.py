@@ -1,10 +1,12 @@
 """Every kernel, in all operand layouts, lowers for a GPU on a machine without one."""
 
+import functools
 from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import pytest
+from jax.experimental.mosaic.gpu.launch_context import DropUnitDimsTransform
 from jax.extend.core import jaxprs_in_params
 from jax.interpreters import mlir
 from jaxlib.mlir import ir
@@ -12,6 +14,8 @@ from jaxlib.mlir import ir
 from pallas_kernels.aot_programs import Program, programs
 from pallas_kernels.two_four import cases, feed_forward
 from pallas_kernels.two_four.dispatch import H200, building_for
+from pallas_kernels.two_four.mosaic_gpu import dense
+from pallas_kernels.two_four.mosaic_gpu import feed_forward as feed_forward_kernel
 from pallas_kernels.two_four.mosaic_gpu.instructions import row_width, whole_rows
 
 SMALL = [
@@ -88,3 +92,32 @@ def test_the_rows_of_a_reference_to_part_of_the_columns():
     whole_rows(whole)
     with pytest.raises(ValueError, match='must be whole rows'):
       whole_rows(part)
+
+
+def abstract(*shapes):
+  return [jax.ShapeDtypeStruct(shape, jnp.bfloat16) for shape in shapes]
+
+
+FEW_TOKENS = {
+  'up_compress': (dense.up_compress, abstract((64, 1024), (1024, 512))),
+  'feed_forward that keeps z': (
+    functools.partial(feed_forward_kernel.feed_forward, keep=True),
+    abstract((64, 128), (128, 512), (512, 128)),
+  ),
+}
+
+
+@pytest.mark.parametrize('name', FEW_TOKENS)
+def test_no_warpgroup_without_tokens_writes_over_those_with(name, monkeypatch):
+  """A copy drops the index of an axis of one: beyond it is then the same as within it."""
+  dropped, drop = [], DropUnitDimsTransform.transform_index
+
+  def transform_index(self, index):
+    dropped.extend(index[axis] for axis in self.unit_dims)
+    return drop(self, index)
+
+  monkeypatch.setattr(DropUnitDimsTransform, 'transform_index', transform_index)
+  function, operands = FEW_TOKENS[name]
+  with building_for(H200):
+    jax.jit(function).trace(*operands).lower(lowering_platforms=('cuda',))
+  assert not dropped

@@ -108,8 +108,8 @@ def test_resident_weights_give_way_to_those_of_other_columns(rows):
   x, w = multiples(0, rows, 128), multiples(1, 128, 384)
   z = reference.up_compress(x, w, False)
   config = dataclasses.replace(RESIDENT, buffers=2)
-  packed = run(dense.up_compress, x, w, config=config)
-  assert_same(packed, (z.values, z.metadata))
+  values, metadata = run(dense.up_compress, x, w, config=config)
+  assert_same((values, metadata[:, : rows // 64]), (z.values, z.metadata))
   slopes = run(dense.gated_backward, x, w, z.values, z.metadata, w_t=False, config=config)
   assert_same(slopes, reference.gated_backward(x, w, z, False).values)
 

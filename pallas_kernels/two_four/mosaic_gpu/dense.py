@@ -88,7 +88,7 @@ def up_compress(
     prune: False for a control: relu(x w)^2 itself, (T, F).
 
   Returns:
-    (values bf16 (T, F/2), metadata uint32[F/128, T/64, 256]).
+    (values bf16 (T, F/2), metadata uint32[F/128, T/64 or else 2, 256]).
   """
   (T, _), F = x.shape, w.shape[0 if w_t else 1]
   do = Instructions(emulate)
@@ -252,9 +252,15 @@ def blocks_of_128(values, metadata):
 
 
 def packed_type(T: int, F: int):
+  """Values and metadata, of two blocks of 64 tokens at least.
+
+  A copy drops the index of an axis of one: what a warpgroup has beyond T would be written
+  over the only block.
+  """
+  tiles_k, tiles_m, words = metadata_shape(T, F)
   return (
     jax.ShapeDtypeStruct((T, F // 2), jnp.bfloat16),
-    jax.ShapeDtypeStruct(metadata_shape(T, F), jnp.uint32),
+    jax.ShapeDtypeStruct((tiles_k, max(tiles_m, 2), words), jnp.uint32),
   )
 
 

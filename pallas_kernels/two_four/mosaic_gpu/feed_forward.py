@@ -63,7 +63,7 @@ def feed_forward(
     keep: write packed z for a backward pass as well.
 
   Returns:
-    bf16 (T, N); with `keep` (that, values (T, F/2), metadata uint32[F/128, T/64, 256]).
+    bf16 (T, N); with `keep` (that, values and metadata as of dense.up_compress).
   """
   if keep and not prune:
     raise ValueError('keep=True: needs prune=True, there is no packed z without')
