@@ -98,7 +98,8 @@ def _timer(name: str, calls: Calls, counts: dict[str, int]) -> Callable[[str], f
   for peer in calls:
     note('timing', LOOP_SECONDS)
     programs[peer] = loop.looped(pairs[peer])
-    jax.block_until_ready(programs[peer]([args for _, args in pairs[peer]]))
+    every = [args for _, args in pairs[peer]]
+    jax.block_until_ready(programs[peer](every, loop.results(pairs[peer])))
   note('timing')
   runs = {k: max(1, counts[k] // (loop.TURNS * len(pairs[k]))) for k in calls}
   return lambda peer: loop.microseconds(programs[peer], pairs[peer], runs[peer])
