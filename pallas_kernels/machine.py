@@ -22,7 +22,6 @@ import dataclasses
 
 # As measured: TFLOP/s of a dense bf16 product, TB/s of a copy.
 PEAKS = {'h100': (798.0, 3.0), 'h200': (790.0, 4.3)}
-MULTIPROCESSORS = 132
 FLOPS = 4096  # dense bf16, of a multiprocessor in a clock
 SHARED_MEMORY, FROM_L2 = 128, 64  # bytes a clock
 STEP_K = 128
@@ -128,13 +127,3 @@ def bounds() -> tuple[list[str], list[list[str]]]:
     row = [*(f'{x:.0f}' for x in counts), *(f'{gain:.2f}' for gain in gains(*tile))]
     rows.append([f'{tile[0]} x {tile[1]}', *row])
   return header, rows
-
-
-def gigahertz(us: float, M: int, K: int, N: int, step: float, tile=TILES[0]) -> float:
-  """The clock at which a product takes `us`, if a step takes `step` clocks and no more.
-
-  Every multiprocessor takes a tile after the other; some take one more than others.
-  """
-  tiles = -(-M // tile[0]) * -(-N // tile[1])
-  steps = -(-tiles // MULTIPROCESSORS) * -(-K // STEP_K)
-  return steps * step / us / 1e3

@@ -24,7 +24,6 @@ from pallas_kernels.bench.workers import Worker, without_folders
 MOST_FILES = 8
 RECORD, TABLES, REST = 'gpu_check.json', 'gpu_check.md', 'rest.tar.gz'
 LONGEST_LOG = 4_000_000  # characters
-GRACE = 15  # seconds between a command's own end and its being stopped
 NOT_AVAILABLE = 'not available'
 
 

@@ -30,10 +30,6 @@ def check(name, seed):
   return {'passed': True}
 
 
-def wrong_check(name, seed):
-  return {'passed': not name.startswith('up_compress')}
-
-
 def time_case(name, tokens, repetitions, timer, seed, skip, tiles=False):
   peers = {'XLA dense': {'us': TIMES}}
   for peer in ('ours', 'ours, cluster=2'):

@@ -2,9 +2,7 @@
 
 import pytest
 
-from pallas_kernels.machine import clocks, copied, gains, gigahertz
-
-HEADLINE = (16384, 8192, 2048)  # M, K, N
+from pallas_kernels.machine import clocks, copied, gains
 
 
 def test_a_sparse_step_of_128_x_256():
@@ -43,12 +41,3 @@ def test_a_dense_step_of_128_x_256():
 )
 def test_bounds_of_the_gain(tile, shared, fed, beside):
   assert gains(*tile) == pytest.approx((shared, fed, beside))
-
-
-def test_the_clock_that_a_time_needs():
-  """1024 tiles for 132 multiprocessors: 8 for most, of 64 steps."""
-  assert gigahertz(497.5, *HEADLINE, step=1924) == pytest.approx(1.980, abs=0.001)
-  assert gigahertz(497.5, *HEADLINE, step=1808) == pytest.approx(1.861, abs=0.001)
-  assert gigahertz(708.7, *HEADLINE, step=2048) == pytest.approx(1.480, abs=0.001)
-  # One tile more than there are multiprocessors takes twice as long.
-  assert gigahertz(1.0, 133 * 128, 128, 256, step=1000) == pytest.approx(2.0)

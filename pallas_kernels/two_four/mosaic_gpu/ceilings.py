@@ -3,7 +3,7 @@
 They say what bounds the kernels here. Each CTA has the tile of `matmul`, two warpgroups of
 64 x 256, and goes through its steps as often as asked; each warpgroup writes down how many
 clocks that took. Clocks count the same whatever power allows the device to run at, so that
-they can be held against port.py.
+they can be held against machine.py.
 """
 
 import functools
