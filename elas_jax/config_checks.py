@@ -14,6 +14,7 @@ from elas_jax.config import (
 )
 from elas_jax.errors import UserError
 from elas_jax.field_checks import at_least, choice, divides, fraction
+from elas_jax.kernel_checks import check_kernels
 from elas_jax.limits import LARGEST, LARGEST_INTEGER, check_array, check_float, shown
 from elas_jax.places import check_place
 
@@ -123,7 +124,7 @@ def _check_two_four(model: ModelConfig) -> None:
   at_least(0, 'model', model, 'two_four_dense_steps')
   at_least(1, 'model', model, 'two_four_refresh')
   if model.two_four_implementation == 'mosaic':
-    _check_kernels(model)
+    check_kernels(model)
   if model.feed_forward != 'relu2_two_four':
     return
   if model.linear not in ('dense', 'low_rank'):
@@ -147,44 +148,6 @@ def _check_two_four(model: ModelConfig) -> None:
       f"'top2', not {model.two_four_rule!r}, whose kept values are changed; "
       "'straight_through' works"
     )
-
-
-def _check_kernels(model: ModelConfig) -> None:
-  """Refuses 'mosaic' for models of which a 2:4 operation would run elsewhere."""
-  from elas_jax.ops.two_four import HAVE_KERNELS, without_kernels
-
-  field = "model.two_four_implementation='mosaic'"
-  for name, accepted in (
-    ('feed_forward', 'relu2_two_four'),
-    ('compute_dtype', 'bfloat16'),
-  ):
-    if (value := getattr(model, name)) != accepted:
-      raise UserError(f'{field}: needs model.{name}={accepted!r}, not {value!r}')
-  lacking = without_kernels(model.two_four_rule, model.two_four_backward)
-  if lacking:
-    raise UserError(
-      f"{field}: {lacking}; accepted are model.two_four_rule='top2' with "
-      f"model.two_four_backward {' or '.join(map(repr, HAVE_KERNELS))}; 'auto' takes "
-      'kernels where there are some'
-    )
-
-
-def lacking_kernels(config: Config) -> str:
-  """Why the devices here cannot run the kernels that the config asks for, or ''."""
-  if config.task != 'language' or config.model.two_four_implementation != 'mosaic':
-    return ''
-  from pallas_kernels.two_four import takes_kernels
-
-  try:
-    takes_kernels(implementation='mosaic')
-  except NotImplementedError as error:  # it begins with implementation='mosaic'
-    return f'model.two_four_{error}'
-  return ''
-
-
-def check_kernels_here(config: Config) -> None:
-  if lacking := lacking_kernels(config):
-    raise UserError(f"{lacking}; 'auto' and 'xla' run here")
 
 
 def check_data(data: DataConfig) -> None:

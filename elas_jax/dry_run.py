@@ -7,8 +7,8 @@ from typing import Any
 import jax
 
 from elas_jax.config import Config, at_step
-from elas_jax.config_checks import check_kernels_here
 from elas_jax.errors import UserError
+from elas_jax.kernel_checks import check_kernels_here
 from elas_jax.memory import (
   LARGEST_DEVICE,
   device_memory,

@@ -31,12 +31,12 @@ from elas_jax import workdir as workdirs
 from elas_jax.checkpoint import Checkpoints, load_variables
 from elas_jax.cli import DEFAULT_CONFIG, Parser, load_config, run_command
 from elas_jax.config import Config, at_step, parse, profile_window, to_json
-from elas_jax.config_checks import check_kernels_here
 from elas_jax.data.pipeline import train_batches
 from elas_jax.errors import UserError
 from elas_jax.evaluate import evaluate, put_batch
 from elas_jax.flops import peak_flops
 from elas_jax.host_memory import keep_freed_memory
+from elas_jax.kernel_checks import check_kernels_here
 from elas_jax.log import Log, NonFinite, Trace, print_once
 from elas_jax.memory import check_memory, sizes, training_bytes
 from elas_jax.metrics import MetricsWriter, read_metrics
