@@ -118,7 +118,7 @@ def _command(run: Run, name: str, end: float) -> None:
   run.worker.close()  # it keeps memory that training needs
   seconds = end - time.monotonic() - GRACE
   words = [*COMMANDS[name], f'--out={run.out}', f'--seconds={seconds:.0f}']
-  run.command(name, words, end)
+  run.command(name, [*words, f'--log={run.rest / name}_workers.log'], end)
 
 
 def execute(run: Run, steps: list[str], checks: pathlib.Path | None) -> int:

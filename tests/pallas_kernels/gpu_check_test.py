@@ -208,6 +208,16 @@ def test_call_3_tunes(fakes, tmp_path, capsys, monkeypatch):
   assert f'- {keys[0]}: default 10.0 us, ' in text and ': 5.0 us' in text
 
 
+def test_what_the_processes_of_a_command_say_is_kept(tmp_path, monkeypatch):
+  given = []
+  monkeypatch.setattr(gpu_check, 'missing_module', lambda name: '')
+  with Run(tmp_path, seconds=100) as run:
+    monkeypatch.setattr(run, 'command', lambda name, words, end: given.append(words))
+    gpu_check.train_steps(run, time.monotonic() + 60)
+    log = f'--log={run.rest}/train_steps_workers.log'
+  assert log in given[0] and any(word.startswith('--seconds=4') for word in given[0])
+
+
 # Without a GPU
 
 
