@@ -5,7 +5,7 @@ longer than all steps together. So a CTA loads tile_n columns of the weights, al
 keeps them. Each warpgroup works for itself: it copies 64 rows after the other into a ring
 of its own, multiplies, and finishes while the others multiply. None waits for another,
 except where a CTA goes on to other columns. Rows are read again for each tile of columns,
-weights about once: 1/3 of what tiles of 128 x 256 read from the L2 cache at K = 256.
+weights about once: with 128 columns 2/3 of what tiles of 128 x 256 read from the L2 cache.
 """
 
 import dataclasses
