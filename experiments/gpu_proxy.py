@@ -30,12 +30,14 @@ from typing import Any
 from experiments.gpu_steps import TINY, about, device, log_of
 from pallas_kernels.bench import report
 from pallas_kernels.bench.environment import ROOT, child_environment
+from pallas_kernels.bench.tied import tied
 from pallas_kernels.bench.workers import Worker, without_folders
 from pallas_kernels.roofline import markdown
 
 CONTROL, ELAS, FULL = 'low rank, squared ReLU', 'ELAS', 'full rank, SwiGLU'
 METHODS = {CONTROL: 'loro_relu2', ELAS: 'elas', FULL: 'full'}  # of configs/c4.py
 SIZE = '60m'
+TRAIN = 'elas_jax.train'
 LABEL = (
   "PROXY, not the paper's scale: minutes of training on Python source, as bytes, one seed; "
   'compare the curves with each other, not with published values. What seeds alone change '
@@ -142,7 +144,7 @@ def prepare(args: argparse.Namespace, folder: pathlib.Path) -> Record:
   words += [f'--cache_dir={folder / "cache"}']
   words += [f'--validation_share={validation_share(args)}']
   run = subprocess.run(
-    [sys.executable, '-m', *words],
+    tied(*words),
     cwd=ROOT,
     env=child_environment(),
     capture_output=True,
@@ -190,7 +192,7 @@ class Training:
     self.workdir, self.log = workdir, workdir.with_suffix('.log')
     with self.log.open('wb') as log:
       self.process = subprocess.Popen(
-        [sys.executable, '-m', 'elas_jax.train', *words, f'--workdir={workdir}'],
+        tied(TRAIN, *words, f'--workdir={workdir}'),
         cwd=ROOT,
         env=child_environment(),
         stdout=log,

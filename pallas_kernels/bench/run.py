@@ -11,7 +11,6 @@ import pathlib
 import shutil
 import signal
 import subprocess
-import sys
 import tarfile
 import tempfile
 import time
@@ -19,6 +18,7 @@ from typing import Any
 
 from pallas_kernels.bench import report
 from pallas_kernels.bench.environment import ROOT, child_environment
+from pallas_kernels.bench.tied import tied
 from pallas_kernels.bench.workers import Worker, without_folders
 
 MOST_FILES = 8
@@ -122,7 +122,7 @@ class Run:
     except RuntimeError as error:
       self.step(name, f'failed: {error}', start)
       return
-    status = _run([sys.executable, '-m', *words], environment, log, end)
+    status = _run(words, environment, log, end)
     lines = without_folders(log.read_text(errors='replace')).strip().splitlines()
     said = [line for line in lines if NOT_AVAILABLE in line]
     if status == 2 and said:
@@ -142,7 +142,7 @@ class Run:
       return child_environment()
     if not self.packages.exists():
       wheels = sorted(map(str, self.options.wheels.glob('*.whl')))
-      words = [sys.executable, '-m', 'pip', 'install', '--quiet', '--no-index', '--no-deps']
+      words = ['pip', 'install', '--quiet', '--no-index', '--no-deps']
       words += ['--no-compile', '--disable-pip-version-check', f'--target={self.packages}']
       log = self.rest / 'wheels.log'
       if _run([*words, *wheels], child_environment(), log, self.end) != 0:
@@ -157,10 +157,15 @@ class Run:
 def _run(
   words: list[str], environment: dict[str, str], log: pathlib.Path, end: float
 ) -> int | None:
-  """Exit status, or None if it was stopped, with all that it had started."""
+  """Exit status of `python -m words`, or None if it was stopped, with all it started."""
   with log.open('ab') as file:
     process = subprocess.Popen(
-      words, cwd=ROOT, env=environment, stdout=file, stderr=file, start_new_session=True
+      tied(*words),
+      cwd=ROOT,
+      env=environment,
+      stdout=file,
+      stderr=file,
+      start_new_session=True,
     )
     try:
       return process.wait(max(0.0, end - time.monotonic()))

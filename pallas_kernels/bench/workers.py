@@ -253,7 +253,7 @@ def _main(parent: int) -> None:
   global _replies
   _replies = os.fdopen(os.dup(1), 'w')
   os.dup2(2, 1)  # what anything prints goes to the log
-  threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+  threading.Thread(target=end_with, args=(parent,), daemon=True).start()
   # The functions import this module under its name.
   importlib.import_module('pallas_kernels.bench.workers')._replies = _replies
   for line in sys.stdin:
@@ -270,7 +270,7 @@ def _main(parent: int) -> None:
       os._exit(1)
 
 
-def _end_with(parent: int) -> None:
+def end_with(parent: int) -> None:
   """A kernel that hangs would outlive a parent that was killed."""
   while os.getppid() == parent:
     time.sleep(1)
