@@ -19,6 +19,7 @@ it goes.
 import argparse
 import dataclasses
 import json
+import os
 import pathlib
 import re
 import signal
@@ -91,7 +92,8 @@ COMMANDS = {  # the module, and its options on a GPU
 }
 MODULES = {'ceilings': report.CEILINGS}
 STEPS = {
-  'contact': Step(contact.step, 110, 20, timed=False),
+  # About a minute; without all of it nothing is timed, so a slow one may take more.
+  'contact': Step(contact.step, 240, 20, timed=False),
   'ceilings': Step(ceilings, 60, 15, timed=False),
   'headline': Step(measure.headline, 200, 30),
   'layers': Step(measure.layers, 120, 20),
@@ -256,6 +258,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
   add('--repetitions', type=_positive(int), default=7, help='turns of every peer (7)')
   add('--wheels', type=_wheels, help='a folder of packages that training needs besides')
   args = parser.parse_args(arguments)
+  try:  # once all the rest is right
+    args.out.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    parser.error(f'argument --out: {args.out}: cannot be made: {error.strerror}')
+  if not os.access(args.out, os.W_OK):
+    parser.error(f'argument --out: {args.out}: cannot be written to')
   minutes, steps = CALLS.get(args.call, (MINUTES, args.steps))
   args.minutes, args.steps = args.minutes or minutes, steps
   return args
@@ -293,10 +301,10 @@ def _checks(text: str) -> pathlib.Path:
   path = pathlib.Path(text)
   try:
     found = json.loads(path.read_text())
-    if all(name in found for name in ('device', 'source', 'checks')):
-      return path
-  except (OSError, ValueError, TypeError) as error:
+  except (OSError, ValueError) as error:
     raise argparse.ArgumentTypeError(f'{text}: cannot be read: {error}') from error
+  if contact.is_record(found):
+    return path
   raise argparse.ArgumentTypeError(f'{text}: must be a gpu_check.json')
 
 

@@ -42,6 +42,18 @@ def test_bad_arguments_are_named_with_what_is_accepted(tmp_path, capsys):
   assert 'cannot be read' in say('--call=2', f'--checks={tmp_path / "none.json"}')
   (tmp_path / 'other.json').write_text('{"device": 1}')
   assert 'must be a gpu_check.json' in say('--call=2', f'--checks={tmp_path}/other.json')
+  about = {'device': 'H', 'source': 's', 'timer': 'loop', 'checks': {}}
+  others = [{'checks': 3}, {'timer': 'sun'}]
+  others += [{'checks': {'a': wrong}} for wrong in (True, {}, {'passed': 1})]
+  for wrong in ('device source checks', [1], None, 3, *(about | x for x in others)):
+    (tmp_path / 'other.json').write_text(json.dumps(wrong))
+    said = say('--call=2', f'--checks={tmp_path}/other.json', '--minutes=0.001')
+    assert 'must be a gpu_check.json' in said
+  (tmp_path / 'file').write_text('')
+  for folder in (tmp_path / 'file/below', '/proc/none'):
+    assert 'cannot be made' in refused(
+      ['--call=1', f'--out={folder}', '--minutes=0.001'], capsys
+    )
   assert 'no regular expression' in say('--call=3', '--only=(')
   assert 'a new or an empty folder' in refused(['--call=1', f'--out={tmp_path}'], capsys)
   assert not (tmp_path / 'new').exists()
@@ -113,6 +125,18 @@ def test_a_wrong_kernel_is_diagnosed_and_nothing_is_timed(acts, tmp_path):
   assert [name for name, _ in acts] == ['contact', 'diagnosis', 'ceilings']
   verdict = run.record['steps']['headline']['verdict']
   assert verdict == f'not run: 1 of {len(contact.contact(0))} checks did not pass'
+
+
+def test_checks_without_time_are_not_made_and_not_wrong(fakes, tmp_path, monkeypatch):
+  monkeypatch.setattr(contact, 'RUN_CHECK', f'{FAKE}:slow_check')
+  with Run(tmp_path, seconds=900) as run:
+    contact.step(run, time.monotonic() + 1.5)
+    missing = contact.unchecked(run.record)
+    assert missing and not contact.wrong(run.record)
+    step, total = run.record['steps']['contact'], len(contact.contact(0))
+    assert step['verdict'] == f'failed: no time was left for {len(missing)} of {total}'
+    assert step['not_run'] == missing
+    assert gpu_check.untimed(run.record) == f'{len(missing)} checks were not made'
 
 
 def test_checks_are_those_of_this_device_and_source(tmp_path, capsys):
