@@ -17,6 +17,7 @@ import concurrent.futures as futures
 import contextlib
 import hashlib
 import json
+import math
 import os
 import pathlib
 import signal
@@ -28,6 +29,7 @@ import time
 from typing import Any
 
 from experiments.gpu_steps import TINY, about, device, log_of
+from experiments.gpu_wheels import made
 from pallas_kernels.bench import report
 from pallas_kernels.bench.environment import ROOT, child_environment
 from pallas_kernels.bench.tied import tied
@@ -143,13 +145,8 @@ def prepare(args: argparse.Namespace, folder: pathlib.Path) -> Record:
   words += [f'--path={folder / "python.jsonl"}', f'--sequence_length={args.length}']
   words += [f'--cache_dir={folder / "cache"}']
   words += [f'--validation_share={validation_share(args)}']
-  run = subprocess.run(
-    tied(*words),
-    cwd=ROOT,
-    env=child_environment(),
-    capture_output=True,
-    text=True,
-  )
+  given = {'cwd': ROOT, 'env': child_environment(), 'text': True}
+  run = subprocess.run(tied(*words), capture_output=True, **given)
   found['seconds'] = round(time.monotonic() - start, 1)
   if run.returncode:
     return found | {'failed': last_line(run.stderr)}
@@ -381,10 +378,11 @@ def main(arguments: list[str] | None = None) -> int:
   args = parser.parse_args(arguments)
   end = time.monotonic() + args.seconds
   for name in ('seconds', 'rows', 'length', 'megabytes'):
-    if getattr(args, name) <= 0:
+    if not 0 < getattr(args, name) < math.inf:
       parser.error(f'--{name}={getattr(args, name)}: must be above 0')
   if args.steps and args.steps < LEAST_STEPS:
     parser.error(f'--steps={args.steps}: must be 0, or at least {LEAST_STEPS}')
+  made(args.out, parser)
   if args.dry_run:
     os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')
     args.rows, args.length = min(args.rows, 8), min(args.length, 32)

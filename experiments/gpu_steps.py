@@ -16,6 +16,7 @@ everything but the kernels, which it lowers for an H200, on models that mean not
 """
 
 import argparse
+import math
 import os
 import pathlib
 import sys
@@ -23,7 +24,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from experiments.gpu_wheels import missing
+from experiments.gpu_wheels import made, missing
 from pallas_kernels.bench import report
 from pallas_kernels.bench.workers import HUNG, Worker
 from pallas_kernels.roofline import markdown
@@ -240,8 +241,11 @@ def device(args: argparse.Namespace, end: float) -> dict[str, Any] | None:
     return None
   with Worker(log_of(args)) as worker:
     reply = worker.call('pallas_kernels.bench.tasks:device', 120, end)
-  found = reply.get('result', {'unavailable': reply.get('failed')})
-  if 'device' not in found or (found['unavailable'] and not args.dry_run):
+  if 'failed' in reply:
+    print(f'the device does not say what it is: {reply["failed"]}')
+    return None
+  found = reply['result']
+  if found['unavailable'] and not args.dry_run:
     print(f'not available: {found["unavailable"]}. --dry_run tries all but the kernels.')
     return None
   return found
@@ -267,12 +271,13 @@ def main(arguments: list[str] | None = None) -> int:
   add('--dry_run', action='store_true', help='tiny models, no kernels, on any device')
   args = parser.parse_args(arguments)
   end = time.monotonic() + args.seconds
-  args.sizes = args.sizes.split(',')
+  args.sizes = list(dict.fromkeys(args.sizes.split(',')))
   if wrong := [size for size in args.sizes if size not in SIZES]:
     parser.error(f'--sizes={wrong[0]}: must be among {sizes}')
   for name in ('rows', 'steps', 'seconds'):
-    if getattr(args, name) < 1:
+    if not 1 <= getattr(args, name) < math.inf:
       parser.error(f'--{name}={getattr(args, name)}: must be at least 1')
+  made(args.out, parser)
   if args.dry_run:
     os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')
   # Of the device's memory; the default of jax is 0.75.

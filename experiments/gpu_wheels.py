@@ -144,6 +144,16 @@ def total(out: pathlib.Path) -> int:
   return sum(path.stat().st_size for path in out.glob('*.whl'))
 
 
+def made(out: str, parser: argparse.ArgumentParser) -> pathlib.Path:
+  """The folder --out, before anything is computed for it."""
+  path = pathlib.Path(out)
+  try:
+    path.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    parser.error(f'--out={out}: cannot be made: {error.strerror}')
+  return path
+
+
 def main(arguments: list[str] | None = None) -> int:
   parser = argparse.ArgumentParser(
     'python -m experiments.gpu_wheels', description=__doc__, allow_abbrev=False
@@ -151,8 +161,7 @@ def main(arguments: list[str] | None = None) -> int:
   parser.formatter_class = argparse.RawDescriptionHelpFormatter
   parser.add_argument('--out', default='.whl', help='the folder of the wheels (.whl)')
   args = parser.parse_args(arguments)
-  out = pathlib.Path(args.out)
-  out.mkdir(parents=True, exist_ok=True)
+  out = made(args.out, parser)
   pinned, packages = pins(), []
   for name in CARRIED:
     version = pinned.get(name)

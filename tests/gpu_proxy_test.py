@@ -222,8 +222,8 @@ def test_nothing_is_trained_without_times(tmp_path, monkeypatch, capsys):
   assert written['failed'] == ['ELAS: no answer within 40 s']
 
 
-def test_without_a_gpu_it_says_so(capsys):
-  assert gpu_proxy.main([]) == 2
+def test_without_a_gpu_it_says_so(capsys, tmp_path):
+  assert gpu_proxy.main([f'--out={tmp_path}']) == 2
   said = capsys.readouterr().out
   assert said.startswith('not available: implementation=') and said.count('\n') == 1
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from elas_jax.sharding import AXES
-from experiments import gpu_peers, gpu_steps
+from experiments import gpu_peers, gpu_proxy, gpu_steps, gpu_wheels
 from experiments.gpu_steps import CONTROL, KERNELS, PEERS, TINY, XLA
 from pallas_kernels.bench.workers import NO_TIME
 
@@ -261,8 +261,8 @@ def test_no_size_is_begun_that_cannot_end(seconds, begun, monkeypatch, tmp_path,
   assert ('no time was left: 60m' in text) == (len(begun) == 1)
 
 
-def test_without_a_gpu_it_says_so(capsys):
-  assert gpu_steps.main([]) == 2
+def test_without_a_gpu_it_says_so(capsys, tmp_path):
+  assert gpu_steps.main([f'--out={tmp_path}']) == 2
   said = capsys.readouterr().out
   assert said.startswith('not available: implementation=') and said.count('\n') == 1
 
@@ -276,3 +276,30 @@ def test_bad_arguments_are_named(flag, accepted, capsys):
     gpu_steps.main([flag])
   said = capsys.readouterr().err
   assert flag in said and accepted in said
+
+
+@pytest.mark.parametrize('main', [gpu_steps.main, gpu_proxy.main, gpu_wheels.main])
+def test_a_folder_that_cannot_be_made_is_named(main, tmp_path, capsys):
+  (tmp_path / 'file').write_text('')
+  for name in ('file', 'file/below'):
+    with pytest.raises(SystemExit, match='2'):
+      main([f'--out={tmp_path / name}'])
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert f'--out={tmp_path / name}: cannot be made: ' in said
+
+
+@pytest.mark.parametrize('main', [gpu_steps.main, gpu_proxy.main])
+@pytest.mark.parametrize('value', ['nan', 'inf'])
+def test_there_is_an_end(main, value, tmp_path, capsys):
+  with pytest.raises(SystemExit, match='2'):
+    main([f'--seconds={value}', f'--out={tmp_path}'])
+  assert f'--seconds={value}: must be' in capsys.readouterr().err
+
+
+def test_a_device_that_does_not_answer_is_there(monkeypatch, tmp_path, capsys):
+  """What a call of checks takes for no failure is only that there is no such device."""
+  hung = {'failed': 'no answer within 120 s; stopped', 'during': None}
+  monkeypatch.setattr(gpu_steps.Worker, 'call', lambda *_, **__: hung)
+  assert gpu_steps.main([f'--out={tmp_path}']) == 2
+  said = capsys.readouterr().out
+  assert 'no answer within 120 s' in said and 'not available' not in said
