@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from pallas_kernels.bench import loop
-from pallas_kernels.bench.workers import fatal, note, reason
+from pallas_kernels.bench.workers import REPEAT_SECONDS, fatal, note, reason
 
 L2_BYTES = 60e6  # of an H200
 MOST_SETS = 8
@@ -57,15 +57,28 @@ def sets_needed(inputs: Any) -> int:
   return max(1, min(MOST_SETS, -(-int(2 * L2_BYTES) // size)))
 
 
-def in_turns(calls: Calls, repetitions: int, timer: str) -> dict[str, dict[str, Any]]:
+def in_turns(
+  calls: Calls, repetitions: int, timer: str, part: str = ''
+) -> dict[str, dict[str, Any]]:
   """Times every function once in each of several turns.
+
+  Args:
+    part: what the caller is told is being run; by default the function's name, by the
+      clock, so that one that hangs is known, and 'timing' by the other timers.
 
   Returns:
     name -> {'us': {'median', 'min', 'max'} by `timer`, 'wall_us': the same by wall clock}.
     Where the timer fails, 'us' is by the next of TIMERS for all: 'timer' says by which, and
     'timer_failed' why.
   """
-  counts = {name: _count(call) for name, call in calls.items()}
+  counts = {}
+  for name, call in calls.items():
+    note(part or name, REPEAT_SECONDS)
+    counts[name] = _count(call)
+
+  def wall_of(name: str) -> float:
+    note(part or name, REPEAT_SECONDS)
+    return _wall(calls[name], counts[name])
 
   def turns(measure: Callable[[str], float]) -> dict[str, dict[str, float]]:
     samples = {name: [] for name in calls}
@@ -74,7 +87,8 @@ def in_turns(calls: Calls, repetitions: int, timer: str) -> dict[str, dict[str, 
     return {name: spread(values) for name, values in samples.items()}
 
   # First, since CUPTI slows down launches.
-  wall = turns(lambda name: _wall(calls[name], counts[name]))
+  wall = turns(wall_of)
+  note(part or 'timing')
   more = {}
   for used in list(TIMERS)[list(TIMERS).index(timer) :]:
     try:
@@ -163,7 +177,7 @@ def measure_peaks(repetitions: int, timer: str) -> dict[str, Any]:
     'copy': rotating(jax.jit(lambda x: x + 1), [(x,)]),
     'matmul': rotating(jax.jit(jnp.dot), [(a, a)]),
   }
-  times = in_turns(calls, repetitions, timer)
+  times = in_turns(calls, repetitions, timer, part='peaks')
   copy, matmul = (times[name]['us']['median'] for name in calls)
   return {
     'times': times,

@@ -122,3 +122,24 @@ def test_a_timer_that_fails_is_replaced_by_the_next(fails, used, monkeypatch):
 def test_a_call_takes_one_set_after_the_other():
   timed = timing.Timed(lambda x: x, [(0,), (1,), (2,)], None)
   assert [timed(i) for i in range(4)] == [0, 1, 2, 0]
+
+
+def test_a_peer_that_hangs_while_it_is_timed_is_named(monkeypatch):
+  """So the others are timed without it; what is timed as one part is left out as one."""
+  notes = []
+  monkeypatch.setattr(timing, 'note', lambda text, seconds=None: notes.append(text))
+  monkeypatch.setattr(timing, '_kernels', lambda *_: 10.0)
+  calls, told = calls_of(lambda a: a + 1), []
+  for name, call in calls.items():
+
+    def program(a, name=name, call=call):
+      told.append((name, notes[-1]))
+      return call.program(a)
+
+    calls[name] = timing.Timed(program, call.sets, None)
+  timing.in_turns(calls, 1, 'cupti')
+  assert all(name == note for name, note in told) and {x for x, _ in told} == {'a', 'b'}
+  assert notes[-1] == 'timing'
+  told.clear()
+  timing.in_turns(calls, 1, 'cupti', part='peaks')
+  assert {note for _, note in told} == {'peaks'}
