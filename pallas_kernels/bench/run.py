@@ -148,7 +148,8 @@ class Run:
       if _run([*words, *wheels], child_environment(), log, self.end) != 0:
         shutil.rmtree(self.packages, ignore_errors=True)
         said = without_folders(log.read_text(errors='replace')).strip().splitlines()
-        raise RuntimeError(f'--wheels: {said[-1] if said else "no time was left"}')
+        errors = [line for line in said if line.startswith('ERROR')] or said[-1:]
+        raise RuntimeError(f'--wheels: {errors[0] if errors else "no time was left"}')
     path = os.environ.get('PYTHONPATH', '')
     given = {**os.environ, 'PYTHONPATH': f'{path}{os.pathsep}{self.packages}'}
     return child_environment(given)

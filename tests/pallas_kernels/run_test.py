@@ -116,3 +116,16 @@ def test_a_broken_wheel_is_told_in_a_line(tmp_path, wheels):
     run.command('says', ['said_in_a_wheel'], time.monotonic() + 30)
   verdict = run.record['steps']['says']['verdict']
   assert verdict.startswith('failed: --wheels: ERROR') and 'broken' in verdict
+
+
+def test_two_versions_of_a_wheel_are_named(tmp_path, wheels):
+  """Not by the last line of pip, which is where to read about conflicts."""
+  with zipfile.ZipFile(wheels / 'said-2.0-py3-none-any.whl', 'w') as wheel:
+    about = 'said-2.0.dist-info'
+    wheel.writestr(f'{about}/METADATA', 'Metadata-Version: 2.1\nName: said\nVersion: 2.0\n')
+    wheel.writestr(f'{about}/WHEEL', 'Wheel-Version: 1.0\nTag: py3-none-any\n')
+    wheel.writestr(f'{about}/RECORD', '')
+  with Run(tmp_path / 'out', seconds=60, options=Options(wheels=wheels)) as run:
+    run.command('says', ['said_in_a_wheel'], time.monotonic() + 30)
+  verdict = run.record['steps']['says']['verdict']
+  assert verdict.startswith('failed: --wheels: ERROR') and 'said 1.0' in verdict
