@@ -132,8 +132,12 @@ def feed_forward(s: jax.Array, up: jax.Array, down: jax.Array, keep: bool):
 
 
 def _swizzled(x: jax.Array) -> jax.Array:
-  """In whole blocks of 8 x 64, by which copies swizzle. What is F wide here always is."""
-  return padded(x, (8, 64))
+  """In whole blocks of 8 x 64, by which copies swizzle. What is F wide here always is.
+
+  Of two blocks of rows at least: a copy drops the index of an axis of one, so that what
+  lies beyond the only block would be read and written in it.
+  """
+  return padded(x, (16 if x.shape[0] <= 8 else 8, 64))
 
 
 def _order(straight: bool, first: int, second: int) -> tuple[int, int]:

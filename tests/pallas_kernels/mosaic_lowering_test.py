@@ -121,3 +121,26 @@ def test_no_warpgroup_without_tokens_writes_over_those_with(name, monkeypatch):
   with building_for(H200):
     jax.jit(function).trace(*operands).lower(lowering_platforms=('cuda',))
   assert not dropped
+
+
+FEWEST_TOKENS = (
+  cases.Case('matmul', {'M': 8, 'K': 256, 'N': 128}, {'axis': 1}),
+  cases.Case('up_compress', {'T': 4, 'K': 128, 'F': 256}),
+  cases.Case('gated_backward', {'T': 4, 'N': 1024, 'F': 256}),
+  cases.Case('feed_forward', {'T': 1, 'R': 128, 'F': 256, 'N': 128}),
+)
+
+
+@pytest.mark.parametrize('case', FEWEST_TOKENS, ids=lambda case: case.op)
+def test_eight_tokens_or_fewer_are_two_blocks_of_eight(case):
+  """Else the rows of the second warpgroup would be those of the only block, as above."""
+  with building_for(H200):
+    program = jax.make_jaxpr(case.function('mosaic'))(*case.abstract_inputs())
+  rows = [
+    shapes
+    for name, shapes in primitives(program.jaxpr)
+    if name == 'mpmd_map'
+    for shapes in shapes
+    if len(shapes) == 2
+  ]
+  assert rows and min(shape[0] for shape in rows) >= 16

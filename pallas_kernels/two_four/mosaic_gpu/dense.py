@@ -83,7 +83,7 @@ def up_compress(
   """prune(relu(x w)^2), packed along F; x w and its square never reach memory.
 
   Args:
-    x: bf16 (T, K), T a multiple of 8, K of 64.
+    x: bf16 (T, K), T a multiple of 8 and at least 16, K of 64.
     w: bf16 (K, F), or (F, K) with `w_t`, F a multiple of 128.
     prune: False for a control: relu(x w)^2 itself, (T, F).
 
@@ -95,7 +95,8 @@ def up_compress(
 
   def store_packed(h, tile):
     values, metadata = tile.mine('values'), tile.mine('metadata')
-    plgpu.wait_smem_to_gmem(0, wait_read_only=True)  # of the tile before
+    # Of the tile that was in this buffer before; those of the other buffers may go on.
+    plgpu.wait_smem_to_gmem(2 * (config.buffers - 1), wait_read_only=True)
     for columns, *blocks in blocks_of_128(values, metadata):
       do.prune(h[:, columns].astype(jnp.bfloat16), *blocks, 'relu2')
     plgpu.commit_smem()

@@ -53,7 +53,8 @@ def matmul(
   """(M, K) x (K, N) -> (M, N), where the first is packed along K.
 
   Args:
-    values: bf16 (M, K/2) for axis=1, (K/2, M) for axis=0, in blocks of 8 x 64.
+    values: bf16 (M, K/2) for axis=1, (K/2, M) for axis=0, in blocks of 8 x 64,
+      M at least 16 and config.tile_n at most N: see mosaic.py.
     metadata: uint32[K/128, M/64, 256], of whole tiles of config.tile_m * config.cluster.
     b: bf16 (K, N), or (N, K) with `b_t`, N and K multiples of 64.
   """

@@ -108,6 +108,7 @@ class Resident:
     def _(column):
       top = jnp.maximum(low - column * self.blocks, 0) + warpgroup
       bottom = jnp.minimum(high - column * self.blocks, self.blocks)
+      plgpu.wait_smem_to_gmem(0, wait_read_only=True)  # its first tile may have any buffer
       rows = _Rows(self, x, inputs, results, column, top, bottom, warpgroup, **own)
       rows.begin()
 

@@ -51,7 +51,7 @@ def weight_gradient(
   Args:
     values: bf16 (T, F/2), T a multiple of 8, F of 128.
     metadata: uint32[F/128, T/64, 256].
-    g: bf16 (T, N), N a multiple of 64.
+    g: bf16 (T, N), N a multiple of 64 and at least config.tile_n.
 
   Returns:
     (F, N), accumulated in float32.
