@@ -74,7 +74,10 @@ def _check_model(model: ModelConfig) -> None:
     )
   full = min(model.width, model.feed_forward_width)
   if model.linear in LOW_RANKS and model.rank > full:
-    raise UserError(f'model.rank={model.rank}: must be at most {full}, the full rank')
+    raise UserError(
+      f'model.rank={model.rank}: must be at most {full}, the smaller of model.width and '
+      'model.feed_forward_width'
+    )
   for name in ('rope_base', 'norm_epsilon', 'init_std'):
     if getattr(model, name) <= 0:
       raise UserError(f'model.{name}={getattr(model, name)!r}: must be above 0')

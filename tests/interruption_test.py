@@ -25,8 +25,14 @@ def start(*words, path=ROOT, **options):
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,
+    preexec_fn=heeds_hangup,
     **options,
   )
+
+
+def heeds_hangup():
+  """In the child: also where these tests run under nohup."""
+  signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.mark.parametrize(
