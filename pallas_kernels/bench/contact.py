@@ -81,12 +81,16 @@ def run_check(name: str, seed: int) -> dict[str, Any]:
 def known(path: pathlib.Path, record: dict[str, Any]) -> dict[str, Any]:
   """The record of an earlier call, if it is of this device and these kernels, else nothing.
 
-  Checks for which no time was left, as files of before have them, are not among them.
+  Of the same driver, jax and plugin, too: these compile them. Checks for which no time was
+  left, as files of before have them, are not among them.
   """
   found = json.loads(path.read_text())
-  for field in ('device', 'source'):
-    if found[field] != record[field]:
-      print(f'{path.name}: of {field} {found[field]}, not {record[field]}: not used')
+  named = lambda x: {k: x.get(k) for k in ('device', 'source', 'driver')}
+  of = lambda x: named(x) | x.get('versions', {})
+  made = of(found)
+  for field, here in of(record).items():
+    if made.get(field) != here:
+      print(f'{path.name}: of {field} {made.get(field)}, not {here}: not used')
       return {}
   checks = {k: x for k, x in found['checks'].items() if x.get('failed') != NO_TIME}
   return found | {'checks': checks}

@@ -167,7 +167,10 @@ def _widest(size: int, choices: tuple[int, ...]) -> int:
 
 
 def matmul_config(M: int, N: int) -> sparse.Config:
-  """Two CTAs share the copies of B: else a step asks the L2 cache for 73 B a clock."""
+  """Two CTAs share the copies of B: 6 % less time at K = 4224, N = 256 on an H200.
+
+  (tiles_e273e12.json: 159.6 and 170.0 us for the four layouts.)
+  """
   tile_n = _widest(N, (256, 192, 128, 64))
   config = sparse.Config(tile_n=tile_n)
   stage = config.tile_m * TILE_K + config.tile_m // TILE_M * 1024 + 2 * TILE_K * tile_n
@@ -210,7 +213,9 @@ def dense_config(F: int, K: int) -> dense.Config:
 def weight_gradient_config(T: int, F: int, N: int) -> gradient.Config:
   """With as many parts of the tokens as keep the multiprocessors busy.
 
-  The time of a tile is that of its steps and of about eight more, for its start and end.
+  The time of a tile is counted as that of its steps and of eight more, for its start, its
+  end and the sum of the parts: an H200's times (tiles_e273e12.json) say 4 at N = 128, 15 at
+  N = 256.
   """
   tile_n = _widest(N, (256, 128, 64))
   tiles, steps = pl.cdiv(F, TILE_K) * pl.cdiv(N, tile_n), pl.cdiv(T, TILE_M)

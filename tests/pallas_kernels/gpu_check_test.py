@@ -154,6 +154,18 @@ def test_checks_are_those_of_this_device_and_source(tmp_path, capsys):
     assert f'of {field} {record[field]}, not other: not used' in capsys.readouterr().out
 
 
+def test_checks_made_with_another_compiler_are_not_taken(tmp_path, capsys):
+  path, versions = tmp_path / 'gpu_check.json', {'jax': '0.11.2', 'jaxlib': '0.11.2'}
+  record = {'device': 'H', 'source': 's', 'checks': {}, 'driver': '1', 'versions': versions}
+  # A call that timed PyTorch has its version as well.
+  path.write_text(json.dumps(record | {'versions': versions | {'torch': '2.11'}}))
+  assert contact.known(path, record)
+  newer = {'versions': versions | {'jax': '0.12.0'}}, {'driver': '2'}
+  for change, said in zip(newer, ('of jax 0.11.2, not 0.12.0', 'of driver 1, not 2')):
+    assert contact.known(path, record | change) == {}
+    assert said in capsys.readouterr().out
+
+
 # A call, its workers' functions faked
 
 
@@ -193,6 +205,7 @@ def test_call_1(fakes, tmp_path, capsys):
 def test_call_2_takes_the_checks_of_call_1(fakes, tmp_path, capsys):
   checks = tmp_path / 'gpu_check.json'
   known = {'device': 'Fake GPU', 'source': report.source(), 'timer': 'wall'}
+  known |= {'driver': report.driver(), 'versions': {}}
   checks.write_text(json.dumps(known | {'checks': passing()}))
   words = ['--steps=kernels', '--only=^feed_forward.*K?R128', f'--out={tmp_path / "out"}']
   assert gpu_check.main([*words, f'--checks={checks}']) == 0
