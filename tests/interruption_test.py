@@ -25,14 +25,16 @@ def start(*words, path=ROOT, **options):
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,
-    preexec_fn=heeds_hangup,
     **options,
   )
 
 
+@pytest.fixture(autouse=True)
 def heeds_hangup():
-  """In the child: also where these tests run under nohup."""
-  signal.signal(signal.SIGHUP, signal.SIG_DFL)
+  """So that what is started does, also where these tests run under nohup."""
+  before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+  yield
+  signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.parametrize(
