@@ -11,7 +11,7 @@ to five where others use them too.
 Expected: validation about 2.29 bits per byte.
 
 All fields of every config are here, with their defaults; other files change some. The
-comments and checks are in elas_jax/config.py.
+comments and checks are in elas_jax/config/config.py.
 """
 
 from ml_collections import ConfigDict

@@ -1,4 +1,4 @@
-"""What the networks on rows share: all their fields, with defaults; see elas_jax/config.py.
+"""What the networks on rows share: all their fields, with their defaults.
 
 No config by itself: configs/images.py and configs/functions.py fill it in.
 """

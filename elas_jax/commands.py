@@ -5,7 +5,7 @@ Each is `python -m elas_jax.NAME`. What takes long is imported once Control-C is
 
 import importlib
 
-from elas_jax.cli import run_command
+from elas_jax.config.cli import run_command
 
 
 def train() -> None:

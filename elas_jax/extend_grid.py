@@ -19,17 +19,17 @@ import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from elas_jax.checkpoint import Checkpoints, load_json
-from elas_jax.cli import Parser, integer, run_command
-from elas_jax.config import Config, parse, to_json
-from elas_jax.errors import UserError
-from elas_jax.interruption import cleaned_up
+from elas_jax.common.errors import UserError
+from elas_jax.common.interruption import cleaned_up
+from elas_jax.common.places import write_text
+from elas_jax.config.cli import Parser, integer, run_command
+from elas_jax.config.config import Config, parse, to_json
 from elas_jax.layers.kan import BSpline
 from elas_jax.ops.kan.bspline import bspline_basis, extend_grid, update_grid
-from elas_jax.places import write_text
-from elas_jax.state import state_from
+from elas_jax.run.checkpoint import Checkpoints, load_json
+from elas_jax.run.state import state_from
+from elas_jax.run.workdir import open_run
 from elas_jax.tasks import task_of
-from elas_jax.workdir import open_run
 
 ROWS = 4096
 span = lambda x: f'{x.min():.4g} to {x.max():.4g}'

@@ -26,29 +26,30 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from elas_jax import continuation
-from elas_jax import workdir as workdirs
-from elas_jax.checkpoint import Checkpoints, load_variables
-from elas_jax.cli import DEFAULT_CONFIG, Parser, load_config, run_command
-from elas_jax.config import Config, at_step, parse, profile_window, to_json
+from elas_jax.common.errors import UserError
+from elas_jax.common.memory import check_memory
+from elas_jax.common.places import place
+from elas_jax.config.cli import DEFAULT_CONFIG, Parser, load_config, run_command
+from elas_jax.config.config import Config, at_step, parse, profile_window, to_json
 from elas_jax.data.pipeline import train_batches
-from elas_jax.errors import UserError
-from elas_jax.evaluate import evaluate, put_batch
-from elas_jax.flops import peak_flops
-from elas_jax.host_memory import keep_freed_memory
-from elas_jax.kernel_checks import check_kernels_here
-from elas_jax.log import Log, NonFinite, Trace, print_once
-from elas_jax.memory import check_memory, sizes, training_bytes
-from elas_jax.metrics import MetricsWriter, read_metrics
 from elas_jax.optim.optimizer import apply_updates
 from elas_jax.optim.schedules import SCHEDULES
-from elas_jax.places import place
-from elas_jax.plots import plot_run
-from elas_jax.probe import ActivationProbe
-from elas_jax.saved import steps_in
-from elas_jax.sharding import join_processes, make_mesh
-from elas_jax.signals import stop_signals
-from elas_jax.state import (
+from elas_jax.run import continuation
+from elas_jax.run import workdir as workdirs
+from elas_jax.run.checkpoint import Checkpoints, load_variables
+from elas_jax.run.evaluation import evaluate, put_batch
+from elas_jax.run.flops import peak_flops
+from elas_jax.run.host_memory import keep_freed_memory
+from elas_jax.run.kernel_checks import check_kernels_here
+from elas_jax.run.log import Log, NonFinite, Trace, print_once
+from elas_jax.run.memory import sizes, training_bytes
+from elas_jax.run.metrics import MetricsWriter, read_metrics
+from elas_jax.run.plots import plot_run
+from elas_jax.run.probe import ActivationProbe
+from elas_jax.run.saved import steps_in
+from elas_jax.run.sharding import join_processes, make_mesh
+from elas_jax.run.signals import stop_signals
+from elas_jax.run.state import (
   TrainState,
   abstract_state,
   create_state,
@@ -328,7 +329,7 @@ def main(arguments: list[str] | None = None) -> None:
     keep_freed_memory()
   config = parse(load_config(options.config, overrides))
   if options.dry_run:
-    from elas_jax.dry_run import dry_run
+    from elas_jax.run.dry_run import dry_run
 
     dry_run(config, jit_train_step)
   elif not options.workdir:

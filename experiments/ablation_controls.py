@@ -18,8 +18,8 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from elas_jax.cli import run_command
-from elas_jax.config import Config, ModelConfig
+from elas_jax.config.cli import run_command
+from elas_jax.config.config import Config, ModelConfig
 from experiments import published, report
 from experiments.harness import Experiment, main
 from experiments.runs import Row, Setting, footprint

@@ -17,7 +17,7 @@ Expected: experiments/results/af_kan_ablation/proxy.md.
 
 from typing import Any
 
-from elas_jax.cli import run_command
+from elas_jax.config.cli import run_command
 from elas_jax.ops.kan.af import COMBINATIONS, FUNCTIONS
 from elas_jax.ops.kan.base import ACTIVATIONS
 from experiments import networks, report

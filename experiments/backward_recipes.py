@@ -13,7 +13,7 @@ Expected: experiments/results/backward_recipes/proxy.md, whose runs are to be ma
 
 from typing import Any
 
-from elas_jax.cli import run_command
+from elas_jax.config.cli import run_command
 from experiments import report
 from experiments.harness import Experiment, main
 from experiments.runs import Row, Setting

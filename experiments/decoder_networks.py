@@ -23,8 +23,8 @@ import dataclasses
 import json
 from typing import Any
 
-from elas_jax.cli import run_command
-from elas_jax.config import Config
+from elas_jax.config.cli import run_command
+from elas_jax.config.config import Config
 from experiments import report
 from experiments.harness import LANGUAGE, Experiment, main
 from experiments.rates import RATE, chosen_rate

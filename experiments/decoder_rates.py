@@ -14,7 +14,7 @@ Expected: experiments/results/decoder_rates/proxy.md.
 import dataclasses
 from typing import Any
 
-from elas_jax.cli import run_command
+from elas_jax.config.cli import run_command
 from experiments import rates
 from experiments.decoder_networks import DECODERS, FAMILY, KAN, best_kan, decoder, scales
 from experiments.harness import Experiment, main

@@ -13,7 +13,7 @@ from elas_jax.data import functions
 from elas_jax.data.rows import open_rows
 from elas_jax.layers.kan import KANS
 from elas_jax.models.classifier import Network
-from elas_jax.workdir import Run, open_run
+from elas_jax.run.workdir import Run, open_run
 from experiments.harness import Line
 from experiments.report import PANELS, save_figure
 

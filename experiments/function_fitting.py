@@ -18,7 +18,7 @@ Expected: experiments/results/function_fitting/proxy.md.
 from typing import Any
 
 from configs.functions import SHAPES
-from elas_jax.cli import run_command
+from elas_jax.config.cli import run_command
 from experiments import networks, report
 from experiments.function_figures import draw
 from experiments.harness import Experiment, main

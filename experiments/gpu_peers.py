@@ -17,11 +17,11 @@ import numpy as np
 from jax.sharding import Mesh
 
 from configs import c4
-from elas_jax.config import Config, at_step, parse
-from elas_jax.evaluate import put_batch
-from elas_jax.optim.groups import path_name
-from elas_jax.sharding import make_mesh
-from elas_jax.state import abstract_state, create_state, parameter_count
+from elas_jax.common.paths import path_name
+from elas_jax.config.config import Config, at_step, parse
+from elas_jax.run.evaluation import put_batch
+from elas_jax.run.sharding import make_mesh
+from elas_jax.run.state import abstract_state, create_state, parameter_count
 from elas_jax.tasks import task_of
 from elas_jax.train import jit_train_step
 from pallas_kernels.bench.workers import note, reason

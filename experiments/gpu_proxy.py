@@ -211,7 +211,7 @@ class Training:
 
   def curves(self) -> Record:
     """Of metrics.jsonl: [step, bits per byte] and what was noted."""
-    from elas_jax.metrics import read_metrics
+    from elas_jax.run.metrics import read_metrics
 
     if not (self.workdir / 'metrics.jsonl').exists():
       return {'train': [], 'eval': [], 'notes': []}

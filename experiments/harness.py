@@ -22,12 +22,12 @@ from typing import Any
 
 import jax
 
-from elas_jax.cli import Parser, integer
-from elas_jax.config import Config
-from elas_jax.errors import UserError
-from elas_jax.host_memory import keep_freed_memory
-from elas_jax.metrics import describe_run
-from elas_jax.places import write_text
+from elas_jax.common.errors import UserError
+from elas_jax.common.places import write_text
+from elas_jax.config.cli import Parser, integer
+from elas_jax.config.config import Config
+from elas_jax.run.host_memory import keep_freed_memory
+from elas_jax.run.metrics import describe_run
 from experiments import notes, report, revisions
 from experiments.rates import RATE, all_chosen
 from experiments.runs import (

@@ -26,8 +26,8 @@ import jax
 import jax.numpy as jnp
 
 from configs import rows
-from elas_jax.cli import run_command
-from elas_jax.config import KanConfig, parse
+from elas_jax.config.cli import run_command
+from elas_jax.config.config import KanConfig, parse
 from elas_jax.layers.kan import KANS
 from elas_jax.layers.rational import GroupRationalDense
 from experiments import microbenchmark

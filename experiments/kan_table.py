@@ -18,7 +18,7 @@ Expected: experiments/results/kan_table/proxy.md.
 
 from typing import Any
 
-from elas_jax.cli import run_command
+from elas_jax.config.cli import run_command
 from experiments import networks, published, report
 from experiments.harness import Experiment, main
 from experiments.rates import RATE, chosen_rate

@@ -19,7 +19,7 @@ Expected: experiments/results/kat_vs_mlp/proxy.md.
 
 from typing import Any
 
-from elas_jax.cli import run_command
+from elas_jax.config.cli import run_command
 from experiments import networks, published, report
 from experiments.harness import Experiment, main
 from experiments.runs import Row, Setting

@@ -16,8 +16,8 @@ import functools
 import math
 from typing import Any
 
-from elas_jax.cli import run_command
-from elas_jax.errors import UserError
+from elas_jax.common.errors import UserError
+from elas_jax.config.cli import run_command
 from experiments.harness import Experiment, main
 from experiments.rates import BASE, conclude, grown
 from experiments.revisions import with_before

@@ -9,9 +9,9 @@ from typing import Any
 
 import jax
 
-from elas_jax.cli import Parser, integer
-from elas_jax.metrics import describe_run, strict_json
-from elas_jax.places import write_text
+from elas_jax.common.places import write_text
+from elas_jax.config.cli import Parser, integer
+from elas_jax.run.metrics import describe_run, strict_json
 from experiments.harness import machine
 
 SMOKE_REPETITIONS, REPETITIONS = 3, 20

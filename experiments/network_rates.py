@@ -15,7 +15,7 @@ Expected: experiments/results/network_rates/proxy.md.
 
 from typing import Any
 
-from elas_jax.cli import run_command
+from elas_jax.config.cli import run_command
 from experiments import networks, rates
 from experiments.function_fitting import METHODS as FITS
 from experiments.harness import Experiment, main

@@ -4,9 +4,9 @@ import functools
 import statistics
 from typing import Any
 
-from elas_jax.config import Config, RowsConfig
+from elas_jax.config.config import Config, RowsConfig
 from elas_jax.data.rows import open_rows
-from elas_jax.state import abstract_variables
+from elas_jax.run.state import abstract_variables
 from elas_jax.tasks import task_of
 
 # Rows of the train split of sets that are not here before someone prepares them.

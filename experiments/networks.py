@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 
 from configs.functions import FUNCTIONS, SHAPES
-from elas_jax.config import Config, NetworkConfig
+from elas_jax.config.config import Config, NetworkConfig
 from elas_jax.models.classifier import Network
-from elas_jax.state import parameter_count
+from elas_jax.run.state import parameter_count
 from experiments import notes
 from experiments.harness import Family
 from experiments.network_values import forward_flops

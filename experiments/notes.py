@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from elas_jax.config import Config
+from elas_jax.config.config import Config
 from experiments.rates import at_the_edge
 
 

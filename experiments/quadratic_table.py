@@ -23,8 +23,8 @@ Expected: experiments/results/quadratic_table/proxy.md.
 
 from typing import Any
 
-from elas_jax.cli import run_command
-from elas_jax.config import Config
+from elas_jax.config.cli import run_command
+from elas_jax.config.config import Config
 from experiments import networks
 from experiments.harness import Experiment, main
 from experiments.rates import RATE

@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-from elas_jax.errors import UserError
+from elas_jax.common.errors import UserError
 
 RATE = 'optimizer.learning_rate'
 GRID = (0.5, 1.0, 2.0)  # times the base

@@ -32,7 +32,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import Var
 
-from elas_jax.cli import run_command
+from elas_jax.config.cli import run_command
 from elas_jax.ops.rational import preset, rational
 from experiments import microbenchmark
 

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from elas_jax.config import Config
+from elas_jax.config.config import Config
 
 
 @dataclasses.dataclass(frozen=True)

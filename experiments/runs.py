@@ -17,13 +17,13 @@ from typing import Any
 import jax
 
 from configs.methods import METHODS
-from elas_jax.cli import load_config
-from elas_jax.config import Config, parse, to_json
-from elas_jax.continuation import MACHINE_FIELDS
-from elas_jax.errors import UserError
-from elas_jax.metrics import read_metrics, strict_json
-from elas_jax.places import write_text
-from elas_jax.state import init_variables, parameter_count, state_from
+from elas_jax.common.errors import UserError
+from elas_jax.common.places import write_text
+from elas_jax.config.cli import load_config
+from elas_jax.config.config import Config, parse, to_json
+from elas_jax.run.continuation import MACHINE_FIELDS
+from elas_jax.run.metrics import read_metrics, strict_json
+from elas_jax.run.state import init_variables, parameter_count, state_from
 from elas_jax.train import train
 from experiments.network_values import network_values
 from experiments.published import SIZES

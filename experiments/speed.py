@@ -28,18 +28,18 @@ import jax
 import numpy as np
 
 from configs import default
-from elas_jax.cli import Parser, run_command
-from elas_jax.config import Config, parse
+from elas_jax.common.errors import UserError
+from elas_jax.config.cli import Parser, run_command
+from elas_jax.config.config import Config, parse
 from elas_jax.data.blocks import prepare
 from elas_jax.data.pipeline import train_batches
-from elas_jax.errors import UserError
-from elas_jax.evaluate import put_batch
-from elas_jax.host_memory import keep_freed_memory
-from elas_jax.log import Log
-from elas_jax.metrics import MetricsWriter, describe_run, read_metrics, strict_json
 from elas_jax.optim.schedules import SCHEDULES
-from elas_jax.sharding import make_mesh
-from elas_jax.state import create_state, parameter_count
+from elas_jax.run.evaluation import put_batch
+from elas_jax.run.host_memory import keep_freed_memory
+from elas_jax.run.log import Log
+from elas_jax.run.metrics import MetricsWriter, describe_run, read_metrics, strict_json
+from elas_jax.run.sharding import make_mesh
+from elas_jax.run.state import create_state, parameter_count
 from elas_jax.tasks import LANGUAGE
 from elas_jax.train import jit_train_step
 from experiments.harness import machine

@@ -18,7 +18,7 @@ Expected: experiments/results/table1_perplexity/proxy.md.
 from typing import Any
 
 from configs.methods import METHODS
-from elas_jax.cli import run_command
+from elas_jax.config.cli import run_command
 from experiments import published, report
 from experiments.harness import Experiment, main
 from experiments.runs import Row, Setting

@@ -34,16 +34,16 @@ import jax.numpy as jnp
 from jax.extend.core import Jaxpr, Var
 
 from configs import c4
-from elas_jax.cli import Parser, integer, run_command
-from elas_jax.config import Config, ModelConfig, parse
-from elas_jax.dry_run import step_bytes
-from elas_jax.errors import UserError
+from elas_jax.common.errors import UserError
+from elas_jax.common.limits import LARGEST
+from elas_jax.common.places import write_text
+from elas_jax.config.cli import Parser, integer, run_command
+from elas_jax.config.config import Config, ModelConfig, parse
 from elas_jax.layers.feed_forward import FEED_FORWARDS
-from elas_jax.limits import LARGEST
-from elas_jax.metrics import describe_run, strict_json
-from elas_jax.places import write_text
-from elas_jax.sharding import make_mesh
-from elas_jax.state import abstract_state
+from elas_jax.run.dry_run import step_bytes
+from elas_jax.run.metrics import describe_run, strict_json
+from elas_jax.run.sharding import make_mesh
+from elas_jax.run.state import abstract_state
 from elas_jax.train import jit_train_step
 from experiments.published import MARKS
 

@@ -15,7 +15,7 @@ Expected: experiments/results/table4_warmup/proxy.md, whose runs are to be made 
 
 from typing import Any
 
-from elas_jax.cli import run_command
+from elas_jax.config.cli import run_command
 from experiments import published, report
 from experiments.harness import Experiment, main
 from experiments.runs import Row, Setting

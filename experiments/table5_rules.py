@@ -12,7 +12,7 @@ five minutes each on a core of its own; paper GPUs, not yet run on any.
 Expected: experiments/results/table5_rules/proxy.md, whose runs are to be made again.
 """
 
-from elas_jax.cli import run_command
+from elas_jax.config.cli import run_command
 from experiments import published, report
 from experiments.harness import Experiment, main
 from experiments.runs import Row, Setting

@@ -10,13 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from elas_jax.checkpoint import Checkpoints, load_json, load_variables, steps
-from elas_jax.config import CheckpointConfig, to_json
+from elas_jax.common.errors import UserError
+from elas_jax.config.config import CheckpointConfig, to_json
 from elas_jax.data.blocks import prepare
 from elas_jax.data.pipeline import train_batches
-from elas_jax.errors import UserError
-from elas_jax.sharding import make_mesh
-from elas_jax.state import abstract_state, create_state
+from elas_jax.run.checkpoint import Checkpoints, load_json, load_variables, steps
+from elas_jax.run.sharding import make_mesh
+from elas_jax.run.state import abstract_state, create_state
 
 KEEP_ALL = CheckpointConfig(every=1, keep_latest=100, keep_best=0)
 

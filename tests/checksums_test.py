@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from elas_jax import checksums
+from elas_jax.run import checksums
 
 
 def crc32c(data):

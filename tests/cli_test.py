@@ -9,8 +9,8 @@ import sys
 import pytest
 
 from elas_jax import train as train_module
-from elas_jax.cli import load_config, run_command
-from elas_jax.errors import UserError
+from elas_jax.common.errors import UserError
+from elas_jax.config.cli import load_config, run_command
 
 ROOT = pathlib.Path(__file__).parents[1]
 DEFAULT = str(ROOT / 'configs/default.py')
@@ -207,7 +207,9 @@ def test_processes_print_one_line(tmp_path):
 
 @pytest.mark.parametrize('encoding', ['ascii', 'latin-1'])
 def test_output_that_is_not_utf8_replaces_characters(encoding, tmp_path):
-  code = "from elas_jax.cli import run_command; run_command(lambda: print('naïve 水'))"
+  code = (
+    "from elas_jax.config.cli import run_command; run_command(lambda: print('naïve 水'))"
+  )
   done = subprocess.run(
     [sys.executable, '-c', code],
     capture_output=True,

@@ -7,10 +7,10 @@ import pathlib
 import pytest
 
 from configs import c4, default, functions, images, methods, text
-from elas_jax.config import at_step, parse, profile_window, to_json
-from elas_jax.config_checks import check_devices
-from elas_jax.errors import UserError
-from elas_jax.field_checks import divides
+from elas_jax.common.errors import UserError
+from elas_jax.common.fields import divides
+from elas_jax.config.checks import check_devices
+from elas_jax.config.config import at_step, parse, profile_window, to_json
 
 CONFIGS = (
   {

@@ -39,7 +39,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # configs/ and experiments/ without an installation
 
 from configs import default  # noqa: E402
-from elas_jax.config import Config, parse  # noqa: E402
+from elas_jax.config.config import Config, parse  # noqa: E402
 
 
 def tiny_config(folder: pathlib.Path, **overrides) -> Config:

@@ -9,12 +9,12 @@ import jax
 import numpy as np
 import pytest
 
-from elas_jax import continuation
+from elas_jax.common.errors import UserError
 from elas_jax.data import blocks, functions, standard_library
 from elas_jax.data.record import difference
 from elas_jax.data.rows import open_rows
-from elas_jax.errors import UserError
 from elas_jax.evaluate import main as evaluate_run
+from elas_jax.run import continuation
 from elas_jax.train import train
 from tests.conftest import ROOT, write_corpus
 from tests.finished_runs import drop_items, notes

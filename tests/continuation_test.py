@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from elas_jax import continuation
-from elas_jax.config import parse, to_json
+from elas_jax.common.errors import UserError
+from elas_jax.config.config import parse, to_json
 from elas_jax.data import blocks
-from elas_jax.errors import UserError
 from elas_jax.evaluate import main as evaluate_run
+from elas_jax.run import continuation
 from elas_jax.train import train
 from tests.conftest import tiny_config, write_corpus
 from tests.finished_runs import computed, drop_items, final_params, notes

@@ -11,15 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from elas_jax.checkpoint import load_variables
+from elas_jax.common.errors import UserError
 from elas_jax.data.blocks import prepare
-from elas_jax.errors import UserError
 from elas_jax.evaluate import evaluate, main
-from elas_jax.metrics import read_metrics
 from elas_jax.models.decoder import Decoder
-from elas_jax.sharding import make_mesh
-from elas_jax.state import abstract_state
-from elas_jax.workdir import open_run
+from elas_jax.run.checkpoint import load_variables
+from elas_jax.run.metrics import read_metrics
+from elas_jax.run.sharding import make_mesh
+from elas_jax.run.state import abstract_state
+from elas_jax.run.workdir import open_run
 
 
 @pytest.fixture(scope='module')

@@ -9,9 +9,9 @@ import shlex
 import pytest
 
 from elas_jax import train as train_module
-from elas_jax.cli import run_command
-from elas_jax.config import to_json
-from elas_jax.errors import UserError
+from elas_jax.common.errors import UserError
+from elas_jax.config.cli import run_command
+from elas_jax.config.config import to_json
 from experiments import (
   ablation_controls,
   backward_recipes,

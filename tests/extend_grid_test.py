@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 
 from elas_jax import extend_grid
-from elas_jax.checkpoint import load_json
-from elas_jax.cli import load_config
-from elas_jax.config import parse
+from elas_jax.common.errors import UserError
+from elas_jax.config.cli import load_config
+from elas_jax.config.config import parse
 from elas_jax.data import functions
-from elas_jax.errors import UserError
-from elas_jax.metrics import read_metrics
 from elas_jax.ops.kan.bspline import uniform_knots
-from elas_jax.state import abstract_variables
+from elas_jax.run.checkpoint import load_json
+from elas_jax.run.metrics import read_metrics
+from elas_jax.run.state import abstract_variables
+from elas_jax.run.workdir import open_run
 from elas_jax.train import train
-from elas_jax.workdir import open_run
 
 FLAGS = {
   'model.width': 3,

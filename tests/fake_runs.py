@@ -2,7 +2,7 @@
 
 import json
 
-from elas_jax.config import to_json
+from elas_jax.config.config import to_json
 from experiments import harness, report, runs
 from experiments.runs import Row, Setting
 

@@ -6,11 +6,11 @@ import shutil
 
 import jax
 
-from elas_jax.checkpoint import load_variables
-from elas_jax.config import parse
-from elas_jax.metrics import read_metrics
-from elas_jax.sharding import make_mesh
-from elas_jax.state import abstract_state
+from elas_jax.config.config import parse
+from elas_jax.run.checkpoint import load_variables
+from elas_jax.run.metrics import read_metrics
+from elas_jax.run.sharding import make_mesh
+from elas_jax.run.state import abstract_state
 
 # Metrics that depend on time, not on the computation.
 TIMED = {'train/tokens_per_second', 'train/data_wait_share'}

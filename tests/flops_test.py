@@ -3,9 +3,9 @@
 import jax
 import pytest
 
-from elas_jax import flops
-from elas_jax.flops import flops_per_token, peak_flops
-from elas_jax.state import abstract_variables
+from elas_jax.run import flops
+from elas_jax.run.flops import flops_per_token, peak_flops
+from elas_jax.run.state import abstract_variables
 
 # V=257, D=32, N=2, F=64, R=8, L=32.
 ATTENTION = 12 * 2 * 32 * 32

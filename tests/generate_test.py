@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import tokenizers
 
+from elas_jax.common.errors import UserError
 from elas_jax.data.tokenizers import BytesTokenizer, HuggingFaceTokenizer
-from elas_jax.errors import UserError
-from elas_jax.generate import continuation, generate, in_nucleus, main, sample
+from elas_jax.generate import main
 from elas_jax.models.decoder import Decoder
-from elas_jax.state import init_variables
+from elas_jax.models.sampling import continuation, generate, in_nucleus, sample
+from elas_jax.run.state import init_variables
 
 GREEDY = {'temperature': 0.0, 'top_p': 1.0, 'seed': 0}
 

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from elas_jax.cli import load_config
-from elas_jax.config import parse
+from elas_jax.config.cli import load_config
+from elas_jax.config.config import parse
 from experiments import gpu_proxy
 from experiments.gpu_proxy import CONTROL, ELAS, FULL, METHODS
 from pallas_kernels.bench.environment import ROOT

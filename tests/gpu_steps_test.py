@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from elas_jax.sharding import AXES
+from elas_jax.run.sharding import AXES
 from experiments import gpu_peers, gpu_proxy, gpu_steps, gpu_wheels
 from experiments.gpu_steps import CONTROL, KERNELS, PEERS, TINY, XLA
 from pallas_kernels.bench.workers import NO_TIME

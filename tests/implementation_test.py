@@ -7,10 +7,10 @@ import pytest
 
 import elas_jax.ops.two_four
 import pallas_kernels.two_four
-from elas_jax.dry_run import dry_run
-from elas_jax.errors import UserError
+from elas_jax.common.errors import UserError
 from elas_jax.evaluate import main as evaluate
 from elas_jax.generate import main as generate
+from elas_jax.run.dry_run import dry_run
 from elas_jax.tasks.language import LANGUAGE
 from elas_jax.train import jit_train_step, train
 from tests.conftest import tiny_config, write_corpus

@@ -9,9 +9,9 @@ import sys
 
 import pytest
 
+from elas_jax.common.errors import UserError
 from elas_jax.data import blocks, train_tokenizer
 from elas_jax.data.sources import list_source
-from elas_jax.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -65,7 +65,7 @@ def test_control_c_while_a_command_imports_is_one_line(module, tmp_path):
 def test_library_leaves_signals_alone():
   """Whoever imports the package as a library keeps Control-C as it is."""
   code = (
-    'import signal, elas_jax.cli\n'
+    'import signal, elas_jax.config.cli\n'
     'assert signal.getsignal(signal.SIGINT) is signal.default_int_handler\n'
   )
   process = start('-c', code)
@@ -74,7 +74,7 @@ def test_library_leaves_signals_alone():
 
 DIES_WHILE_WRITING = """
 import os, signal, time
-from elas_jax.cli import run_command
+from elas_jax.config.cli import run_command
 from elas_jax.data import train_tokenizer
 def fsync(descriptor):
   os.kill(os.getpid(), signal.{name})
@@ -98,7 +98,7 @@ def test_ignored_signals_stay_ignored(tmp_path):
   """A command that nohup started outlives its terminal."""
   code = (
     'import os, signal\n'
-    'from elas_jax.interruption import cleaned_up\n'
+    'from elas_jax.common.interruption import cleaned_up\n'
     'with cleaned_up():\n'
     '  os.kill(os.getpid(), signal.SIGHUP)\n'
     'print("alive")\n'
@@ -124,7 +124,7 @@ def test_signal_in_a_callback_of_the_collector_is_not_lost():
   """Python drops what such a callback raises; JAX has one."""
   code = (
     'import gc, os, signal, sys\n'
-    'from elas_jax.interruption import cleaned_up\n'
+    'from elas_jax.common.interruption import cleaned_up\n'
     'sys.unraisablehook = lambda _: print("dropped")\n'
     'def callback(phase, info):\n'
     '  if phase == "start":\n'
@@ -159,7 +159,7 @@ def test_stopped_preparation_leaves_no_folder(tmp_path):
 
 PREPARES = """
 import sys
-from elas_jax.config import DataConfig
+from elas_jax.config.config import DataConfig
 from elas_jax.data import blocks
 blocks.prepare(DataConfig(**{config!r}))
 """

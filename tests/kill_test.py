@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import pytest
 
-from elas_jax.checkpoint import steps
+from elas_jax.run.checkpoint import steps
 from tests.finished_runs import computed, final_params
 
 ROOT = pathlib.Path(__file__).parents[1]

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import example, given, settings
 
 from elas_jax import evaluate, extend_grid, generate
-from elas_jax.cli import load_config
-from elas_jax.config import parse
+from elas_jax.common.errors import UserError
+from elas_jax.common.limits import LARGEST_FLOAT, SMALLEST_FLOAT, check_float, shown
+from elas_jax.config.cli import load_config
+from elas_jax.config.config import parse
 from elas_jax.data import prepare, train_tokenizer
-from elas_jax.errors import UserError
-from elas_jax.limits import LARGEST_FLOAT, SMALLEST_FLOAT, check_float, shown
 from tests.absurd import (
   KINDS,
   NUMBERS,

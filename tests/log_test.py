@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from elas_jax.log import Log, NonFinite
-from elas_jax.metrics import MetricsWriter, read_metrics
+from elas_jax.run.log import Log, NonFinite
+from elas_jax.run.metrics import MetricsWriter, read_metrics
 from elas_jax.tasks import LANGUAGE
 
 
@@ -23,7 +23,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch):
   clock = Clock()
-  monkeypatch.setattr('elas_jax.log.time.monotonic', clock)
+  monkeypatch.setattr('elas_jax.run.log.time.monotonic', clock)
   return clock
 
 

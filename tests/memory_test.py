@@ -7,13 +7,18 @@ from types import SimpleNamespace
 import jax
 import pytest
 
-from elas_jax import memory
+from elas_jax.common import memory
+from elas_jax.common.errors import UserError
+from elas_jax.common.memory import control_group_limits
 from elas_jax.data import functions
-from elas_jax.dry_run import dry_run, step_bytes
-from elas_jax.errors import UserError
-from elas_jax.memory import control_group_limits, kept_bytes, output_bytes, training_bytes
-from elas_jax.sharding import make_mesh
-from elas_jax.state import abstract_state, create_state
+from elas_jax.run.dry_run import dry_run, step_bytes
+from elas_jax.run.memory import (
+  kept_bytes,
+  output_bytes,
+  training_bytes,
+)
+from elas_jax.run.sharding import make_mesh
+from elas_jax.run.state import abstract_state, create_state
 from elas_jax.train import jit_train_step, train
 from tests.tasks.networks import tiny
 

@@ -10,9 +10,9 @@ import pytest
 
 from configs import default, methods
 from elas_jax import train as train_module
-from elas_jax.config import at_step, parse
-from elas_jax.sharding import make_mesh
-from elas_jax.state import create_state
+from elas_jax.config.config import at_step, parse
+from elas_jax.run.sharding import make_mesh
+from elas_jax.run.state import create_state
 from elas_jax.train import jit_train_step, train
 from tests.finished_runs import computed
 

@@ -10,9 +10,9 @@ import sys
 import jax
 import pytest
 
-from elas_jax import metrics
-from elas_jax.errors import UserError
-from elas_jax.metrics import MetricsWriter, describe_run, read_metrics
+from elas_jax.common.errors import UserError
+from elas_jax.run import metrics
+from elas_jax.run.metrics import MetricsWriter, describe_run, read_metrics
 
 
 def write(folder, steps, start=0):
@@ -41,7 +41,7 @@ def test_commit_is_of_this_project(monkeypatch, tmp_path):
   identity = ['-c', 'user.name=a', '-c', 'user.email=a@b']
   for words in (['init', '--quiet'], [*identity, 'commit', '--allow-empty', '-qm', 'a']):
     subprocess.run(['git', '-C', tmp_path, *words], check=True)
-  installed = tmp_path / 'venv/elas_jax/metrics.py'
+  installed = tmp_path / 'venv/elas_jax/run/metrics.py'
   installed.parent.mkdir(parents=True)
   installed.touch()
   monkeypatch.setattr(metrics, '__file__', str(installed))

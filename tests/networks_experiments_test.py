@@ -11,11 +11,11 @@ import pytest
 from matplotlib.figure import Figure
 
 from configs.functions import SHAPES
-from elas_jax.config import to_json
-from elas_jax.errors import UserError
+from elas_jax.common.errors import UserError
+from elas_jax.config.config import to_json
 from elas_jax.layers.kan import KANS
-from elas_jax.state import abstract_variables, init_variables, parameter_count
-from elas_jax.workdir import Run
+from elas_jax.run.state import abstract_variables, init_variables, parameter_count
+from elas_jax.run.workdir import Run
 from experiments import (
   af_kan_ablation,
   decoder_networks,

@@ -95,7 +95,7 @@ def test_commands_run_in_a_folder_with_other_configs(installed, tmp_path):
 def test_named_config_of_the_package_is_found_when_installed(installed, tmp_path):
   code = (
     'import elas_jax\n'
-    'from elas_jax.cli import load_config\n'
+    'from elas_jax.config.cli import load_config\n'
     "print(elas_jax.__file__, load_config('configs/c4.py:60m,elas', []).model.width)\n"
   )
   done = subprocess.run(

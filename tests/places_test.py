@@ -5,12 +5,13 @@ import pwd
 
 import pytest
 
-from elas_jax import checkpoint, evaluate, extend_grid, generate, train
-from elas_jax.config import parse
+from elas_jax import evaluate, extend_grid, generate, train
+from elas_jax.common.errors import UserError
+from elas_jax.common.places import place
+from elas_jax.config.config import parse
 from elas_jax.data import blocks, catalogue, train_tokenizer
-from elas_jax.errors import UserError
-from elas_jax.places import place
-from elas_jax.workdir import locked
+from elas_jax.run import checkpoint
+from elas_jax.run.workdir import locked
 
 COMMANDS = {
   'train': [train.main, '--dry_run', '--config=configs/default.py'],

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from matplotlib import image
 
-from elas_jax.metrics import MetricsWriter
-from elas_jax.plots import plot_run
+from elas_jax.run.metrics import MetricsWriter
+from elas_jax.run.plots import plot_run
 from elas_jax.train import report
 
 TRAIN = {

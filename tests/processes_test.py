@@ -11,9 +11,9 @@ import types
 import numpy as np
 import pytest
 
-from elas_jax.errors import UserError
-from elas_jax.metrics import read_metrics
-from elas_jax.sharding import join_processes, make_mesh
+from elas_jax.common.errors import UserError
+from elas_jax.run.metrics import read_metrics
+from elas_jax.run.sharding import join_processes, make_mesh
 from elas_jax.train import train
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -128,7 +128,8 @@ def test_processes_flag_is_checked(spec, message, never_joined):
 def test_auto_outside_a_cluster(variables):
   # In a process of its own: one that has used JAX cannot join any more.
   code = (
-    'from elas_jax import cli, sharding\n'
+    'from elas_jax.config import cli\n'
+    'from elas_jax.run import sharding\n'
     "cli.run_command(lambda: sharding.join_processes('auto'))\n"
   )
   done = subprocess.run(
@@ -151,7 +152,7 @@ def test_port_that_is_taken(never_joined):
 
 
 def test_nobody_listens(never_joined, monkeypatch):
-  monkeypatch.setattr('elas_jax.sharding.WAIT_SECONDS', 0.3)
+  monkeypatch.setattr('elas_jax.run.sharding.WAIT_SECONDS', 0.3)
   with socket.create_server(('localhost', 0)) as free:
     address = f'localhost:{free.getsockname()[1]}'
   with pytest.raises(UserError, match=f'^--processes=.*: {address}: Connection refused'):

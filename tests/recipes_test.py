@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 
 from configs import c4, methods
-from elas_jax.config import parse
+from elas_jax.config.config import parse
 from elas_jax.layers.linear import LINEARS
 from elas_jax.optim import groups
 from elas_jax.optim.schedules import SCHEDULES
-from elas_jax.state import abstract_variables, init_variables
+from elas_jax.run.state import abstract_variables, init_variables
 
 SIZES = ('60m', '130m', '350m', '1b', '7b')
 WIDTH = dict(zip(SIZES, (512, 768, 1024, 2048, 4096)))

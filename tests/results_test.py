@@ -9,8 +9,8 @@ import shlex
 import pytest
 
 from configs.methods import METHODS
-from elas_jax.cli import load_config
-from elas_jax.config import parse
+from elas_jax.config.cli import load_config
+from elas_jax.config.config import parse
 from experiments import learning_rates, report, runs, table1_perplexity
 from experiments.revisions import revisions
 from experiments.runs import Setting

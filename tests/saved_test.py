@@ -15,12 +15,12 @@ import pytest
 from absl import logging
 
 from elas_jax import evaluate
-from elas_jax.checkpoint import Checkpoints, load_json, load_variables, steps
-from elas_jax.config import CheckpointConfig
-from elas_jax.errors import UserError
-from elas_jax.saved import Damaged, Saved, ocp
-from elas_jax.sharding import make_mesh
-from elas_jax.state import TrainState, create_state
+from elas_jax.common.errors import UserError
+from elas_jax.config.config import CheckpointConfig
+from elas_jax.run.checkpoint import Checkpoints, load_json, load_variables, steps
+from elas_jax.run.saved import Damaged, Saved, ocp
+from elas_jax.run.sharding import make_mesh
+from elas_jax.run.state import TrainState, create_state
 from elas_jax.train import train
 from tests.finished_runs import computed, drop_items
 

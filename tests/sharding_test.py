@@ -10,12 +10,12 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from configs import c4, methods
-from elas_jax.config import parse
-from elas_jax.errors import UserError
-from elas_jax.evaluate import put_batch
-from elas_jax.optim.groups import path_name
-from elas_jax.sharding import make_mesh, state_shardings
-from elas_jax.state import abstract_state, abstract_variables, create_state
+from elas_jax.common.errors import UserError
+from elas_jax.common.paths import path_name
+from elas_jax.config.config import parse
+from elas_jax.run.evaluation import put_batch
+from elas_jax.run.sharding import make_mesh, state_shardings
+from elas_jax.run.state import abstract_state, abstract_variables, create_state
 from elas_jax.train import jit_train_step
 
 

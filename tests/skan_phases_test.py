@@ -7,15 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from elas_jax.checkpoint import Checkpoints
-from elas_jax.cli import load_config
-from elas_jax.config import parse
+from elas_jax.config.cli import load_config
+from elas_jax.config.config import parse
 from elas_jax.layers.kan import KANS
 from elas_jax.ops.kan.selection import PHASES
-from elas_jax.sharding import make_mesh
+from elas_jax.run.checkpoint import Checkpoints
+from elas_jax.run.sharding import make_mesh
+from elas_jax.run.workdir import open_run
 from elas_jax.tasks import task_of
 from elas_jax.train import starting_state, train
-from elas_jax.workdir import open_run
 
 FLAGS = {
   'model.width': 3,

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 from configs import c4
-from elas_jax.errors import UserError
+from elas_jax.common.errors import UserError
 from experiments import table2_memory as table2
 
 B, L = 2, 96

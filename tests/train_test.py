@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from elas_jax import train as train_module
-from elas_jax.errors import UserError
-from elas_jax.metrics import read_metrics
-from elas_jax.sharding import make_mesh
-from elas_jax.state import create_state, init_variables, state_from
+from elas_jax.common.errors import UserError
+from elas_jax.run.metrics import read_metrics
+from elas_jax.run.sharding import make_mesh
+from elas_jax.run.state import create_state, init_variables, state_from
 from elas_jax.tasks.language import loss_sums
 from elas_jax.train import train, train_step
 from tests.finished_runs import computed, final_params
@@ -222,7 +222,7 @@ def test_full_disk_is_one_line_that_names_the_last_checkpoint(
 ):
   import errno
 
-  from elas_jax.metrics import MetricsWriter
+  from elas_jax.run.metrics import MetricsWriter
 
   original = MetricsWriter.write
 
@@ -329,7 +329,7 @@ def test_profile_window_survives_a_resume_inside_it(make_config, corpus, tmp_pat
 
 
 def test_two_processes_do_not_share_a_workdir(make_config, corpus, tmp_path):
-  from elas_jax.workdir import locked
+  from elas_jax.run.workdir import locked
 
   with locked(tmp_path / 'run'), pytest.raises(UserError, match='another process'):
     train(make_config(), tmp_path / 'run')

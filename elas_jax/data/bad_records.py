@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from elas_jax.errors import UserError
+from elas_jax.common.errors import UserError
 
 MAX_MESSAGES = 20
 

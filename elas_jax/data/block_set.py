@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader
 
+from elas_jax.common.errors import UserError
 from elas_jax.data import cache
 from elas_jax.data.hashing import fingerprint
-from elas_jax.errors import UserError
 
 # Sixteen blocks share a chunk: reading one decodes at most sixteen, and the index that
 # a reader holds in memory is a sixteenth. Uncompressed reads twice as fast as zstd.

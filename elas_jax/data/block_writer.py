@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
 
-from elas_jax.config import DataConfig
+from elas_jax.common.errors import UserError
+from elas_jax.config.config import DataConfig
 from elas_jax.data import cache
 from elas_jax.data.bad_records import MAX_MESSAGES, BadRecords
 from elas_jax.data.block_set import WRITER_OPTIONS, Shard
@@ -30,7 +31,6 @@ from elas_jax.data.progress import Progress
 from elas_jax.data.sources import Source, open_source, open_split
 from elas_jax.data.text_reader import read_prepared
 from elas_jax.data.tokenizers import Tokenizer, encode_documents, load_tokenizer
-from elas_jax.errors import UserError
 
 SHARD_BYTES = 4 << 20  # of text, for small corpora
 MAX_SHARDS = 256  # for large ones: each is an open file during training

@@ -11,7 +11,9 @@ import subprocess
 import sys
 import threading
 
-from elas_jax.config import DataConfig
+from elas_jax.common.errors import UserError
+from elas_jax.common.places import place
+from elas_jax.config.config import DataConfig
 from elas_jax.data import block_writer, cache, duplicates
 from elas_jax.data.bad_records import BadRecords
 from elas_jax.data.block_set import BlockSet, Shard
@@ -26,8 +28,6 @@ from elas_jax.data.sources import (
   other_files,
 )
 from elas_jax.data.tokenizers import Tokenizer, load_tokenizer, parse_tokenizer
-from elas_jax.errors import UserError
-from elas_jax.places import place
 
 FORMAT_VERSION = 2  # raise it when the blocks of the same documents change
 MAX_KINDS = 8  # of files that are not read, in messages

@@ -15,8 +15,8 @@ from typing import Any
 
 import google_crc32c
 
-from elas_jax.errors import UserError
-from elas_jax.interruption import cleaned_up
+from elas_jax.common.errors import UserError
+from elas_jax.common.interruption import cleaned_up
 
 # A folder of the cache is complete exactly if it holds this file.
 META = 'meta.json'

@@ -8,8 +8,8 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from elas_jax.errors import UserError
-from elas_jax.places import place
+from elas_jax.common.errors import UserError
+from elas_jax.common.places import place
 
 OWN_SOURCES = ('python_source', 'text_files')
 _VERSION = re.compile(r'(\d+)\.(\d+)\.(\d+)')

@@ -10,9 +10,9 @@ import stat
 import tempfile
 import time
 
+from elas_jax.common.places import place
 from elas_jax.data.hashing import fingerprint
 from elas_jax.data.progress import Progress
-from elas_jax.places import place
 
 Files = list[tuple[str, pathlib.Path]]  # (name inside of the corpus, path)
 

@@ -10,9 +10,9 @@ from collections.abc import Callable
 import numpy as np
 from scipy import special
 
-from elas_jax.config import RowsConfig
-from elas_jax.errors import UserError
-from elas_jax.memory import host_memory, shown_bytes
+from elas_jax.common.errors import UserError
+from elas_jax.common.memory import host_memory, shown_bytes
+from elas_jax.config.config import RowsConfig
 
 VALIDATION_SEED = 1 << 40  # apart from every seed that a config may have
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import grain
 import numpy as np
 
+from elas_jax.common.errors import UserError
 from elas_jax.data.block_set import BlockSet
-from elas_jax.errors import UserError
 
 Batch = dict[str, np.ndarray]
 

@@ -9,11 +9,11 @@ accelerator to keep waiting. Give the same values as in the training config.
 import argparse
 import time
 
-from elas_jax.cli import Parser, integer, run_command
-from elas_jax.config import DataConfig, build
-from elas_jax.config_checks import check_data
+from elas_jax.common.limits import LARGEST
+from elas_jax.config.checks import check_data
+from elas_jax.config.cli import Parser, integer, run_command
+from elas_jax.config.config import DataConfig, build
 from elas_jax.data import blocks
-from elas_jax.limits import LARGEST
 
 
 def source_arguments(parser: argparse.ArgumentParser) -> None:

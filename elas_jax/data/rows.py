@@ -14,13 +14,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from elas_jax.config import RowsConfig
+from elas_jax.common.errors import UserError
+from elas_jax.common.places import place
+from elas_jax.config.config import RowsConfig
 from elas_jax.data import cache, catalogue, duplicates, functions
 from elas_jax.data.file_hashes import hash_files
 from elas_jax.data.hashing import fingerprint
 from elas_jax.data.record import SPLITS, Record, listed
-from elas_jax.errors import UserError
-from elas_jax.places import place
 
 FORMAT_VERSION = 2  # raise it when the rows of the same set change
 DIGITS = 'digits'

@@ -13,14 +13,14 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from elas_jax.config import DataConfig
+from elas_jax.common.errors import UserError
+from elas_jax.common.places import place
+from elas_jax.config.config import DataConfig
 from elas_jax.data import cache, catalogue, standard_library, text_reader
 from elas_jax.data.bad_records import BadRecords
 from elas_jax.data.file_hashes import Files, hash_files
 from elas_jax.data.hashing import fingerprint
 from elas_jax.data.record import named
-from elas_jax.errors import UserError
-from elas_jax.places import place
 
 FORMAT_VERSION = 2  # raise it when prepared documents change
 # What a run writes into its workdir, of which some looks like text.

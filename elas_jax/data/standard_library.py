@@ -8,7 +8,7 @@ import os
 import pathlib
 import sysconfig
 
-from elas_jax.errors import UserError
+from elas_jax.common.errors import UserError
 
 # Installed packages are not the standard library; the tests of the library are left
 # out because distributions differ in whether they ship them.

@@ -9,10 +9,10 @@ import os
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 
+from elas_jax.common.errors import UserError
+from elas_jax.common.places import check_place
 from elas_jax.data import cache
 from elas_jax.data.archives import BrokenFileError, read_lines
-from elas_jax.errors import UserError
-from elas_jax.places import check_place
 
 PLAIN = ('.txt', '.md', '.py')
 JSON_LINES = (

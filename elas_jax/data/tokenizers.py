@@ -17,10 +17,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from elas_jax.common.errors import UserError
+from elas_jax.common.places import place
 from elas_jax.data import token_bytes
 from elas_jax.data.packing import Encoding, Piece
-from elas_jax.errors import UserError
-from elas_jax.places import place
 
 FILE_NAME = 'tokenizer.json'
 # The first of these that the vocabulary holds ends a document.

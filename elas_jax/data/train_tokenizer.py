@@ -12,16 +12,16 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 
-from elas_jax.cli import Parser, integer, run_command
-from elas_jax.config import DataConfig, build
-from elas_jax.config_checks import check_data
+from elas_jax.common.errors import UserError
+from elas_jax.common.interruption import cleaned_up
+from elas_jax.config.checks import check_data
+from elas_jax.config.cli import Parser, integer, run_command
+from elas_jax.config.config import DataConfig, build
 from elas_jax.data.bad_records import BadRecords
 from elas_jax.data.prepare import source_arguments
 from elas_jax.data.progress import Progress
 from elas_jax.data.sources import Source, open_source
 from elas_jax.data.text_reader import read_prepared
-from elas_jax.errors import UserError
-from elas_jax.interruption import cleaned_up
 
 END_OF_DOCUMENT = '<|endoftext|>'
 DOCUMENTS_AT_ONCE = 256

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from elas_jax.config import ModelConfig
+from elas_jax.config.config import ModelConfig
 from elas_jax.layers.linear import LINEARS
 from elas_jax.layers.rational import GroupRational
 from elas_jax.layers.two_four import TwoFourSquaredReLU, sow_activation

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from elas_jax.config import KanConfig
+from elas_jax.config.config import KanConfig
 from elas_jax.ops.kan import af as af_ops
 from elas_jax.ops.kan import bspline as spline_ops
 from elas_jax.ops.kan import radial

@@ -7,7 +7,7 @@ layers that work on them directly.
 import flax.linen as nn
 import jax
 
-from elas_jax.config import ModelConfig
+from elas_jax.config.config import ModelConfig
 from elas_jax.layers.kan import KANS
 from elas_jax.layers.low_rank_variants import LOST, CoLA, LoRA, SLTrain
 from elas_jax.layers.quadratic import QuadraticDense

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from elas_jax.config import ModelConfig
+from elas_jax.config.config import ModelConfig
 from elas_jax.ops import linear as ops
 
 

@@ -10,8 +10,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from elas_jax.config import quoted
-from elas_jax.errors import UserError
+from elas_jax.common.errors import UserError
+from elas_jax.common.limits import quoted
 from elas_jax.ops import rational as ops
 
 

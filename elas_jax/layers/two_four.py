@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from elas_jax.config import ModelConfig
+from elas_jax.config.config import ModelConfig
 from elas_jax.layers.linear import LINEARS
 from elas_jax.ops.activation import squared_relu
 from elas_jax.ops.linear import chain

@@ -18,7 +18,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from elas_jax.config import NetworkConfig
+from elas_jax.config.config import NetworkConfig
 from elas_jax.layers.kan import KANS, KanConv
 from elas_jax.layers.norm import BatchNorm
 from elas_jax.layers.quadratic import QuadraticConv, QuadraticDense

@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from elas_jax.config import ModelConfig
+from elas_jax.config.config import ModelConfig
 from elas_jax.layers.attention import ATTENTIONS
 from elas_jax.layers.feed_forward import FEED_FORWARDS
 from elas_jax.layers.norm import RMSNorm

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from elas_jax.config import Config, OptimizerConfig
+from elas_jax.common.paths import match
+from elas_jax.config.config import Config, OptimizerConfig
 from elas_jax.ops.linear import kaiming_uniform
 from elas_jax.optim.galore import scale_by_galore
-from elas_jax.optim.groups import match
 from elas_jax.optim.loro import loro
 from elas_jax.optim.relinear import shrink_gradients, shrink_weights
 from elas_jax.optim.relora import relora, train_factors

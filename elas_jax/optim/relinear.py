@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import optax
 
-from elas_jax.optim.groups import match
+from elas_jax.common.paths import match
 
 BRANCHES = (
   (r'(^|/)(kernel|bias)_g$', 'g'),

@@ -11,8 +11,8 @@ from collections.abc import Callable
 import jax.numpy as jnp
 import optax
 
-from elas_jax.config import OptimizerConfig
-from elas_jax.errors import UserError
+from elas_jax.common.errors import UserError
+from elas_jax.config.config import OptimizerConfig
 
 # How far down a decay is, from 0 to 1, after the fraction u of its steps. The exponential
 # shape is a straight line in log space instead and is built in _decay.

@@ -1,6 +1,6 @@
 """Kinds of problems by name, config.task: what is asked of data, model and loss."""
 
-from elas_jax.config import Config
+from elas_jax.config.config import Config
 from elas_jax.tasks.labels import CLASSIFICATION, REGRESSION
 from elas_jax.tasks.language import LANGUAGE
 from elas_jax.tasks.task import Task

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from elas_jax.config import Config
+from elas_jax.common.errors import UserError
+from elas_jax.config.config import Config
 from elas_jax.data.rows import PreparedRows, open_rows
-from elas_jax.errors import UserError
 from elas_jax.models.classifier import Network
 from elas_jax.ops.augment import AUGMENTATIONS
 from elas_jax.tasks.task import Batch, Sums, Task

@@ -11,15 +11,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from elas_jax.config import Config, at_step
+from elas_jax.common.errors import UserError
+from elas_jax.config.config import Config, at_step
 from elas_jax.data.blocks import Prepared, prepare
 from elas_jax.data.tokenizers import Tokenizer
-from elas_jax.errors import UserError
-from elas_jax.flops import flops_per_token
-from elas_jax.generate import generate
 from elas_jax.models.decoder import Decoder
+from elas_jax.models.sampling import generate
 from elas_jax.ops.loss import cross_entropy_sums
 from elas_jax.ops.two_four import Recipe, described
+from elas_jax.run.flops import flops_per_token
 from elas_jax.tasks.task import Batch, Sums, Task
 
 

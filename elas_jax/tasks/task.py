@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from elas_jax.config import Config
+from elas_jax.config.config import Config
 
 Batch = dict[str, Any]  # arrays of B rows, among them `valid`; see `Task.rows`
 Sums = dict[str, jax.Array]

@@ -11,12 +11,12 @@ import threading
 import numpy as np
 import pytest
 
-from elas_jax.cli import run_command
+from elas_jax.common.errors import UserError
+from elas_jax.config.cli import run_command
 from elas_jax.data import block_set, block_writer, blocks, cache, prepare
 from elas_jax.data.blocks import Prepared
 from elas_jax.data.sources import open_source
 from elas_jax.data.tokenizers import BytesTokenizer
-from elas_jax.errors import UserError
 
 
 def prepare_here(config) -> Prepared:
@@ -231,7 +231,7 @@ def test_error_in_a_worker_stops_the_preparation(make_data_config, corpus, monke
 
 LIMITED = """
 import resource, signal
-from elas_jax.cli import run_command
+from elas_jax.config.cli import run_command
 from elas_jax.data import block_writer, prepare
 block_writer.SHARD_BYTES = 2000
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -8,9 +8,9 @@ import shutil
 import numpy as np
 import pytest
 
+from elas_jax.common.errors import UserError
 from elas_jax.data import block_writer, blocks, cache
 from elas_jax.data.pipeline import train_batches
-from elas_jax.errors import UserError
 
 WRITE = 'write() failed:'  # so ArrayRecord's errors begin
 

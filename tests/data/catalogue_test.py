@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
+from elas_jax.common.errors import UserError
 from elas_jax.data import blocks, catalogue, train_tokenizer
 from elas_jax.data.rows import open_rows
 from elas_jax.data.sources import list_source, open_source, open_split
-from elas_jax.errors import UserError
 
 
 class TinySet(tfds.core.GeneratorBasedBuilder):
@@ -258,7 +258,7 @@ def test_class_of_another_module_is_not_imported(build, tiny_config, tmp_path, m
 
 def test_rows_do_not_import_classes_either(build, tmp_path, monkeypatch):
   from configs import images
-  from elas_jax.config import parse
+  from elas_jax.config.config import parse
 
   folder = build({'train': TRAIN, 'test': ['x']})
   (folder.parent).rename(folder.parents[1] / 'mnist')

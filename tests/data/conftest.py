@@ -3,7 +3,7 @@ import itertools
 
 import pytest
 
-from elas_jax.config import DataConfig
+from elas_jax.config.config import DataConfig
 
 WORDS = ('the', 'quick', 'brown', 'fox', 'jumps', 'naïve', 'Zoë', 'drinks', '水', '🙂')
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from array_record.python.array_record_module import ArrayRecordWriter
 
+from elas_jax.common.errors import UserError
 from elas_jax.data.block_set import WRITER_OPTIONS, BlockSet, Shard
 from elas_jax.data.packing import row_dtype
 from elas_jax.data.pipeline import eval_batches, train_batches
-from elas_jax.errors import UserError
 
 LENGTH = 4
 

@@ -9,10 +9,10 @@ import pytest
 import tensorflow_datasets as tfds
 from scipy import special
 
-from elas_jax.config import RowsConfig
+from elas_jax.common.errors import UserError
+from elas_jax.config.config import RowsConfig
 from elas_jax.data import functions
 from elas_jax.data.rows import open_rows
-from elas_jax.errors import UserError
 
 
 def rows_config(**fields) -> RowsConfig:

@@ -7,9 +7,9 @@ import sysconfig
 import pytest
 import zstandard
 
+from elas_jax.common.errors import UserError
 from elas_jax.data import standard_library, text_files, text_reader
 from elas_jax.data.sources import list_source, open_source
-from elas_jax.errors import UserError
 
 VALIDATION_OF_CORPUS = ['04.md', '14.md', '16.md', '18.md', '34.md', 'part2/17.txt']
 

@@ -7,11 +7,11 @@ import os
 import pytest
 import zstandard
 
+from elas_jax.common.errors import UserError
 from elas_jax.data import text_reader
 from elas_jax.data.bad_records import BadRecords
 from elas_jax.data.sources import open_source
 from elas_jax.data.text_reader import count_other_files, list_files, read_documents
-from elas_jax.errors import UserError
 
 
 def json_lines(count, shard=0):

@@ -8,11 +8,11 @@ import tokenizers as hf
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from elas_jax.common.errors import UserError
 from elas_jax.data import train_tokenizer
 from elas_jax.data.packing import PROTOCOLS, row_dtype
 from elas_jax.data.token_bytes import byte_lengths, lost_bytes
 from elas_jax.data.tokenizers import encode_documents, load_tokenizer, parse_tokenizer
-from elas_jax.errors import UserError
 
 TEXTS = ['the quick brown fox\n\tjumps 12345', 'Zoë, naïve: “quoted” 水は青い 🙂🙂 e\u0301']
 ALPHABET = 'abc the\t\n  é水🙂ﬁ①İñ\u0301\u200b\x07\U00010400'

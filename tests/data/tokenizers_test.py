@@ -7,12 +7,12 @@ import tokenizers as hf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from elas_jax.cli import run_command
+from elas_jax.common.errors import UserError
+from elas_jax.config.cli import run_command
 from elas_jax.data import tokenizers as our_tokenizers
 from elas_jax.data import train_tokenizer
 from elas_jax.data.packing import PROTOCOLS, row_dtype
 from elas_jax.data.tokenizers import encode_documents, load_tokenizer
-from elas_jax.errors import UserError
 
 TEXTS = [
   'the quick brown fox\n\tjumps over the lazy dog 12345',

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from elas_jax.config import KanConfig
-from elas_jax.errors import UserError
-from elas_jax.kan_checks import POOL, check_kan
+from elas_jax.common.errors import UserError
+from elas_jax.config.config import KanConfig
+from elas_jax.config.kan_checks import POOL, check_kan
 from elas_jax.layers.kan import KANS, KanConv
 from elas_jax.ops.kan.bspline import extend_grid
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from elas_jax.errors import UserError
+from elas_jax.common.errors import UserError
 from elas_jax.layers.quadratic import QuadraticConv, QuadraticDense
 from elas_jax.ops.quadratic import FORMS
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from elas_jax.errors import UserError
+from elas_jax.common.errors import UserError
 from elas_jax.layers.rational import GroupRational, GroupRationalDense
 from elas_jax.ops.rational import evaluate, gain
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from configs import c4, methods
-from elas_jax.config import parse
+from elas_jax.config.config import parse
 from elas_jax.models.decoder import Decoder, empty_cache
-from elas_jax.state import abstract_variables, init_variables, parameter_count
+from elas_jax.run.state import abstract_variables, init_variables, parameter_count
 
 
 def logits_of(config, params, tokens_BxL):

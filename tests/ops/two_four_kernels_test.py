@@ -19,7 +19,7 @@ from elas_jax.ops.two_four import (
   two_four_feed_forward,
   without_kernels,
 )
-from elas_jax.sharding import AXES
+from elas_jax.run.sharding import AXES
 from pallas_kernels.two_four import dispatch, feed_forward, sharded_feed_forward
 from pallas_kernels.two_four.dispatch import emulated
 

@@ -11,7 +11,7 @@ import pytest
 from jax._src.ad_checkpoint import saved_residuals
 from jax.test_util import check_grads
 
-from elas_jax.config import at_step
+from elas_jax.config.config import at_step
 from elas_jax.layers.feed_forward import FEED_FORWARDS
 from elas_jax.models.decoder import REMAT_POLICIES, Decoder
 from elas_jax.ops.activation_statistics import activation_statistics

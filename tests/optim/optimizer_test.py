@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from configs import default
-from elas_jax.config import parse
-from elas_jax.errors import UserError
+from elas_jax.common.errors import UserError
+from elas_jax.config.config import parse
 from elas_jax.optim import groups
 from elas_jax.optim.optimizer import apply_updates, make_optimizer
 

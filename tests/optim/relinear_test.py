@@ -9,9 +9,9 @@ import numpy as np
 import optax
 
 from configs.default import DECAY_RULES
+from elas_jax.common.paths import match
 from elas_jax.layers.quadratic import QuadraticDense
 from elas_jax.ops.linear import dense
-from elas_jax.optim.groups import match
 from elas_jax.optim.relinear import BRANCHES, shrink_gradients, shrink_weights
 
 D = 6

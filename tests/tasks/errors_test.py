@@ -4,7 +4,7 @@ import runpy
 
 import pytest
 
-from elas_jax.errors import UserError
+from elas_jax.common.errors import UserError
 from elas_jax.tasks import task_of
 from elas_jax.train import train
 from tests.tasks.networks import config_of, tiny

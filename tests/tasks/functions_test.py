@@ -6,9 +6,9 @@ import pytest
 
 from configs import functions
 from elas_jax.data import functions as drawn
-from elas_jax.evaluate import evaluate
-from elas_jax.sharding import make_mesh
-from elas_jax.state import create_state
+from elas_jax.run.evaluation import evaluate
+from elas_jax.run.sharding import make_mesh
+from elas_jax.run.state import create_state
 from elas_jax.tasks import task_of
 from tests.tasks.networks import tiny, trained
 

@@ -7,15 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from elas_jax.dry_run import dry_run
-from elas_jax.errors import UserError
-from elas_jax.evaluate import evaluate
+from elas_jax.common.errors import UserError
 from elas_jax.evaluate import main as evaluate_run
 from elas_jax.generate import main as generate_run
-from elas_jax.metrics import read_metrics
 from elas_jax.ops.augment import AUGMENTATIONS
-from elas_jax.sharding import make_mesh
-from elas_jax.state import abstract_variables, create_state, parameter_count
+from elas_jax.run.dry_run import dry_run
+from elas_jax.run.evaluation import evaluate
+from elas_jax.run.metrics import read_metrics
+from elas_jax.run.sharding import make_mesh
+from elas_jax.run.state import abstract_variables, create_state, parameter_count
 from elas_jax.tasks import task_of
 from elas_jax.train import jit_train_step, train
 from tests.tasks.networks import config_of, losses, tiny

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs.functions import SHAPES
-from elas_jax.cli import load_config
-from elas_jax.config import parse
-from elas_jax.sharding import make_mesh
-from elas_jax.state import create_state
+from elas_jax.config.cli import load_config
+from elas_jax.config.config import parse
+from elas_jax.run.sharding import make_mesh
+from elas_jax.run.state import create_state
 from elas_jax.tasks import task_of
 from elas_jax.train import jit_train_step
 

@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from configs import functions, images
-from elas_jax.state import abstract_variables, parameter_count
+from elas_jax.run.state import abstract_variables, parameter_count
 from tests.tasks.networks import config_of, trained
 
 TASKS = (*functions.FUNCTIONS, *functions.SHAPES)

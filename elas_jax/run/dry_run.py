@@ -6,21 +6,20 @@ from typing import Any
 
 import jax
 
-from elas_jax.config import Config, at_step
-from elas_jax.errors import UserError
-from elas_jax.kernel_checks import check_kernels_here
-from elas_jax.memory import (
+from elas_jax.common.errors import UserError
+from elas_jax.common.memory import (
   LARGEST_DEVICE,
   device_memory,
   missing_memory,
   shown_bytes,
-  sizes,
-  training_bytes,
   tree_bytes,
 )
-from elas_jax.optim.groups import path_name
-from elas_jax.sharding import batch_sharding, make_mesh
-from elas_jax.state import abstract_state, parameter_count
+from elas_jax.common.paths import path_name
+from elas_jax.config.config import Config, at_step
+from elas_jax.run.kernel_checks import check_kernels_here
+from elas_jax.run.memory import sizes, training_bytes
+from elas_jax.run.sharding import batch_sharding, make_mesh
+from elas_jax.run.state import abstract_state, parameter_count
 from elas_jax.tasks import task_of
 
 

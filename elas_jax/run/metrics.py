@@ -19,8 +19,8 @@ from typing import Any
 
 import jax
 
-from elas_jax.errors import UserError
-from elas_jax.places import write_text
+from elas_jax.common.errors import UserError
+from elas_jax.common.places import write_text
 
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy')
 

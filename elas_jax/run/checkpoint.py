@@ -28,12 +28,20 @@ import jax
 from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
-from elas_jax import checksums
-from elas_jax.config import CheckpointConfig
-from elas_jax.errors import UserError
-from elas_jax.places import place
-from elas_jax.saved import Damaged, Saved, context, newest_whole, os_error, say, steps_in
-from elas_jax.state import TrainState
+from elas_jax.common.errors import UserError
+from elas_jax.common.places import place
+from elas_jax.config.config import CheckpointConfig
+from elas_jax.run import checksums
+from elas_jax.run.saved import (
+  Damaged,
+  Saved,
+  context,
+  newest_whole,
+  os_error,
+  say,
+  steps_in,
+)
+from elas_jax.run.state import TrainState
 
 policies = ocp.training.preservation_policies
 

@@ -3,9 +3,8 @@
 import math
 from typing import Any
 
-from elas_jax.config import quoted
-from elas_jax.errors import UserError
-from elas_jax.limits import shown
+from elas_jax.common.errors import UserError
+from elas_jax.common.limits import quoted, shown
 
 
 def at_least(minimum: float, section: str, fields: Any, names: str) -> None:

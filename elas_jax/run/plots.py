@@ -2,7 +2,7 @@
 
 import pathlib
 
-from elas_jax.metrics import read_metrics
+from elas_jax.run.metrics import read_metrics
 
 # (file, title, series of (metric, label), logarithmic)
 CURVES = (

@@ -5,8 +5,8 @@ from typing import Any
 
 import jax
 
-from elas_jax.config import ModelConfig
-from elas_jax.optim.groups import path_name
+from elas_jax.common.paths import path_name
+from elas_jax.config.config import ModelConfig
 
 # Dense bf16 FLOP/s of one device, by the name that JAX gives it (vendors' data sheets).
 PEAK_FLOPS = {

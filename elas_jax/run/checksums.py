@@ -21,7 +21,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from elas_jax.optim.groups import path_name
+from elas_jax.common.paths import path_name
 
 Sums = dict[str, dict[str, int]]
 

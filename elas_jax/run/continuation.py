@@ -14,12 +14,12 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from elas_jax import checkpoint
-from elas_jax.config import Config, to_json
+from elas_jax.common.errors import UserError
+from elas_jax.config.config import Config, to_json
 from elas_jax.data.hashing import fingerprint
 from elas_jax.data.record import difference
 from elas_jax.data.tokenizers import Tokenizer, is_there, load_tokenizer, parse_tokenizer
-from elas_jax.errors import UserError
+from elas_jax.run import checkpoint
 
 # What may change when a run is continued: nothing that the numbers so far depend on,
 # except train.steps, which lengthens the schedule.

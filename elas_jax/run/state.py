@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from elas_jax.config import Config
+from elas_jax.config.config import Config
 from elas_jax.optim.optimizer import make_optimizer
-from elas_jax.sharding import state_shardings
+from elas_jax.run.sharding import state_shardings
 from elas_jax.tasks import task_of
 
 

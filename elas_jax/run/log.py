@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from elas_jax.metrics import MetricsWriter
+from elas_jax.run.metrics import MetricsWriter
 from elas_jax.tasks.task import Task
 
 

@@ -14,10 +14,10 @@ from typing import Any
 import jax
 from orbax.checkpoint import v1 as ocp
 
-from elas_jax import checksums
-from elas_jax.errors import UserError
-from elas_jax.optim.groups import path_name
-from elas_jax.state import TrainState
+from elas_jax.common.errors import UserError
+from elas_jax.common.paths import path_name
+from elas_jax.run import checksums
+from elas_jax.run.state import TrainState
 
 # What reading a broken file ends with: TensorStore's errors and those of JSON and UTF-8 are
 # ValueErrors; the others come from metadata in which another name or kind of value stands.

@@ -1,7 +1,7 @@
 """Checks of a wish for kernels: of the model's other fields, and of the devices here."""
 
-from elas_jax.config import Config, ModelConfig
-from elas_jax.errors import UserError
+from elas_jax.common.errors import UserError
+from elas_jax.config.config import Config, ModelConfig
 
 
 def check_kernels(model: ModelConfig) -> None:

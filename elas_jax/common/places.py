@@ -7,7 +7,7 @@ import os
 import pathlib
 import re
 
-from elas_jax.errors import UserError
+from elas_jax.common.errors import UserError
 
 _ADDRESS = re.compile(r'[A-Za-z][A-Za-z0-9+.-]*://')
 

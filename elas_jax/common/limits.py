@@ -6,8 +6,9 @@ Floats are used in float32: there they must be finite, and zero only if they are
 
 import math
 import reprlib
+from typing import Any
 
-from elas_jax.errors import UserError
+from elas_jax.common.errors import UserError
 
 LARGEST_INTEGER = 2**31 - 1
 LARGEST_FLOAT = float.fromhex('0x1.fffffep127')
@@ -52,6 +53,10 @@ class _Shown(reprlib.Repr):
 
 
 shown = _Shown().repr  # repr for messages: of anything, and short
+
+
+def quoted(names: Any) -> str:
+  return ', '.join(repr(name) for name in names)
 
 
 def cut(text: str, most: int = 200) -> str:

@@ -13,16 +13,16 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from elas_jax import checkpoint
-from elas_jax.config import Config, at_step, parse, to_json
-from elas_jax.continuation import Past, other_tokenizer, read_past
+from elas_jax.common.errors import UserError
+from elas_jax.common.places import write_text
+from elas_jax.config.config import Config, at_step, parse, to_json
 from elas_jax.data.record import SPLITS
 from elas_jax.data.tokenizers import Tokenizer
-from elas_jax.errors import UserError
-from elas_jax.kernel_checks import lacking_kernels
-from elas_jax.places import write_text
-from elas_jax.sharding import make_mesh, state_shardings
-from elas_jax.state import abstract_variables
+from elas_jax.run import checkpoint
+from elas_jax.run.continuation import Past, other_tokenizer, read_past
+from elas_jax.run.kernel_checks import lacking_kernels
+from elas_jax.run.sharding import make_mesh, state_shardings
+from elas_jax.run.state import abstract_variables
 from elas_jax.tasks import task_of
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from elas_jax.errors import UserError
+from elas_jax.common.errors import UserError
 
 
 def path_name(path: Sequence[Any]) -> str:

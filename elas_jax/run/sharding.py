@@ -13,10 +13,10 @@ from typing import Any
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from elas_jax.config import Config
-from elas_jax.config_checks import check_devices
-from elas_jax.errors import UserError
-from elas_jax.optim.groups import match, path_name
+from elas_jax.common.errors import UserError
+from elas_jax.common.paths import match, path_name
+from elas_jax.config.checks import check_devices
+from elas_jax.config.config import Config
 
 AXES = ('data', 'fsdp', 'tensor')
 LARGEST_PORT = 2**16 - 1

@@ -2,10 +2,10 @@
 
 import math
 
-from elas_jax.config import Config, NetworkConfig, RowsConfig
-from elas_jax.errors import UserError
-from elas_jax.field_checks import at_least, choice, divides
-from elas_jax.limits import LARGEST, LARGEST_INTEGER, check_array, shown
+from elas_jax.common.errors import UserError
+from elas_jax.common.fields import at_least, choice, divides
+from elas_jax.common.limits import LARGEST, LARGEST_INTEGER, check_array, shown
+from elas_jax.config.config import Config, NetworkConfig, RowsConfig
 
 
 def check_network(config: Config) -> None:
@@ -32,7 +32,7 @@ def check_network(config: Config) -> None:
 
 
 def _check_model(model: NetworkConfig) -> None:
-  from elas_jax.kan_checks import check_kan
+  from elas_jax.config.kan_checks import check_kan
   from elas_jax.layers.kan import KANS
   from elas_jax.models.classifier import ACTIVATIONS, ARCHITECTURES, CONVOLUTIONS, LAYERS
   from elas_jax.ops.quadratic import FORMS

@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from elas_jax.config import Config, ModelConfig
+from elas_jax.config.config import Config, ModelConfig
 from elas_jax.data.blocks import BlockSet
 from elas_jax.data.pipeline import eval_batches
-from elas_jax.evaluate import put_batch
 from elas_jax.layers.two_four import ACTIVATIONS
 from elas_jax.models.decoder import Decoder
 from elas_jax.ops.activation_statistics import activation_statistics
+from elas_jax.run.evaluation import put_batch
 
 TOKENS = 2048  # of the probe batch, about
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from elas_jax.config import KanConfig, quoted
-from elas_jax.errors import UserError
-from elas_jax.limits import SMALLEST_FLOAT, shown
+from elas_jax.common.errors import UserError
+from elas_jax.common.limits import SMALLEST_FLOAT, quoted, shown
+from elas_jax.config.config import KanConfig
 from elas_jax.ops.kan.af import COMBINATIONS, FUNCTIONS, REDUCTIONS
 from elas_jax.ops.kan.base import ACTIVATIONS
 from elas_jax.ops.kan.polynomial import RECURRENCES

@@ -12,8 +12,8 @@ import re
 import typing
 from typing import Any, Literal
 
-from elas_jax.errors import UserError
-from elas_jax.limits import check_float, check_integer, shown
+from elas_jax.common.errors import UserError
+from elas_jax.common.limits import check_float, check_integer, quoted, shown
 
 Rules = tuple[tuple[str, float], ...]
 Shape = tuple[int, ...]
@@ -251,7 +251,7 @@ SECTIONS = {
 def parse(config: Any) -> Config:
   """The ConfigDict (or nested dict) as a checked `Config`; UserError if it cannot run."""
   tree = config.to_dict() if hasattr(config, 'to_dict') else config
-  from elas_jax.config_checks import check  # it needs the classes above
+  from elas_jax.config.checks import check  # it needs the classes above
 
   task = _typed(Literal[tuple(SECTIONS)], tree.get('task'), 'task')
   parsed = build(Config, tree, '', SECTIONS[task])
@@ -360,10 +360,6 @@ def _rules(value: Any, field: str) -> Rules:
       raise UserError(f'{where}={factor!r}: must be at least 0')
     rules.append((regex, factor))
   return tuple(rules)
-
-
-def quoted(names: Any) -> str:
-  return ', '.join(repr(name) for name in names)
 
 
 def profile_window(config: Config) -> tuple[int, int] | None:

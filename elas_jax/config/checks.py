@@ -5,18 +5,18 @@ import math
 
 import numpy as np
 
-from elas_jax.config import (
+from elas_jax.common.errors import UserError
+from elas_jax.common.fields import at_least, choice, divides, fraction
+from elas_jax.common.limits import LARGEST, LARGEST_INTEGER, check_array, check_float, shown
+from elas_jax.common.places import check_place
+from elas_jax.config.config import (
   Config,
   DataConfig,
   ModelConfig,
   OptimizerConfig,
   profile_window,
 )
-from elas_jax.errors import UserError
-from elas_jax.field_checks import at_least, choice, divides, fraction
-from elas_jax.kernel_checks import check_kernels
-from elas_jax.limits import LARGEST, LARGEST_INTEGER, check_array, check_float, shown
-from elas_jax.places import check_place
+from elas_jax.run.kernel_checks import check_kernels
 
 # Kinds of linear maps that have a rank.
 LOW_RANKS = ('low_rank', 'cola', 'lora', 'sltrain', 'lost')
@@ -29,7 +29,7 @@ def check(config: Config) -> None:
     check_data(config.data)
     _check_pruning(config)
   else:
-    from elas_jax.network_checks import check_network
+    from elas_jax.config.network_checks import check_network
 
     check_network(config)
   _check_places(config)
@@ -84,7 +84,7 @@ def _check_model(model: ModelConfig) -> None:
 
 
 def _check_linear(model: ModelConfig) -> None:
-  from elas_jax.kan_checks import check_kan
+  from elas_jax.config.kan_checks import check_kan
   from elas_jax.ops.quadratic import FORMS
 
   if model.factor_init == 'spectral' and model.linear != 'low_rank':

@@ -16,13 +16,13 @@ from typing import Any, NoReturn
 
 from ml_collections import ConfigDict
 
-from elas_jax.errors import UserError
-from elas_jax.interruption import INTERRUPTED, end_of_start
-from elas_jax.limits import LARGEST_INTEGER, check_float, cut, shown
-from elas_jax.places import place
+from elas_jax.common.errors import UserError
+from elas_jax.common.interruption import INTERRUPTED, end_of_start
+from elas_jax.common.limits import LARGEST_INTEGER, check_float, cut, shown
+from elas_jax.common.places import place
 
 # Of this package, also where someone has a folder of that name.
-DEFAULT_CONFIG = str(pathlib.Path(__file__).parent / 'configs/default.py')
+DEFAULT_CONFIG = str(pathlib.Path(__file__).parents[1] / 'configs/default.py')
 
 
 def run_command(main: Callable[[], Any]) -> None:
@@ -119,7 +119,7 @@ def _config_file(spec: str) -> tuple[str, str]:
   """FILE.py:ARGUMENT in two; configs/FILE.py is found from any folder."""
   name, _, argument = spec.partition(':')
   path = place('--config', name)
-  own = pathlib.Path(__file__).parent / path  # of this package, and of no other
+  own = pathlib.Path(__file__).parents[1] / path  # of this package, and of no other
   for found in (path, own) if path.parts[:1] == ('configs',) else (path,):
     if os.path.isfile(found):
       return str(found), argument

@@ -1,0 +1,177 @@
+"""Sampling: prompts continued by a trained decoder, with its cache."""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from elas_jax.common.errors import UserError
+from elas_jax.common.limits import LARGEST, LARGEST_INTEGER, check_float
+from elas_jax.common.memory import check_memory, tree_bytes
+from elas_jax.config.config import ModelConfig
+from elas_jax.data.tokenizers import Tokenizer
+from elas_jax.models.decoder import Decoder, empty_cache
+
+
+def generate(
+  model: ModelConfig,
+  variables: Any,
+  tokenizer: Tokenizer,
+  prompts: Sequence[str],
+  *,
+  length: int,
+  temperature: float,
+  top_p: float,
+  seed: int,
+) -> list[str]:
+  """Continues each prompt by up to `length` tokens; returns the continuations.
+
+  One batch with a key-value cache. Prompts may differ in length: what they share is
+  read in one pass, longer ones are then fed token by token beside sampled ones. A
+  continuation ends before the end-of-document token.
+
+  Args:
+    temperature: divides the logits; 0 takes the most likely token.
+    top_p: samples among the fewest tokens whose probabilities reach this sum.
+  """
+  _check_sampling(length, temperature, top_p, seed)
+  # A document starts behind the end of another, so an empty prompt has one token too.
+  prompts = [readable('prompt', text) for text in prompts]
+  ids = [[tokenizer.eos_id, *map(int, tokenizer.encode(text)[0])] for text in prompts]
+  largest = max(max(row) for row in ids)
+  if largest >= model.vocab_size:
+    raise UserError(
+      f'prompt: holds the token {largest}; the model knows those below {model.vocab_size}'
+    )
+  lengths_B = np.array([len(row) for row in ids])
+  longest = int(lengths_B.max())
+  _check_length(model, variables, len(ids), longest, length)
+  tokens_BxS = np.full((len(ids), longest + length), tokenizer.eos_id, np.int32)
+  for row, prompt in zip(tokens_BxS, ids):
+    row[: len(prompt)] = prompt
+  filled_BxS = _fill(
+    model,
+    variables,
+    jnp.asarray(tokens_BxS),
+    jnp.asarray(lengths_B),
+    jax.random.key(seed),
+    jnp.float32(temperature),
+    jnp.float32(top_p),
+    shared=int(lengths_B.min()),
+  )
+  texts = []
+  for row, start, prompt in zip(np.asarray(filled_BxS), lengths_B, ids):
+    new = row[start : start + length].tolist()
+    if tokenizer.eos_id in new:
+      new = new[: new.index(tokenizer.eos_id)]
+    texts.append(continuation(tokenizer, prompt[1:], new))
+  return texts
+
+
+def _check_sampling(length: int, temperature: float, top_p: float, seed: int) -> None:
+  if length < 1:
+    raise UserError(f'tokens={length}: must be at least 1')
+  check_float('temperature', temperature)
+  if temperature < 0:
+    raise UserError(f'temperature={temperature}: must be at least 0')
+  check_float('top_p', top_p)
+  if not 0 < top_p <= 1:
+    raise UserError(f'top_p={top_p}: must be above 0 and at most 1')
+  if not 0 <= seed <= LARGEST['seed']:
+    raise UserError(f'seed={seed}: must be between 0 and {LARGEST["seed"]}')
+
+
+def readable(field: str, prompt: str) -> str:
+  """The prompt; bytes of the command line that the locale could not read, as UTF-8.
+
+  Raises:
+    UserError: it holds half a surrogate pair, or bytes that are not UTF-8.
+  """
+  try:
+    return prompt.encode('utf-8', 'surrogateescape').decode()
+  except UnicodeError as error:
+    raise UserError(f'{field}={prompt!r}: is not Unicode text: {error.reason}') from error
+
+
+def continuation(tokenizer: Tokenizer, prompt: list[int], new: list[int]) -> str:
+  """The text of `new` behind `prompt`.
+
+  A decoder drops the space before the first word of a text, so both are decoded together.
+  Where what follows changes how the prompt itself is written (some decoders join an
+  apostrophe to both its words), the text of `new` alone is all there is.
+  """
+  before, whole = tokenizer.decode(prompt), tokenizer.decode(prompt + new)
+  if whole.startswith(before):
+    return whole[len(before) :]
+  return tokenizer.decode(new)
+
+
+def _check_length(
+  model: ModelConfig, variables: Any, rows: int, longest: int, length: int
+) -> None:
+  """Refuses a length whose positions or whose cache there is no room for."""
+  most = LARGEST_INTEGER - longest
+  if length > most:
+    raise UserError(f'tokens={length}: must be at most {most} behind such a prompt')
+  cache = jax.eval_shape(lambda: empty_cache(model, rows, longest + length))
+  needed = {
+    'parameters': tree_bytes(variables),
+    # Several devices may share it.
+    'keys and values': tree_bytes(cache) // jax.device_count(),
+  }
+  check_memory(f'tokens={length}', needed)
+
+
+@functools.partial(jax.jit, static_argnames=('model', 'shared'))
+def _fill(model, variables, tokens_BxS, lengths_B, key, temperature, top_p, *, shared):
+  """Replaces the tokens behind each row's prompt by samples; `shared` = min length."""
+  B, S = tokens_BxS.shape
+
+  def apply(tokens_BxL, cache, start):
+    rngs = {'two_four': jax.random.fold_in(key, S + start)}
+    return Decoder(model).apply(variables, tokens_BxL, cache, start, rngs=rngs)
+
+  cache = empty_cache(model, B, S)
+  logits_BxLxV, cache = apply(tokens_BxS[:, :shared], cache, 0)
+
+  def fill_one(carry, position):
+    tokens_BxS, logits_BxV, cache = carry
+    step_key = jax.random.fold_in(key, position)
+    sampled_B = sample(step_key, logits_BxV, temperature, top_p)
+    token_B = jnp.where(position < lengths_B, tokens_BxS[:, position], sampled_B)
+    tokens_BxS = tokens_BxS.at[:, position].set(token_B)
+    logits_Bx1xV, cache = apply(token_B[:, None], cache, position)
+    return (tokens_BxS, logits_Bx1xV[:, 0], cache), None
+
+  carry = (tokens_BxS, logits_BxLxV[:, -1], cache)
+  (tokens_BxS, *_), _ = jax.lax.scan(fill_one, carry, jnp.arange(shared, S))
+  return tokens_BxS
+
+
+def sample(
+  key: jax.Array, logits_BxV: jax.Array, temperature: jax.Array, top_p: jax.Array
+) -> jax.Array:
+  """One token a row: nucleus sampling (arXiv 1904.09751), greedy at temperature 0."""
+  greedy_B = jnp.argmax(logits_BxV, axis=-1)
+  scaled_BxV = logits_BxV / jnp.maximum(temperature, 1e-6)
+  order_BxV = jnp.argsort(-scaled_BxV, axis=-1)
+  sorted_BxV = jnp.take_along_axis(scaled_BxV, order_BxV, axis=-1)
+  kept_BxV = in_nucleus(jax.nn.softmax(sorted_BxV, axis=-1), top_p)
+  nucleus_BxV = jnp.where(kept_BxV, sorted_BxV, -jnp.inf)
+  pick_B = jax.random.categorical(key, nucleus_BxV, axis=-1)
+  sampled_B = jnp.take_along_axis(order_BxV, pick_B[:, None], axis=-1)[:, 0]
+  return jnp.where(temperature > 0, sampled_B, greedy_B)
+
+
+def in_nucleus(probabilities_BxV: jax.Array, top_p: jax.Array) -> jax.Array:
+  """Which of the probabilities, in descending order, are the fewest that reach top_p.
+
+  A token is among them if it and those behind it sum to more than 1 - top_p. Summed from
+  the small end: the sum of those before it is near 1, where float32 loses a long tail.
+  """
+  tail_BxV = jax.lax.cumsum(probabilities_BxV, axis=1, reverse=True)
+  first_1xV = jnp.arange(probabilities_BxV.shape[1])[None] == 0
+  return first_1xV | (tail_BxV > 1 - top_p)

@@ -1,0 +1,60 @@
+"""Evaluation: loss and what else the task measures, over a set of rows."""
+
+import functools
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from elas_jax.common.memory import check_memory, tree_bytes
+from elas_jax.config.config import Config
+from elas_jax.data.pipeline import eval_batches
+from elas_jax.run.memory import output_bytes
+from elas_jax.run.sharding import batch_sharding
+from elas_jax.tasks import task_of
+from elas_jax.tasks.task import Batch, Sums
+
+
+@functools.partial(jax.jit, static_argnames='config')
+def eval_step(config: Config, variables: Any, batch: Batch) -> Sums:
+  return task_of(config).loss_sums(config, variables, batch, jax.random.key(0), False)[0]
+
+
+def put_batch(batch: Batch, mesh: Mesh) -> Batch:
+  """This process's rows of a batch as global arrays, rows split over data and fsdp."""
+  sharding = batch_sharding(mesh)
+  return {
+    name: jax.make_array_from_process_local_data(sharding, value)
+    for name, value in batch.items()
+  }
+
+
+def evaluate(config: Config, variables: Any, rows: Any, mesh: Mesh) -> dict[str, float]:
+  """The task's metrics, 'eval/...', over eval.tokens units of a set (0: all of it)."""
+  # No more rows than the split has, filled up to share them among the devices.
+  ways = mesh.shape['data'] * mesh.shape['fsdp']
+  batch_size = min(config.eval.batch_size, -(-len(rows) // ways) * ways)
+  needed = {
+    'parameters': tree_bytes(variables),
+    'outputs': output_bytes(config, mesh, batch_size),
+  }
+  check_memory(f'eval.batch_size={config.eval.batch_size}', needed)
+  batches = eval_batches(
+    rows,
+    batch_size=batch_size,
+    process_index=jax.process_index(),
+    process_count=jax.process_count(),
+    max_tokens=config.eval.tokens,
+  )
+  sums = []
+  with jax.set_mesh(mesh):
+    for batch in batches:
+      sums.append(eval_step(config, variables, put_batch(batch, mesh)))
+  stacked = jax.tree.map(
+    lambda *values: np.array(values, np.float64), *jax.device_get(sums)
+  )
+  values = task_of(config).eval_values(stacked)
+  if rows.lost_share:  # then bits per byte are not comparable
+    values['lost_share'] = rows.lost_share
+  return {f'eval/{name}': value for name, value in values.items()}
