@@ -28,7 +28,7 @@ from elas_jax.config.cli import Parser, integer
 from elas_jax.config.config import Config
 from elas_jax.run.host_memory import keep_freed_memory
 from elas_jax.run.metrics import describe_run
-from experiments import notes, report, revisions
+from experiments import notes, report, revisions, stored_configs
 from experiments.rates import RATE, all_chosen
 from experiments.runs import (
   RUNS,
@@ -37,6 +37,7 @@ from experiments.runs import (
   Run,
   Scale,
   Setting,
+  check_recognised,
   execute,
   footprint,
   outcome,
@@ -128,8 +129,8 @@ class Table:
         seeds = [] if row.problem else sorted({*self.seeds, *old})
         runs = [self.setting.run(row, size, seed) for seed in seeds]
         outcomes = [
-          revisions.with_before(outcome(run, known), old.get(run.seed), run.config)
-          for run in runs
+          revisions.with_before(outcome(run, known, there), there, run.config)
+          for run, there in ((run, old.get(run.seed)) for run in runs)
         ]
         lines.append(Line(row, size, runs, outcomes))
     return lines
@@ -176,9 +177,12 @@ def main(experiment: Experiment, arguments: list[str] | None = None) -> None:
   table = Table(experiment, setting, path, all_seeds, options.only)
   lines = table.lines()
   _chosen(lines, options.only)  # refuses a bad --only before anything is written
+  check_recognised(
+    path, {(x.row.label, x.size, r['seed']) for x in lines for r in _done([x])}
+  )
   found = {x['fingerprint'] for x in _done(lines)}
   # A file is not touched before there is something that it lacks.
-  if not path.exists() or not found <= set(recorded(path)):
+  if not path.exists() or not found <= {x['fingerprint'] for x in recorded(path).values()}:
     _write(table)
   _run_all(table)
   experiment.draw(table.lines(), path)
@@ -303,10 +307,22 @@ def _write(table: Table, plot: bool = True) -> None:
   with _alone(table.path.parent):
     lines = table.lines()
     result = _result(table, lines)
+    # First, so that no table has a run that it cannot recognise.
+    stored_configs.append(table.path.parent.parent, _configs(lines))
     write_text(table.path, json.dumps(result, indent=2, allow_nan=False) + '\n')
     write_text(table.path.with_suffix('.md'), report.markdown(result))
     if plot:
       report.plot(result, table.path.with_suffix('.png'))
+
+
+def _configs(lines: list[Line]) -> dict[str, Config]:
+  """Of what is done, by name."""
+  return {
+    found['fingerprint']: run.config
+    for line in lines
+    for run, found in zip(line.runs, line.outcomes)
+    if found['status'] != 'not run'
+  }
 
 
 def _result(table: Table, lines: list[Line]) -> dict[str, Any]:

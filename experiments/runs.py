@@ -6,7 +6,7 @@ run share it. Training is elas_jax.train.train, which continues a run that was s
 
 import dataclasses
 import functools
-import hashlib
+import glob
 import json
 import pathlib
 import re
@@ -21,10 +21,10 @@ from elas_jax.common.errors import UserError
 from elas_jax.common.places import write_text
 from elas_jax.config.cli import load_config
 from elas_jax.config.config import Config, parse, to_json
-from elas_jax.run.continuation import MACHINE_FIELDS
 from elas_jax.run.metrics import read_metrics, strict_json
 from elas_jax.run.state import init_variables, parameter_count, state_from
 from elas_jax.train import train
+from experiments import stored_configs
 from experiments.network_values import network_values
 from experiments.published import SIZES
 from experiments.rates import RATE, base_rate, chosen_rate
@@ -50,12 +50,6 @@ class Scale:
 
 
 RUNS = pathlib.Path('runs/experiments')
-# The rules that say of such models what the older ones said; not those of configs/, which
-# may change again.
-DECAY_RULES = [
-  ['(norm[^/]*/scale|bias(_[rgb])?|numerator|denominator)$', 0.0],
-  ['.*', 1.0],
-]
 PROXY = {
   'train.steps': 500,
   'checkpoint.every': 250,
@@ -149,6 +143,11 @@ class Run:
   workdir: pathlib.Path
 
   @property
+  def name(self) -> str:
+    """The fingerprint that its folder was made with."""
+    return self.workdir.name.rpartition('-')[2]
+
+  @property
   def command(self) -> str:
     """What repeats it, in the default folder of the runs: it stands in result files."""
     flags, (*_, scale, name) = shlex.join(self.flags), self.workdir.parts
@@ -195,7 +194,7 @@ class Setting:
       spec=self._spec(row.method, size, row.config),
       flags=self.flags(row.method, size, fields),
       config=config,
-      workdir=self.runs / self.scale / f'{_name(config)}-{fingerprint(config)}',
+      workdir=_folder(self.runs / self.scale, config),
     )
 
 
@@ -207,7 +206,18 @@ def _name(config: Config) -> str:
     if config.task == 'language'
     else (config.data.source, model.architecture, model.layer)
   )
-  return '-'.join([*kinds, optimizer.name, f'seed{config.seed}'])
+  # Folders of before a revision are none of this config, although they say the same.
+  return '-'.join([*kinds, optimizer.name, f'seed{config.seed}', *revisions(config)])
+
+
+def _folder(runs: pathlib.Path, config: Config) -> pathlib.Path:
+  """Where this run was begun, maybe when its config had fewer fields; else a new one."""
+  name = _name(config)
+  new = runs / f'{name}-{fingerprint(config)}'
+  if new.exists():
+    return new
+  begun = sorted(runs.glob(f'{glob.escape(name)}-{12 * "[0-9a-f]"}/config.json'))
+  return next((x.parent for x in begun if _same(x, config)), new)
 
 
 @functools.cache  # a table asks for all its configs after every run
@@ -221,53 +231,56 @@ def _as_flags(fields: dict[str, Any]) -> dict[str, str]:
 
 @functools.cache
 def fingerprint(config: Config) -> str:
-  """Of every field that can change what a run computes, and the revisions of its code."""
-  tree = json.loads(to_json(config))
-  _drop_unused(tree)
-  if names := revisions(config):
-    tree['revisions'] = names
-  for field in (*MACHINE_FIELDS, 'train.compilation_cache', 'train.tensorboard'):
-    section, name = field.split('.')
-    tree[section].pop(name, None)
-  return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:12]
+  """Of every field that can change what a run computes, and the revisions of its code.
 
-
-def _drop_unused(tree: dict[str, Any]) -> None:
-  """Fields that are younger than some results, where nothing reads them.
-
-  Likewise weight decay: models without biases and rationals have one rule fewer to read.
+  A run keeps the one that it was first recorded with as its name; with one more field in
+  the config it is another, so that runs are found by what is compared here, not by names.
   """
-  model = tree['model']
-  if not tree['data']['accept_changed']:
-    del tree['data']['accept_changed']
-  if model.get('two_four_implementation') == 'auto':
-    del model['two_four_implementation']
-  if tree['task'] == 'language':
-    del tree['task']
-    plain = model['linear'] != 'quadratic' and not model['linear'].startswith('kan_')
-    rules = tree['optimizer']['decay_rules']
-    if plain and model['feed_forward'] != 'kat' and rules == DECAY_RULES:
-      tree['optimizer']['decay_rules'] = [['norm/scale$', 0.0], ['.*', 1.0]]
-    if not model['linear'].startswith('kan_'):
-      del model['kan']
-    if model['linear'] != 'quadratic':
-      del model['quadratic_form'], model['quadratic_start']
-    if model['feed_forward'] != 'kat':
-      del model['rational_groups']
-  if tree['optimizer']['relinear'] == 'none':
-    for name in ('relinear', 'relinear_g', 'relinear_b'):
-      del tree['optimizer'][name]
+  tree = stored_configs.canonical(json.loads(to_json(config)))
+  return stored_configs.key(tree, revisions(config))
 
 
 def recorded(path: pathlib.Path) -> dict[str, dict[str, Any]]:
   """Fingerprint -> outcome of what the result file at `path` has; {} without a file.
 
   The folder of the runs is in no commit. So a result file is also where a clone finds
-  what has been run, and where calls with other folders of runs find each other's.
+  what has been run, and where calls with other folders of runs find each other's. The
+  fingerprint is what the stored config has today, not the name that the outcome has; runs
+  without a stored config (experiments/stored_configs.py) are left out. Those of before a
+  revision, which a table only keeps, have a fingerprint without it.
   """
+  configs = stored_configs.read(path.parent.parent)
+  return {
+    stored_configs.key(configs[run['fingerprint']], run.get('revisions', ())): run
+    for run in _done(path)
+    if run['fingerprint'] in configs
+  }
+
+
+def check_recognised(path: pathlib.Path, found: set[tuple[str, str, int]]) -> None:
+  """Refuses to write over runs of the result file at `path` that nothing recognises.
+
+  `found` are label, size and seed of what is done. Runs of which there is no stored config
+  can only be found in their folders.
+  """
+  configs = stored_configs.read(path.parent.parent)
+  lost = [
+    (label, size, seed)
+    for (label, size), runs in runs_of_file(path).items()
+    for seed, run in runs.items()
+    if run['status'] != 'not run' and run.get('fingerprint') not in configs
+  ]
+  if lost := [x for x in lost if x not in found]:
+    raise UserError(
+      f'{path}: of {len(lost)} runs, {lost[0]} the first, there is no config in '
+      f'{path.parent.parent}/configs.jsonl and no folder; give --results=DIR for new ones'
+    )
+
+
+def _done(path: pathlib.Path) -> list[dict[str, Any]]:
   rows = json.loads(path.read_text())['rows'] if path.exists() else []
-  found = [run for row in rows for run in row['runs'] if run['status'] != 'not run']
-  return {run['fingerprint']: run for run in found if 'fingerprint' in run}
+  runs = [run.get('before', run) for row in rows for run in row['runs']]
+  return [run for run in runs if run['status'] != 'not run']
 
 
 def recorded_by_tables(path: pathlib.Path) -> dict[str, dict[str, Any]]:
@@ -284,17 +297,25 @@ def runs_of_file(path: pathlib.Path) -> dict[tuple[str, str], dict[int, dict[str
   return {(x['label'], x['size']): {r['seed']: r for r in x['runs']} for x in rows}
 
 
-def outcome(run: Run, known: dict[str, dict[str, Any]] | None = None) -> dict[str, Any]:
+def outcome(
+  run: Run,
+  known: dict[str, dict[str, Any]] | None = None,
+  old: dict[str, Any] | None = None,
+) -> dict[str, Any]:
   """Where a run stands: 'finished' with its values, 'diverged' with the step, 'not run'.
 
-  By its folder or else, if that has no end, by the `recorded` outcomes.
+  By its folder or else, if that has no end, by the `recorded` outcomes. The name and
+  the command of a recorded run stay; the command is that of its table's row, `old`.
   """
-  own = {'seed': run.seed, 'command': run.command, 'fingerprint': fingerprint(run.config)}
+  own = {'seed': run.seed, 'command': run.command, 'fingerprint': run.name}
   if names := revisions(run.config):
     own['revisions'] = names
-  found = _on_disk(run)
-  if found['status'] == 'not run':
-    found = (known or {}).get(own['fingerprint'], found)
+  found, there = _on_disk(run), (known or {}).get(fingerprint(run.config))
+  if there:
+    own |= {name: there[name] for name in ('command', 'fingerprint')}
+    found = there if found['status'] == 'not run' else found
+  if old and old['fingerprint'] == own['fingerprint']:
+    own['command'] = old['command']
   return found | own
 
 

@@ -126,7 +126,8 @@ def test_a_clone_without_runs_keeps_the_results(calls, tmp_path, capsys):
   assert len(calls) == 3 and status(0) == ['finished'] * 2
   assert status(1) == ['finished', 'not run']
   # What was recorded of another config is not taken for this one.
-  path.write_text(path.read_text().replace('"fingerprint": "', '"fingerprint": "0'))
+  configs = tmp_path / 'results/configs.jsonl'
+  configs.write_text(configs.read_text().replace('"layers":2', '"layers":3'))
   harness.main(PAIR, flags_of(tmp_path, f'--runs={tmp_path / "other"}'))
   assert len(calls) == 5
 

@@ -1,6 +1,5 @@
 """The committed result files: none shows what was made by code that was wrong."""
 
-import dataclasses
 import json
 import pathlib
 import re
@@ -18,7 +17,6 @@ from experiments.runs import Setting
 ROOT = pathlib.Path(__file__).parents[1]
 RESULTS = ROOT / 'experiments/results'
 FIELD = 'model.two_four_implementation'
-RECORDS = sorted(RESULTS.glob('*/proxy.json'))
 # By hand: the optimiser LORO, restarts, GaLore's epsilon, LOST's start.
 PUT_RIGHT = {'loro', 'loro_relu2', 'elas', 'relora', 'galore', 'lost'}
 LANGUAGE = [
@@ -80,16 +78,6 @@ def test_recorded_runs_of_other_methods_are_still_known(tmp_path):
     made = runs.runs_of_file(RESULTS / LANGUAGE[0] / 'proxy.json')[row.label, 'proxy'][0]
     assert made['status'] == 'finished' or row.method in PUT_RIGHT
     assert (runs.fingerprint(run.config) in known) == (made['status'] == 'finished')
-
-
-@pytest.mark.parametrize('path', RECORDS, ids=lambda path: path.parent.name)
-def test_every_recorded_run_is_still_known(path, monkeypatch):
-  monkeypatch.chdir(ROOT)
-  for row in json.loads(path.read_text())['rows']:
-    config = config_of(row['runs'][0])
-    for run in row['runs']:
-      known = runs.fingerprint(dataclasses.replace(config, seed=run['seed']))
-      assert known == run['fingerprint'], row['label']
 
 
 def test_runs_whose_products_were_forced_are_others(monkeypatch):

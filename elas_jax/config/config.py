@@ -276,6 +276,25 @@ def to_json(config: Config) -> str:
   return json.dumps(dataclasses.asdict(config), indent=2, allow_nan=False) + '\n'
 
 
+def filled(tree: dict[str, Any]) -> dict[str, Any]:
+  """A stored config with the fields that are younger than it, at their defaults.
+
+  What else it lacks or has too much stays as it is; `parse` refuses that.
+  """
+  return _filled(Config, tree, SECTIONS.get(tree.get('task'), {}))
+
+
+def _filled(cls: type, tree: dict[str, Any], chosen: dict[str, type]) -> dict[str, Any]:
+  result = dict(tree)
+  for field in dataclasses.fields(cls):
+    kind = chosen.get(field.name, field.type)
+    if dataclasses.is_dataclass(kind) and isinstance(tree.get(field.name), dict):
+      result[field.name] = _filled(kind, tree[field.name], {})
+    elif field.name not in tree and field.default is not dataclasses.MISSING:
+      result[field.name] = _typed(kind, field.default, field.name)
+  return result
+
+
 def build(
   cls: type, tree: dict[str, Any], prefix: str, chosen: dict[str, type] | None = None
 ) -> Any:

@@ -15,7 +15,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from elas_jax.common.errors import UserError
-from elas_jax.config.config import Config, to_json
+from elas_jax.config.config import Config, filled, to_json
 from elas_jax.data.hashing import fingerprint
 from elas_jax.data.record import difference
 from elas_jax.data.tokenizers import Tokenizer, is_there, load_tokenizer, parse_tokenizer
@@ -119,8 +119,12 @@ def past_of(workdir: pathlib.Path) -> Past | None:
 
 
 def check_config(past: Past, config: Config) -> None:
-  """A run is continued with the config that its checkpoint was made with."""
-  old, new = _flat(past.config), _flat(json.loads(to_json(config)))
+  """A run is continued with the config that its checkpoint was made with.
+
+  Fields that are younger than the checkpoint had their defaults.
+  """
+  old = _flat(json.loads(json.dumps(filled(past.config))))  # tuples: lists, as in `new`
+  new = _flat(json.loads(to_json(config)))
   free_names = MAY_CHANGE + MACHINE_FIELDS
   if old.get('train.steps') != new['train.steps']:
     free_names += PHASES
