@@ -253,7 +253,7 @@ def recorded(path: pathlib.Path) -> dict[str, dict[str, Any]]:
   return {
     stored_configs.key(configs[run['fingerprint']], run.get('revisions', ())): run
     for run in _done(path)
-    if run['fingerprint'] in configs
+    if run.get('fingerprint') in configs
   }
 
 
@@ -314,7 +314,7 @@ def outcome(
   if there:
     own |= {name: there[name] for name in ('command', 'fingerprint')}
     found = there if found['status'] == 'not run' else found
-  if old and old['fingerprint'] == own['fingerprint']:
+  if old and old.get('fingerprint') == own['fingerprint']:
     own['command'] = old['command']
   return found | own
 

@@ -37,28 +37,13 @@ def portable(tree: dict[str, Any]) -> dict[str, Any]:
 
 def canonical(tree: dict[str, Any]) -> str:
   """The same text of all trees that say the same, however old they are."""
-  return _text(comparable(portable(filled(tree))))
+  return _text(portable(filled(tree)))
 
 
 def key(canonical_tree: str, revisions: Iterable[str]) -> str:
   """What two runs share if they are one: of `canonical`, and of their code's revisions."""
   names = json.dumps(list(revisions))
   return hashlib.sha256(f'{canonical_tree}{names}'.encode()).hexdigest()[:12]
-
-
-def comparable(tree: dict[str, Any]) -> dict[str, Any]:
-  """Less the fields that no code reads in such a model, which config files may change."""
-  model, optimizer = dict(tree['model']), dict(tree['optimizer'])
-  if tree['task'] == 'language':
-    if not model['linear'].startswith('kan_'):
-      del model['kan']
-    if model['linear'] != 'quadratic':
-      del model['quadratic_form'], model['quadratic_start']
-    if model['feed_forward'] != 'kat':
-      del model['rational_groups']
-  if optimizer['relinear'] == 'none':
-    del optimizer['relinear_g'], optimizer['relinear_b']
-  return tree | {'model': model, 'optimizer': optimizer}
 
 
 def read(results: pathlib.Path) -> dict[str, str]:
