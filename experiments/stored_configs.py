@@ -3,7 +3,9 @@
 One line a run, only ever added to: `fingerprint`, the name that the run has in the tables'
 JSON files, and `config`, its whole tree but for what depends on the machine. By that tree a
 run is recognised, as the code of today fills it, and not by a hash of long ago: a field
-that is younger than the run has its default, a default that changed since has not.
+that is younger than the run has its default, a default that changed since has not. So the
+first default of a new field says what runs of before it did; a later one needs their lines
+to have the field first.
 
 What no line says is not recognised by its table: results of before there was this file can
 only be found in the folder of their runs.
