@@ -3,6 +3,7 @@
 # make test-newest   run them with the newest Python and versions that setup.cfg allows
 # make pairs   trains every data set with every network for a few steps, for minutes
 # make chaos   gives every field numbers and texts that it was not made for, for minutes
+# make conformance [ONLY=name]   every kind of every dict in full, for minutes
 # make lint    formatting and lint
 # make aot     compile the kernels for an H200, which takes no GPU, and check the result
 # make gpu-check CALL=1 OUT=DIR [CHECKS=FILE] [WHEELS=DIR] [PYTHON=python3]   check and time
@@ -21,7 +22,9 @@ NEWEST := build/newest
 AOT_WHEELS := jax-cuda13-plugin==0.11.2 jax-cuda13-pjrt==0.11.2 \
   nvidia-cuda-nvcc==13.0.88 nvidia-nvvm==13.0.88
 
-.PHONY: train test test-newest pairs chaos lint aot gpu-check
+ONLY ?=
+
+.PHONY: train test test-newest pairs chaos conformance lint aot gpu-check
 
 train: $(VENV)/installed
 	$(PYTHON) -m elas_jax.train --config=configs/default.py --workdir=$(WORKDIR)
@@ -43,7 +46,11 @@ test-newest:
 	$(NEWEST)/bin/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
 
 chaos: $(VENV)/installed
-	$(PYTHON) -m pytest -m chaos tests/limits_test.py
+	$(PYTHON) -m pytest -m chaos tests/common/limits_test.py
+
+conformance: $(VENV)/installed
+	$(PYTHON) -m pytest -m conformance --numprocesses=auto --maxprocesses=4 \
+	  $(if $(ONLY),-k "$(ONLY)") tests/conformance
 
 lint: $(VENV)/installed
 	$(PYTHON) -m ruff check --fix .
@@ -52,7 +59,7 @@ lint: $(VENV)/installed
 aot: $(VENV)/installed $(AOT)/installed
 	PYTHONPATH=$(AOT) AOT_RESULTS=experiments/results/aot \
 	  $(PYTHON) -m pytest -m aot --capture=no tests/pallas_kernels/aot_test.py \
-	  tests/gpu_steps_test.py
+	  tests/experiments/gpu_steps_test.py
 
 $(AOT)/installed: Makefile $(VENV)/installed
 	rm -rf $(AOT)

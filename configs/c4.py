@@ -1,9 +1,9 @@
 """Pre-training on C4 by the protocol of the low-rank literature: SIZE,METHOD.
 
   python -m elas_jax.train --config=configs/c4.py:130m,low_rank --workdir=runs/c4_130m \
-      --config.data.path='c4/c4-train.*.json.gz' \
-      --config.data.validation_path='c4/c4-validation.*.json.gz' \
-      --config.data.tokenizer=t5-base/tokenizer.json
+      --config.data.source.path='c4/c4-train.*.json.gz' \
+      --config.data.source.validation_path='c4/c4-validation.*.json.gz' \
+      --config.data.tokenizer.path=t5-base/tokenizer.json
 
 SIZE: tiny, 60m, 130m, 350m, 1b, 7b. METHOD: one of configs/methods.py (full, low_rank,
 loro, elas, elas_adamw, galore, cola, sltrain, ...).
@@ -30,6 +30,7 @@ of the table. SLTrain at 7b had an 8-bit Adam, which is not here.
 
 from ml_collections import ConfigDict
 
+from elas_jax.config.overrides import choose, set_field
 from elas_jax.configs import default, methods
 
 # D, I (SwiGLU width), N, H, R, steps
@@ -42,15 +43,15 @@ SIZES = {
   '7b': (4096, 11008, 32, 32, 1024, 150_000),
 }
 
-# Peak learning rate and warm-up steps by size, from 60m to 1b: the published scripts.
+# Optimiser or linear kind -> peak learning rate and warm-up steps by size, from 60m to 1b:
+# the published scripts.
 RECIPES = {
   'loro': ((1e-2, 1_000), (1e-2, 2_000), (1e-2, 2_000), (5e-3, 10_000)),
   'galore': ((1e-2, 1_000), (1e-2, 2_000), (1e-2, 6_000), (1e-2, 10_000)),
   'cola': ((6e-3, 2_000), (3e-3, 2_000), (3e-3, 6_000), (2e-3, 10_000)),
   'sltrain': ((3e-3, 1_100), (3e-3, 2_200), (3e-3, 6_500), (3e-3, 10_000)),
 }
-RECIPES |= {'loro_relu2': RECIPES['loro'], 'elas': RECIPES['loro']}
-RECIPES |= {'cola_m': RECIPES['cola']}
+RATES_AT_7B = {'galore': 5e-3, 'cola': 1e-3, 'sltrain': 3e-3}
 SLTRAIN_STEPS = {'60m': 11_000, '130m': 22_000, '350m': 65_000, '1b': 140_000}
 SLTRAIN_ALPHA = {'60m': 32.0, '130m': 16.0, '350m': 16.0, '1b': 8.0, '7b': 8.0}
 
@@ -76,77 +77,89 @@ def get_config(arg: str = '60m,low_rank') -> ConfigDict:
   config.model.vocab_size = 32_000
   config.model.width = width
   config.model.layers = layers
-  config.model.heads = heads
-  config.model.kv_heads = heads
-  config.model.linear, config.model.feed_forward = 'dense', 'swiglu'
   config.model.feed_forward_width = (
     squared_relu_width(swiglu_width) if methods.squared_relu(method) else swiglu_width
   )
-  config.model.rank = rank
+  choose(config, 'model.linear', 'dense')
+  choose(config, 'model.feed_forward', 'glu')
+  choose(config, 'model.attention', 'mha', heads=heads)
   config.model.unroll = 1
   config.model.param_dtype = 'bfloat16'
   config.model.compute_dtype = 'bfloat16'
 
-  config.data.source = 'text_files'
-  config.data.path = 'c4/c4-train.*.json.gz'
-  config.data.validation_path = 'c4/c4-validation.*.json.gz'
-  config.data.tokenizer = 't5-base/tokenizer.json'
+  choose(config, 'data.source', 'text_files')
+  config.data.source.path = 'c4/c4-train.*.json.gz'
+  config.data.source.validation_path = 'c4/c4-validation.*.json.gz'
+  choose(config, 'data.tokenizer', 'file', path='t5-base/tokenizer.json')
   config.data.protocol = 'document'
   config.data.sequence_length = 256
   config.data.batch_size = 512
 
-  config.optimizer.learning_rate = 1e-3
-  config.optimizer.schedule = 'cosine'
-  config.optimizer.warmup_steps = config.train.get_ref('steps') // 10
-  config.optimizer.warmup_fraction = 0.0
-  config.optimizer.final_fraction = 0.1
-  config.optimizer.b1 = 0.9
-  config.optimizer.b2 = 0.999
-  config.optimizer.epsilon = 1e-8
-  config.optimizer.weight_decay = 0.0
-  config.optimizer.clip_norm = 1.0 if size == '7b' else 0.0
+  choose(
+    config,
+    'optimizer',
+    'adamw',
+    learning_rate=1e-3,
+    b1=0.9,
+    b2=0.999,
+    epsilon=1e-8,
+    weight_decay=0.0,
+    clip_norm=1.0 if size == '7b' else 0.0,
+  )
+  choose(
+    config,
+    'schedule',
+    'cosine',
+    warmup_steps=config.train.get_ref('steps') // 10,
+    warmup_fraction=0.0,
+    final_fraction=0.1,
+  )
 
   config.train.steps = steps
-  methods.apply(config, method)
-  _recipe(config, size, method)
+  methods.apply(config, method, rank)
+  _recipe(config, size)
 
   config.train.log_every = 10
 
   config.checkpoint.every = 1_000
   config.eval.every = 1_000
-  config.eval.tokens = 10_000_000
+  config.eval.units = 10_000_000
   config.eval.batch_size = 256
   config.eval.prompt = 'The'
   config.eval.sample_tokens = config.data.get_ref('sequence_length') * 100 // 256
   return config
 
 
-def _recipe(config: ConfigDict, size: str, method: str) -> None:
+def _recipe(config: ConfigDict, size: str) -> None:
   """What the published scripts set by size."""
-  if method in RECIPES and size in ('60m', '130m', '350m', '1b'):
-    rate, warmup = RECIPES[method][('60m', '130m', '350m', '1b').index(size)]
+  kinds = config.optimizer.kind, config.model.linear.kind
+  known = [kind for kind in kinds if kind in RECIPES]
+  if known and size in ('60m', '130m', '350m', '1b'):
+    rate, warmup = RECIPES[known[0]][('60m', '130m', '350m', '1b').index(size)]
     config.optimizer.learning_rate = rate
-    config.optimizer.warmup_steps = warmup
-  if method in ('loro', 'loro_relu2', 'elas'):
+    config.schedule.get_ref('warmup_steps').set(warmup, type_safe=False)
+  if config.optimizer.kind == 'loro':
     config.optimizer.epsilon = 1e-6
-    config.optimizer.exact_every = 200 if size == '1b' else 500
-    config.optimizer.warmup_fraction = 0.1
+    exact = config.optimizer.get_ref('exact_every')
+    exact.set(200 if size == '1b' else 500, type_safe=False)
+    config.schedule.warmup_fraction = 0.1
     if size == '350m':  # displaced by 6,000 steps, not by its warm-up
-      config.optimizer.decay_steps = config.train.get_ref('steps') - (2_000 + 6_000)
-  if method == 'galore':
+      decay = config.train.get_ref('steps') - (2_000 + 6_000)
+      set_field(config, 'schedule.decay_steps', decay)
+  if config.optimizer.kind == 'galore':
     config.optimizer.epsilon = 1e-6
-    config.optimizer.projection_every = 500 if size == '7b' else 200
-  if method == 'sltrain':
-    config.model.alpha = SLTRAIN_ALPHA.get(size, 32.0)
-    config.model.sparse_share = 0.05 if size == '7b' else 0.03
+    set_field(config, 'optimizer.every', 500 if size == '7b' else 200)
+  if config.model.linear.kind == 'sltrain':
+    config.model.linear.alpha = SLTRAIN_ALPHA.get(size, 32.0)
+    config.model.linear.sparse_share = 0.05 if size == '7b' else 0.03
     config.train.steps = SLTRAIN_STEPS.get(size, config.train.steps)
-  if method in ('cola', 'cola_m'):
+  if config.model.linear.kind == 'cola':
     config.optimizer.clip_norm = 0.5
     config.optimizer.decay_rules = (('.*', 1.0),)  # norms and embedding too
     if size not in ('tiny', '60m', '130m'):
-      config.model.feed_forward = 'bilinear'  # its larger models drop SwiGLU's own SiLU
-  at_7b = {'galore': 5e-3, 'cola': 1e-3, 'cola_m': 1e-3, 'sltrain': 3e-3}
-  if size == '7b' and method in at_7b:
-    config.optimizer.learning_rate = at_7b[method]
-  if size == 'tiny':
-    config.model.two_four_dense_steps = 100
+      # Its larger models drop SwiGLU's own SiLU.
+      choose(config, 'model.feed_forward.activation', 'none')
+  if size == '7b' and known and known[0] in RATES_AT_7B:
+    config.optimizer.learning_rate = RATES_AT_7B[known[0]]
+  if size == 'tiny' and config.model.feed_forward.kind == 'relu2_two_four':
+    set_field(config, 'model.feed_forward.dense_steps', 100)

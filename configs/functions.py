@@ -2,7 +2,8 @@
 
   python -m elas_jax.train --config=configs/functions.py:bessel,bspline --workdir=runs/fit
 
-TASK: a name of elas_jax/data/functions.py, drawn anew for every run from data.draw_seed.
+TASK: a name of elas_jax/data/functions.py, drawn anew for every run from
+data.source.draw_seed.
 MODEL: a stack of a name of configs/rows.py:LAYERS.
 Hardware: two CPU cores, about a minute. Expected: an RMSE in
 experiments/results/function_fitting/proxy.md, of a third of the steps.
@@ -10,6 +11,7 @@ experiments/results/function_fitting/proxy.md, of a third of the steps.
 
 from ml_collections import ConfigDict
 
+from elas_jax.config.overrides import choose
 from elas_jax.configs import rows
 
 # Inputs of each.
@@ -35,21 +37,20 @@ def get_config(arg: str = 'bessel,bspline') -> ConfigDict:
       f'--config=configs/functions.py:{arg}: must be TASK,MODEL with TASK one of '
       f'{", ".join((*FUNCTIONS, *SHAPES))} and MODEL one of {", ".join(MODELS)}'
     )
-  config = rows.base()
+  shape = task in SHAPES
+  config = rows.base('classification' if shape else 'regression')
   rows.set_layer(config, model)
-  config.data.source = task
-  if task in SHAPES:
-    config.model.input_shape, config.model.outputs = (2,), 2
-  else:
-    config.task = 'regression'
-    config.model.input_shape, config.model.outputs = (FUNCTIONS[task],), 1
-  # LayerNorm would leave nothing of one input.
-  config.model.kan.data_norm = 'none'
+  choose(config, 'data.source', 'shape' if shape else 'function', name=task)
+  config.model.input_shape = (2 if shape else FUNCTIONS[task],)
+  config.model.outputs = 2 if shape else 1
+  if 'data_norm' in config.model.linear:
+    config.model.linear.data_norm = 'none'  # LayerNorm would leave nothing of one input
   if model in OTHER_GRIDS:
-    config.model.kan.grid_min, config.model.kan.grid_max = -1.0, 1.0
-  if model in ('mlp', 'quadratic'):
-    config.model.activation = 'silu'  # most of these functions are smooth
-  config.model.rational_groups = 1
+    config.model.linear.grid_min, config.model.linear.grid_max = -1.0, 1.0
+  if config.model.activation.kind != 'none':
+    choose(config, 'model.activation', 'silu')  # most of these functions are smooth
+  if 'groups' in config.model.linear:
+    config.model.linear.groups = 1
   config.model.use_bias = True
   config.model.width, config.model.depth = 16, 2
   config.data.batch_size = 128

@@ -2,7 +2,7 @@
 
   python -m elas_jax.train --config=configs/images.py:digits,af_kan --workdir=runs/digits
   python -m elas_jax.train --config=configs/images.py:cifar10,quadratic_resnet20 \
-      --config.data.path=TFDS_FOLDER --workdir=runs/qresnet
+      --config.data.source.data_dir=TFDS_FOLDER --workdir=runs/qresnet
 
 DATASET: digits (8 x 8, of scikit-learn), or mnist, fashion_mnist, cifar10, cifar100,
 prepared by TFDS. MODEL: a stack of a name of configs/rows.py:LAYERS, one of MODELS, or
@@ -13,6 +13,7 @@ Hardware: digits two CPU cores, below two minutes. Expected: digits,af_kan ends 
 
 from ml_collections import ConfigDict
 
+from elas_jax.config.overrides import choose, set_field
 from elas_jax.configs import rows
 
 # Input shape and classes.
@@ -23,12 +24,24 @@ DATASETS = {
   'cifar10': ((32, 32, 3), 10),
   'cifar100': ((32, 32, 3), 100),
 }
-RESNET = {'architecture': 'resnet', 'width': 16, 'norm': 'batch', 'activation': 'relu'}
-VIT = {'architecture': 'vit', 'width': 64, 'depth': 4, 'use_bias': True}
+RESNET = {
+  'model.architecture': 'resnet',
+  'model.width': 16,
+  'model.norm': 'batch',
+  'model.activation': 'relu',
+}
+VIT = {
+  'model.architecture': 'vit',
+  'model.width': 64,
+  'model.depth': 4,
+  'model.use_bias': True,
+  'model.norm': 'layer',
+  'model.norm.epsilon': 1e-6,
+}
 MODELS = {
-  **{f'resnet{6 * n + 2}': RESNET | {'depth': n} for n in (3, 5, 7, 9)},
-  'vit': VIT | {'layer': 'dense', 'activation': 'gelu'},
-  'kat': VIT | {'layer': 'rational', 'activation': 'none'},
+  **{f'resnet{6 * n + 2}': RESNET | {'model.depth': n} for n in (3, 5, 7, 9)},
+  'vit': VIT | {'model.activation': 'gelu'},
+  'kat': VIT | {'model.linear': 'rational'},
 }
 CONVOLUTIONAL = sorted(set(rows.LAYERS) - {'gr_kan'})
 
@@ -41,12 +54,16 @@ def get_config(arg: str = 'digits,af_kan') -> ConfigDict:
       f'{", ".join(DATASETS)} and MODEL one of {", ".join(models())}'
     )
   config = rows.base()
-  config.data.source = dataset
+  if dataset == 'digits':
+    choose(config, 'data.source', 'digits')
+  else:
+    choose(config, 'data.source', 'tfds_images', name=dataset)
   config.model.input_shape, config.model.outputs = DATASETS[dataset]
   _set_model(config, model)
   if dataset == 'digits':
-    config.model.patch = 2
-    if config.model.architecture == 'stack':
+    if config.model.architecture.kind == 'vit':
+      config.model.architecture.patch = 2
+    if config.model.architecture.kind == 'stack':
       config.optimizer.learning_rate = 3e-3
   else:
     _published(config, dataset)
@@ -66,24 +83,26 @@ def models() -> list[str]:
 def _set_model(config: ConfigDict, model: str) -> None:
   if model in rows.LAYERS:
     rows.set_layer(config, model)
-    config.model.norm = 'layer' if model in ('mlp', 'quadratic') else 'none'
+    plain = config.model.activation.kind != 'none'  # and no KAN, which has its own
+    choose(config, 'model.norm', 'layer' if plain else 'none')
     return
   if model.startswith('conv_'):
     rows.set_layer(config, model.removeprefix('conv_'))
-    config.model.update(
-      {'architecture': 'convnet', 'width': 16, 'depth': 3, 'norm': 'batch'}
-    )
+    choose(config, 'model.architecture', 'convnet')
+    choose(config, 'model.norm', 'batch')
+    config.model.width, config.model.depth = 16, 3
     return
   quadratic = model.startswith('quadratic_')
   if quadratic:
     rows.set_layer(config, 'quadratic')
-  config.model.update(MODELS[model.removeprefix('quadratic_')])
-  if config.model.architecture != 'resnet':
+  for path, value in MODELS[model.removeprefix('quadratic_')].items():
+    set_field(config, path, value)
+  if config.model.architecture.kind != 'resnet':
     return
   # ReLinear, section 1 of its repository's recipe: the rate of (g, b) is 1e-5.
-  config.optimizer.name, config.optimizer.learning_rate = 'sgd', 0.1
+  choose(config, 'optimizer', 'sgd', keep=True, learning_rate=0.1, momentum=0.9)
   if quadratic:
-    config.optimizer.relinear = 'gradients'
+    config.model.linear.relinear = 'gradients'
 
 
 def _published(config: ConfigDict, dataset: str) -> None:

@@ -6,26 +6,27 @@ follow the size (rank, lazy_scale, learning rates by size) are filled in by `app
 
 from ml_collections import ConfigDict
 
+from elas_jax.config.overrides import choose, set_field
+
 LOW_RANK = {'model.linear': 'low_rank'}
-RELU2 = {'model.feed_forward': 'relu2'}
+RELU2 = {'model.feed_forward': 'mlp'}
 # LORO, ICLR 2025: lazy steps of R / D, all moments reset at each exact step, and 5 steps
 # of re-warm-up after most; a cosine whose peak is as long after the warm-up as that takes.
 LORO = LOW_RANK | {
-  'optimizer.name': 'loro',
-  'optimizer.schedule': 'displaced_cosine_restarts',
-  'optimizer.weight_decay': 0.0,
-  'optimizer.restart_warmup_steps': 5,
+  'optimizer': 'loro',
+  'schedule': 'displaced_cosine_restarts',
+  'schedule.restart_warmup_steps': 5,
 }
 TWO_FOUR = {
   'model.feed_forward': 'relu2_two_four',
-  'model.two_four_dense_steps': 1_000,
+  'model.feed_forward.dense_steps': 1_000,
 }
-LORA = {'model.linear': 'lora', 'model.alpha': 32.0}
+LORA = {'model.linear': 'lora', 'model.linear.alpha': 32.0}
 
 METHODS = {
   # dense weights, SwiGLU, AdamW
   'full': {},
-  # every linear map of attention and feed-forward is W = A B^T; AdamW
+  # every linear map of attention and feed-forward is W = A B; AdamW
   'low_rank': LOW_RANK,
   # the same with the ungated squared ReLU instead of SwiGLU: a control for ELAS
   'low_rank_relu2': LOW_RANK | RELU2,
@@ -35,13 +36,13 @@ METHODS = {
   # without the dense warm start of the paper
   'relora': LORA
   | {
-    'optimizer.merge_every': 5_000,
-    'optimizer.schedule': 'cosine_restarts',
-    'optimizer.restart_every': 5_000,
-    'optimizer.restart_warmup_steps': 100,
+    'model.linear.merge_every': 5_000,
+    'schedule': 'cosine_restarts',
+    'schedule.restart_every': 5_000,
+    'schedule.restart_warmup_steps': 100,
   },
   # dense weights, Adam's moments of projected gradients (arXiv 2403.03507)
-  'galore': {'optimizer.name': 'galore'},
+  'galore': {'optimizer': 'galore'},
   # silu between the factors (arXiv 2502.10940), and remat that keeps only what is R wide
   'cola': {'model.linear': 'cola', 'optimizer.weight_decay': 0.01},
   'cola_m': {
@@ -50,9 +51,13 @@ METHODS = {
     'optimizer.weight_decay': 0.01,
   },
   # low rank plus fixed random sparse entries (arXiv 2406.02214)
-  'sltrain': {'model.linear': 'sltrain', 'model.sparse_share': 0.03},
+  'sltrain': {'model.linear': 'sltrain', 'model.linear.sparse_share': 0.03},
   # low rank plus some dense input columns (LOST)
-  'lost': {'model.linear': 'lost', 'model.gamma': 0.5, 'model.sparse_share': 0.05},
+  'lost': {
+    'model.linear': 'lost',
+    'model.linear.gamma': 0.5,
+    'model.linear.sparse_share': 0.05,
+  },
   # Riemannian steps on the factors (LORO, ICLR 2025), and its squared-ReLU control
   'loro': LORO,
   'loro_relu2': LORO | RELU2,
@@ -62,21 +67,31 @@ METHODS = {
 }
 
 
-def apply(config: ConfigDict, method: str) -> None:
-  """Sets the fields of a method in a config whose size is set."""
-  for name, value in METHODS[method].items():
-    section, field = name.split('.')
-    config[section][field] = value
-  if method in ('loro', 'loro_relu2', 'elas'):
-    config.optimizer.lazy_scale = config.model.rank / config.model.width
+def apply(config: ConfigDict, method: str, rank: int) -> None:
+  """Sets the fields of a method in a config of dense maps and SwiGLU whose size is set.
+
+  What its optimiser and schedule share with those of before (learning rate, ...) stays.
+  """
+  for path, value in METHODS[method].items():
+    if path in ('optimizer', 'schedule'):
+      choose(config, path, value, keep=True)
+    else:
+      set_field(config, path, value)
+  if 'rank' in config.model.linear:
+    config.model.linear.rank = rank
+  if 'rank' in config.optimizer:
+    config.optimizer.rank = rank
+  if config.optimizer.kind == 'loro':
+    config.optimizer.lazy_scale = rank / config.model.width
     # Adam starts anew after each exact step, and so does the rate, but for the schedule's
     # displacement, by the length of the warm-up.
-    config.optimizer.restart_every = config.optimizer.get_ref('exact_every')
-    warmup = config.optimizer.get_ref('warmup_steps')
-    config.optimizer.decay_steps = config.train.get_ref('steps') - 2 * warmup
-  config.optimizer.projection_rank = config.model.rank
+    restart = config.optimizer.get_ref('exact_every')
+    set_field(config, 'schedule.restart_every', restart)
+    warmup = config.schedule.get_ref('warmup_steps')
+    decay = config.train.get_ref('steps') - 2 * warmup
+    set_field(config, 'schedule.decay_steps', decay)
 
 
 def squared_relu(method: str) -> bool:
   """Whether the method's feed-forward is ungated, so that F has another size."""
-  return METHODS[method].get('model.feed_forward', '').startswith('relu2')
+  return METHODS[method].get('model.feed_forward') in ('mlp', 'relu2_two_four')

@@ -1,90 +1,77 @@
-"""What the networks on rows share: all their fields, with their defaults.
+"""What classifiers and networks of values share: their layers by name, and a base.
 
 No config by itself: configs/images.py and configs/functions.py fill it in.
 """
 
 from ml_collections import ConfigDict
 
+from elas_jax.config.overrides import set_field
 from elas_jax.configs import default
 
-# Kind of layer -> what it sets. Grids and orders are the published ones (All-KAN).
+# MODEL -> what it sets. Grids and orders are the published ones (All-KAN).
 LAYERS = {
-  'mlp': {'layer': 'dense', 'activation': 'relu'},
-  'quadratic': {'layer': 'quadratic', 'activation': 'relu', 'use_bias': True},
-  'gr_kan': {'layer': 'rational', 'use_bias': True},
-  'bspline': {'layer': 'bspline', 'kan.grid': 5, 'kan.data_norm': 'none'},
-  'chebyshev': {'layer': 'chebyshev', 'kan.order': 3},
-  'polynomial': {'layer': 'polynomial', 'kan.order': 3},
-  'fourier': {'layer': 'fourier', 'kan.grid': 5},
-  'wavelet': {'layer': 'wavelet', 'kan.grid': 4, 'kan.grid_min': -2.0, 'kan.grid_max': 2.0},
-  'fast': {'layer': 'fast', 'kan.grid': 8, 'kan.grid_min': -2.0, 'kan.grid_max': 2.0},
-  'faster': {'layer': 'faster', 'kan.grid': 8, 'kan.grid_min': -1.2, 'kan.grid_max': 0.2},
-  'bsrbf': {'layer': 'bsrbf', 'kan.grid': 5, 'kan.grid_min': -1.5, 'kan.grid_max': 1.5},
-  'relu_kan': {'layer': 'relu', 'kan.grid_min': 0.0},
-  'af_kan': {'layer': 'af', 'kan.grid_min': 0.0},
-  'skan': {'layer': 'skan'},
-  's_kan': {'layer': 'selectable', 'kan.grid': 5},
+  'mlp': {'model.linear': 'dense', 'model.activation': 'relu'},
+  'quadratic': {
+    'model.linear': 'quadratic',
+    'model.activation': 'relu',
+    'model.use_bias': True,
+  },
+  'gr_kan': {'model.linear': 'rational', 'model.use_bias': True},
+  'bspline': {
+    'model.linear': 'kan_bspline',
+    'model.linear.grid': 5,
+    'model.linear.data_norm': 'none',
+  },
+  'chebyshev': {'model.linear': 'kan_chebyshev', 'model.linear.order': 3},
+  'polynomial': {'model.linear': 'kan_polynomial', 'model.linear.order': 3},
+  'fourier': {'model.linear': 'kan_fourier', 'model.linear.grid': 5},
+  'wavelet': {
+    'model.linear': 'kan_wavelet',
+    'model.linear.grid': 4,
+    'model.linear.grid_min': -2.0,
+    'model.linear.grid_max': 2.0,
+  },
+  'fast': {
+    'model.linear': 'kan_fast',
+    'model.linear.grid': 8,
+    'model.linear.grid_min': -2.0,
+    'model.linear.grid_max': 2.0,
+  },
+  'faster': {
+    'model.linear': 'kan_faster',
+    'model.linear.grid': 8,
+    'model.linear.grid_min': -1.2,
+    'model.linear.grid_max': 0.2,
+  },
+  'bsrbf': {
+    'model.linear': 'kan_bsrbf',
+    'model.linear.grid': 5,
+    'model.linear.grid_min': -1.5,
+    'model.linear.grid_max': 1.5,
+  },
+  'relu_kan': {'model.linear': 'kan_relu', 'model.linear.grid_min': 0.0},
+  'af_kan': {'model.linear': 'kan_af', 'model.linear.grid_min': 0.0},
+  'skan': {'model.linear': 'kan_skan'},
+  's_kan': {'model.linear': 'kan_selectable', 'model.linear.grid': 5},
 }
 
 
-def base() -> ConfigDict:
+def base(task: str = 'classification') -> ConfigDict:
   """A stack of two layers on digits, the embedded set."""
-  config = default.base()
-  config.task = 'classification'
-
-  config.model = ConfigDict()
-  config.model.architecture = 'stack'
-  config.model.input_shape = (8, 8, 1)
-  config.model.outputs = 10
-  config.model.layer = 'dense'
-  config.model.width = 64
-  config.model.depth = 1
-  config.model.activation = 'none'  # KANs need none
-  config.model.norm = 'none'
-  config.model.use_bias = False
-  config.model.init = 'lecun'
-  config.model.quadratic_form = 'full'
-  config.model.quadratic_start = 'relinear'
-  config.model.rational_groups = 8
-  config.model.patch = 4
-  config.model.heads = 4
-  config.model.label_smoothing = 0.0
-  config.model.kan = ConfigDict(default.KAN)
-
-  config.data = ConfigDict()
-  config.data.source = 'digits'
-  config.data.path = ''
-  config.data.validation_share = 0.2
-  config.data.examples = 4000
-  config.data.noise = 0.0
-  config.data.draw_seed = 0
-  config.data.augment = 'none'
-  config.data.batch_size = 64
-  config.data.cache_dir = '~/.cache/elas_jax'
-  config.data.read_threads = 1
-  config.data.prefetch = 8
-  config.data.accept_changed = False
-
+  config = default.base(task)
   config.train.steps = 1500
   config.train.log_every = 100
-  steps = config.train.get_ref('steps')
   config.optimizer.learning_rate = 1e-3
   config.optimizer.b2 = 0.999
-  config.optimizer.warmup_steps = steps // 20
   config.optimizer.weight_decay = 1e-4
   config.optimizer.clip_norm = 0.0
   config.checkpoint.every = 500
   config.eval.every = 500
   config.eval.batch_size = 256
-  config.eval.sample_tokens = 0
   return config
 
 
 def set_layer(config: ConfigDict, layer: str) -> None:
   """Makes the layers those of a name of LAYERS."""
-  for name, value in LAYERS[layer].items():
-    *sections, field = name.split('.')
-    section = config.model
-    for part in sections:
-      section = section[part]
-    section[field] = value
+  for path, value in LAYERS[layer].items():
+    set_field(config, path, value)

@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> None:
   run = workdirs.open_run(
     options.workdir,
     options.step,
-    {'eval.tokens': options.tokens or 0, 'eval.batch_size': options.batch_size},
+    {'eval.units': options.tokens or 0, 'eval.batch_size': options.batch_size},
   )
   of_run = ('validation',)
   data = run.prepared(of_run, options.accept_changed)

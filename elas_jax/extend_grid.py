@@ -8,7 +8,9 @@ the train split show them. Writes a workdir at step 0, to train on from by --con
 """
 
 import contextlib
+import dataclasses
 import functools
+import json
 import pathlib
 import tempfile
 from types import SimpleNamespace
@@ -22,13 +24,14 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from elas_jax.common.errors import UserError
 from elas_jax.common.interruption import cleaned_up
 from elas_jax.common.places import write_text
+from elas_jax.config import checks, schema
 from elas_jax.config.cli import Parser, integer, run_command
-from elas_jax.config.config import Config, parse, to_json
-from elas_jax.layers.kan import BSpline
+from elas_jax.config.config import Config, to_json
 from elas_jax.ops.kan.bspline import bspline_basis, extend_grid, update_grid
 from elas_jax.run.checkpoint import Checkpoints, load_json
 from elas_jax.run.state import state_from
 from elas_jax.run.workdir import open_run
+from elas_jax.systems.linears import kan_bspline
 from elas_jax.tasks import task_of
 
 ROWS = 4096
@@ -40,7 +43,7 @@ def outputs(config: Config, variables: Any, x: jax.Array) -> tuple[jax.Array, di
   inputs = {}
 
   def record(call, args, kwargs, context):
-    if isinstance(context.module, BSpline) and context.method_name == '__call__':
+    if isinstance(context.module, kan_bspline.Module) and context.method_name == '__call__':
       inputs['/'.join(context.module.path)] = args[0]
     return call(*args, **kwargs)
 
@@ -91,17 +94,28 @@ def with_new_grid(variables: Any, inputs: dict[str, jax.Array], order: int, grid
 
 def check(config: Config, grid: int | None) -> None:
   """Refuses what has no B-splines that get their layer's own input, and coarser grids."""
+  values = {path: value for path, value, _ in schema.leaves(config)}
   for field, accepted in (
     ('task', ('regression', 'classification')),
-    ('model.layer', ('bspline',)),
+    ('model.linear', ('kan_bspline',)),
     ('model.architecture', ('stack',)),
-    ('model.kan.data_norm', ('none',)),
+    ('model.linear.data_norm', ('none',)),
   ):
-    value = functools.reduce(getattr, field.split('.'), config)
-    if value not in accepted:
+    if (value := values[field]) not in accepted:
       raise UserError(f'{field}={value!r}: must be {" or ".join(map(repr, accepted))}')
-  if grid is not None and grid <= (old := config.model.kan.grid):
-    raise UserError(f'--grid={grid}: must be larger than model.kan.grid={old} of the run')
+  if grid is not None and grid <= (old := config.model.linear.grid):
+    raise UserError(
+      f'--grid={grid}: must be larger than model.linear.grid={old} of the run'
+    )
+
+
+def with_grid(config: Config, grid: int) -> Config:
+  """The config with that many intervals."""
+  linear = dataclasses.replace(config.model.linear, grid=grid)
+  changed = dataclasses.replace(config.model, linear=linear)
+  config = dataclasses.replace(config, model=changed)
+  checks.check(config)
+  return config
 
 
 def write_run(output: pathlib.Path, config: Config, *saved: Any) -> None:
@@ -133,23 +147,23 @@ def main(arguments: list[str] | None = None) -> None:
   if output.exists() and not (output.is_dir() and not any(output.iterdir())):
     raise UserError(f'--output={output}: exists; must be a new or an empty folder')
   run = open_run(workdir, options.step, {'eval.batch_size': jax.device_count()})
-  load = functools.partial(load_json, workdir, field='--workdir', step=run.step)
-  tree, position = (load(item=item) for item in ('config', 'data'))
-  check(parse(tree), options.grid)
-  grid = tree['model']['kan']['grid'] = options.grid or run.config.model.kan.grid
-  config, data = parse(tree), run.prepared(accept_changed=options.accept_changed)
+  check(run.past.parsed, options.grid)
+  grid = options.grid or run.config.model.linear.grid
+  config = with_grid(run.past.parsed, grid)
+  position = load_json(workdir, 'data', '--workdir', run.step)
+  data = run.prepared(accept_changed=options.accept_changed)
   x = data.train.read(range(0, len(data.train), -(-len(data.train) // ROWS)))['inputs']
   before, inputs = outputs(run.config, run.variables, x)
-  new = with_new_grid(run.variables, inputs, config.model.kan.order, grid)
+  new = with_new_grid(run.variables, inputs, config.model.linear.order, grid)
   change = jnp.abs(outputs(config, new, x)[0] - before).max()
   print(f'outputs {span(before)}, changed by at most {change:.3g} on {len(x)} rows')
-  describe = data.describe(), data.record()
+  described = json.loads(to_json(config)), data.describe(), data.record()
   place = SimpleNamespace(get_state=lambda: position)
   try:
-    write_run(output, config, state_from(config, new), place, tree, *describe)
+    write_run(output, config, state_from(config, new), place, *described)
   except OSError as error:
     raise UserError(f'--output={output}: cannot be written: {error}') from error
-  flags = f'--config.restore={output} --config.model.kan.grid={grid} --workdir=DIR'
+  flags = f'--config.restore={output} --config.model.linear.grid={grid} --workdir=DIR'
   print(f'to train on: python -m elas_jax.train --config=AS_BEFORE {flags}')
 
 

@@ -2,10 +2,12 @@
 
   python -m elas_jax.train --config=configs/default.py --workdir=runs/default
   python -m elas_jax.train --config=configs/c4.py:130m,low_rank \
-      --config.data.path='c4/*.json.gz' --workdir=runs/c4_130m
+      --config.data.source.path='c4/*.json.gz' --workdir=runs/c4_130m
 
-Every field of the config can be overridden (--config.model.rank=16). Starting the same
-command again continues the run. --dry_run prints parameters and memory and stops.
+Every field of the config can be overridden (--config.model.linear.rank=16), and every kind
+named (--config.model.linear=lora, which sets its defaults); --help=SECTION lists them.
+Starting the same command again continues the run. --dry_run prints parameters and memory
+and stops.
 
 Several machines with a common file system run the same command each, with
 --processes=auto under SLURM, Open MPI, Kubernetes or on a TPU pod, and elsewhere with
@@ -29,11 +31,12 @@ from jax.sharding import Mesh
 from elas_jax.common.errors import UserError
 from elas_jax.common.memory import check_memory
 from elas_jax.common.places import place
+from elas_jax.config.checks import profile_window
 from elas_jax.config.cli import DEFAULT_CONFIG, Parser, load_config, run_command
-from elas_jax.config.config import Config, at_step, parse, profile_window, to_json
+from elas_jax.config.config import Config, at_step, to_json
+from elas_jax.config.help import help_on, sections
+from elas_jax.config.parsing import parse
 from elas_jax.data.pipeline import train_batches
-from elas_jax.optim.optimizer import apply_updates
-from elas_jax.optim.schedules import SCHEDULES
 from elas_jax.run import continuation
 from elas_jax.run import workdir as workdirs
 from elas_jax.run.checkpoint import Checkpoints, load_variables
@@ -44,6 +47,7 @@ from elas_jax.run.kernel_checks import check_kernels_here
 from elas_jax.run.log import Log, NonFinite, Trace, print_once
 from elas_jax.run.memory import sizes, training_bytes
 from elas_jax.run.metrics import MetricsWriter, read_metrics
+from elas_jax.run.optimizer import apply_updates, learning_rate
 from elas_jax.run.plots import plot_run
 from elas_jax.run.probe import ActivationProbe
 from elas_jax.run.saved import steps_in
@@ -247,7 +251,7 @@ def new_log(
     writer.note(start, note)
   return Log(
     writer,
-    SCHEDULES[config.optimizer.schedule](config.optimizer, steps),
+    learning_rate(config),
     steps=steps,
     start=start,
     log_every=config.train.log_every,
@@ -314,7 +318,10 @@ def main(arguments: list[str] | None = None) -> None:
   parser = Parser(
     prog='python -m elas_jax.train',
     description='Train a model, or continue to.',
-    epilog='Any field of the config can be overridden: --config.train.steps=100',
+    epilog='Any field of the config can be overridden: --config.train.steps=100. '
+    '--help=model lists the fields of a section, --help=model.linear its kinds, '
+    '--help=model.linear.lora the fields of one. Sections: ' + ', '.join(sections()),
+    add_help=False,
   )
   add = parser.add_argument
   config_help = 'FILE.py or FILE.py:ARGUMENT; default: configs/default.py'
@@ -322,7 +329,11 @@ def main(arguments: list[str] | None = None) -> None:
   parser.add_place('--workdir', help='folder of the run; the same folder continues it')
   add('--processes', help="of several machines: 'auto', or HOST:PORT,INDEX,COUNT")
   add('--dry_run', action='store_true', help='print parameters and memory, train nothing')
+  add('--help', nargs='?', const='', metavar='SECTION', help='this, or a section')
   options, overrides = parser.parse_known_args(arguments)
+  if options.help is not None:
+    print(help_on(options.help) if options.help else parser.format_help())
+    return
   if options.processes is not None:
     join_processes(options.processes)
   if jax.default_backend() == 'cpu':

@@ -2,7 +2,8 @@
 
   python -m experiments.ablation_controls --scale=smoke
   python -m experiments.ablation_controls --scale=proxy
-  python -m experiments.ablation_controls --scale=paper --config.data.path=... (see table 1)
+  python -m experiments.ablation_controls --scale=paper \
+      --config.data.source.path=... (see table 1)
 
 Rows: ELAS; the same without pruning (loro_relu2); that at a rank at which its feed-forward
 trains with as many FLOPs as ELAS's (equal_flops); the same pair by AdamW instead of LORO
@@ -20,6 +21,7 @@ import jax.numpy as jnp
 
 from elas_jax.config.cli import run_command
 from elas_jax.config.config import Config, ModelConfig
+from elas_jax.systems.feed_forwards.relu2_two_four import TwoFourSquaredReLU
 from experiments import published, report
 from experiments.harness import Experiment, main
 from experiments.runs import Row, Setting, footprint
@@ -44,7 +46,7 @@ def training_bytes(config: Config) -> tuple[int, int]:
   micro_batch = data.batch_size // config.train.accumulation
   entries = model.layers * micro_batch * data.sequence_length * model.feed_forward_width
   itemsize = jnp.dtype(model.compute_dtype).itemsize
-  if model.feed_forward == 'relu2_two_four':
+  if isinstance(model.feed_forward, TwoFourSquaredReLU):
     activations = entries * itemsize // 2 + entries // 8
   else:
     activations = 2 * entries * itemsize
@@ -60,21 +62,22 @@ def equal_flops_rank(model: ModelConfig) -> int:
   have a 2:4 operand, the second linear map of the forward pass and dh B1 of the exact
   backward pass: they count half. At F = 4 D that leaves 26 of 30 parts.
   """
-  D, F, R = model.width, model.feed_forward_width, model.rank
+  D, F, R = model.width, model.feed_forward_width, model.linear.rank
   return round(R * (5 * F + 6 * D) / (6 * F + 6 * D))
 
 
 def equal_flops(setting: Setting, size: str) -> Row:
   model = setting.config('elas', size, {}).model
   rank = equal_flops_rank(model)
-  fields = {'model.rank': rank, 'optimizer.lazy_scale': rank / model.width}
+  fields = {'model.linear.rank': rank, 'optimizer.lazy_scale': rank / model.width}
   return Row('equal_flops', 'loro_relu2', fields)
 
 
 def memory_note(setting: Setting, size: str) -> list[str]:
   """Why no row has ELAS's memory, in the numbers of a size."""
   elas, control = (setting.config(method, size, {}) for method in ('elas', 'loro_relu2'))
-  model = dataclasses.replace(control.model, rank=1)
+  linear = dataclasses.replace(control.model.linear, rank=1)
+  model = dataclasses.replace(control.model, linear=linear)
   narrow = dataclasses.replace(control, model=model)
   megabytes = lambda count: f'{count / 1e6:,.1f} MB'
   kept = lambda config: megabytes(sum(training_bytes(config)))
@@ -84,7 +87,7 @@ def memory_note(setting: Setting, size: str) -> list[str]:
   return [
     f'Equal memory ({size}): no rank of loro_relu2 has it, since what is F wide does not '
     f'shrink with the rank. Parameters and optimiser state are {megabytes(state)} at '
-    f'R = {elas.model.rank} for both; for a micro-batch the backward pass keeps '
+    f'R = {elas.model.linear.rank} for both; for a micro-batch the backward pass keeps '
     f'{megabytes(dense)} of h and y, against {megabytes(packed)} of packed z. Together '
     f'loro_relu2 takes {kept(control)}, and {kept(narrow)} at rank 1; ELAS {kept(elas)}.'
   ]
@@ -97,7 +100,7 @@ def rows(setting: Setting, size: str) -> list[Row]:
     equal_flops(setting, size),
     Row('low_rank_relu2', 'low_rank_relu2'),
     Row('elas_adamw', 'elas_adamw'),
-    Row('spectral', 'low_rank_relu2', {'model.factor_init': 'spectral'}),
+    Row('spectral', 'low_rank_relu2', {'model.linear.factor_init': 'spectral'}),
   ]
 
 
@@ -117,7 +120,7 @@ EXPERIMENT = Experiment(
     "of ELAS's feed-forward in training if a product with a 2:4 operand counts half: two "
     'of its six with F, of twelve in all. That is the ideal, not measured. The rank is '
     'that of all linear maps, so attention is a little smaller too.',
-    'spectral: low_rank_relu2 with model.factor_init=spectral.',
+    'spectral: low_rank_relu2 with model.linear.factor_init=spectral.',
   ),
   notes_of=memory_note,
 )

@@ -3,7 +3,8 @@
   python -m experiments.network_rates --scale=proxy  # first: it chooses learning rates
   python -m experiments.af_kan_ablation --scale=smoke
   python -m experiments.af_kan_ablation --scale=proxy
-  python -m experiments.af_kan_ablation --scale=paper --config.data.path=TFDS_FOLDER
+  python -m experiments.af_kan_ablation --scale=paper \
+      --config.data.source.data_dir=TFDS_FOLDER
 
 Rows: the published default but for its min-max, which here is over each example and not the
 batch (base: quad1, silu, global_attn, grid and order 3, LayerNorm), and what is different
@@ -19,7 +20,6 @@ from typing import Any
 
 from elas_jax.config.cli import run_command
 from elas_jax.ops.kan.af import COMBINATIONS, FUNCTIONS
-from elas_jax.ops.kan.base import ACTIVATIONS
 from experiments import networks, report
 from experiments.harness import Experiment, main
 from experiments.kan_table import paper_recipe
@@ -30,14 +30,24 @@ METHOD, BASE = 'af_kan', 'base'
 BOTH = 'global_attn,spatial_attn'
 VARIANTS = {
   'function': [name for name in FUNCTIONS if name != 'quad1'],
-  'activation': [name for name in ACTIVATIONS if name != 'silu'],
+  'activation': [
+    'softplus',
+    'sigmoid',
+    'relu',
+    'leaky_relu',
+    'elu',
+    'gelu',
+    'selu',
+    'tanh',
+  ],
   'reduction': ['spatial_attn', 'multistep'],
   'function_norm': ['none', 'batch'],
   'data_norm': ['none'],
 }
-# Group -> label -> fields of model.kan that are not the default's.
+EXACT = {'gelu': {'activation.approximate': False}}  # as PyTorch's
+# Group -> label -> fields of model.linear that are not the default's.
 CHANGES = {
-  field: {f'{field}_{value}': {field: value} for value in values}
+  field: {f'{field}_{value}': {field: value} | EXACT.get(value, {}) for value in values}
   for field, values in VARIANTS.items()
 } | {
   'grid': {
@@ -56,7 +66,7 @@ def rows(setting: Setting, size: str) -> list[Row]:
   for changes in CHANGES.values():
     labels = list(changes)[:1] if setting.scale == 'smoke' else changes
     for label in labels:
-      fields = {f'model.kan.{name}': value for name, value in changes[label].items()}
+      fields = {f'model.linear.{name}': value for name, value in changes[label].items()}
       result.append(Row(label, METHOD, recipe | fields))
   return result
 

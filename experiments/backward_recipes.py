@@ -2,7 +2,8 @@
 
   python -m experiments.backward_recipes --scale=smoke
   python -m experiments.backward_recipes --scale=proxy
-  python -m experiments.backward_recipes --scale=paper --config.data.path=... (see table 1)
+  python -m experiments.backward_recipes --scale=paper \
+      --config.data.source.path=... (see table 1)
 
 Reproduces: no table. The draft of ELAS goes straight through the pruning, its code has
 three recipes, and no published number tells them apart; see elas_jax/ops/two_four.py.
@@ -22,9 +23,10 @@ BACKWARDS = ('exact', 'straight_through', 'straight_through_dense', 'split', 'tr
 
 
 def rows(setting: Setting, size: str) -> list[Row]:
-  fields = {'model.two_four_rule': 'top2'}
+  fields = {'model.feed_forward.recipe': 'top2'}
   return [
-    Row(name, 'elas', fields | {'model.two_four_backward': name}) for name in BACKWARDS
+    Row(name, 'elas', fields | {'model.feed_forward.recipe.backward': name})
+    for name in BACKWARDS
   ]
 
 

@@ -31,7 +31,7 @@ from experiments.rates import RATE, chosen_rate
 from experiments.runs import SCALES, Row, Scale, Setting
 
 KAN = 'kan_'
-RELU2 = {'model.feed_forward': 'relu2'}
+RELU2 = {'model.feed_forward': 'mlp'}
 
 
 def narrower(width: int, feed_forward_width: int) -> dict[str, Any]:
@@ -48,9 +48,9 @@ DECODERS = {
   'kan_fast': RELU2
   | {
     'model.linear': 'kan_fast',
-    'model.kan.grid': 4,
-    'model.kan.grid_min': -2.0,
-    'model.kan.grid_max': 2.0,
+    'model.linear.grid': 4,
+    'model.linear.grid_min': -2.0,
+    'model.linear.grid_max': 2.0,
   }
   | narrower(80, 408),
   'kan_skan': RELU2 | {'model.linear': 'kan_skan'} | narrower(192, 752),

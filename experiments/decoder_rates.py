@@ -19,7 +19,8 @@ from experiments import rates
 from experiments.decoder_networks import DECODERS, FAMILY, KAN, best_kan, decoder, scales
 from experiments.harness import Experiment, main
 from experiments.learning_rates import SEED, bits_per_byte
-from experiments.runs import PROXY, SMOKE, Row, Setting, recorded_by_tables
+from experiments.result_files import recorded_by_tables
+from experiments.runs import PROXY, SMOKE, Row, Setting
 
 BASE = 2e-3
 

@@ -10,8 +10,6 @@ import numpy as np
 
 from configs.functions import FUNCTIONS, SHAPES
 from elas_jax.data import functions
-from elas_jax.data.rows import open_rows
-from elas_jax.layers.kan import KANS
 from elas_jax.models.classifier import Network
 from elas_jax.run.workdir import Run, open_run
 from experiments.harness import Line
@@ -79,7 +77,7 @@ def outputs(run: Run, inputs: np.ndarray) -> np.ndarray:
 
 def _fit(axes: Any, run: Run) -> None:
   """The function, and the trained network over it."""
-  function = functions.FUNCTIONS[run.config.data.source]
+  function = functions.FUNCTIONS[run.config.data.source.name]
   x_Nx1 = np.linspace(function.low, function.high, POINTS)[:, None]
   axes.plot(x_Nx1[:, 0], function.formula(x_Nx1), color='0.6', lw=3, label='true')
   axes.plot(x_Nx1[:, 0], outputs(run, x_Nx1)[:, 0], color='C3', lw=1, label='learned')
@@ -92,9 +90,9 @@ def edge_functions(run: Run) -> tuple[np.ndarray, np.ndarray]:
   phi_io(x) is what output o gets from x at input i alone, less its mean over x.
   """
   model = run.config.model
-  function = functions.FUNCTIONS[run.config.data.source]
+  function = functions.FUNCTIONS[run.config.data.source.name]
   x_N = np.linspace(function.low, function.high, POINTS)
-  layer = KANS[model.layer](model.width, model.kan)
+  layer = model.linear.make(model.width, model.parts, name=None)
   variables = {
     kind: tree['network']['layer_0'] for kind, tree in run.variables.items() if tree
   }
@@ -125,7 +123,7 @@ def _boundary(axes: Any, run: Run) -> None:
   axes.imshow(
     picture, extent=(-1.2, 1.2) * 2, origin='lower', cmap='coolwarm', vmin=0, vmax=1
   )
-  rows = open_rows(run.config.data).validation
+  rows = run.config.data.source.rows(run.config.data).validation
   colours = np.where(rows.targets == 1, 'darkred', 'navy')
   axes.scatter(*rows.inputs.T, c=colours, s=2)
   axes.set_aspect('equal')

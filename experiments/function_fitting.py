@@ -25,7 +25,7 @@ from experiments.harness import Experiment, main
 from experiments.rates import RATE, chosen_rate
 from experiments.runs import Row, Setting
 
-METHODS = (
+MODELS = (
   'mlp',
   'quadratic',
   'bspline',
@@ -48,7 +48,7 @@ def rows(setting: Setting, size: str) -> list[Row]:
   if setting.scale == 'proxy':
     fields |= {RATE: chosen_rate(networks.rate_name(size, 'mlp_equal'), setting.rates)}
   equal = Row('mlp_equal', 'mlp', fields)
-  result = [Row('mlp', 'mlp'), equal, *(Row(name, name) for name in METHODS[1:])]
+  result = [Row('mlp', 'mlp'), equal, *(Row(name, name) for name in MODELS[1:])]
   return result[:2] if setting.scale == 'smoke' and size in SHAPES else result
 
 

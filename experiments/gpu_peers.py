@@ -18,7 +18,9 @@ from jax.sharding import Mesh
 
 from configs import c4
 from elas_jax.common.paths import path_name
-from elas_jax.config.config import Config, at_step, parse
+from elas_jax.config.config import Config, at_step
+from elas_jax.config.overrides import of_another_kind, set_field, set_fields
+from elas_jax.config.parsing import parse
 from elas_jax.run.evaluation import put_batch
 from elas_jax.run.sharding import make_mesh
 from elas_jax.run.state import abstract_state, create_state, parameter_count
@@ -39,16 +41,14 @@ def config_of(
   tree = c4.get_config(f'{size},{method}')
   own = {
     'data.source': 'python_source',  # neither text nor tokenizer is read
-    'data.path': '',
-    'data.validation_path': '',
     'data.tokenizer': 'bytes',
     'data.batch_size': rows,
-    'model.two_four_dense_steps': 0,
-    'model.two_four_implementation': implementation,
+    'model.feed_forward.dense_steps': 0,
   }
-  for name, value in (own | fields).items():
-    section, field = name.split('.')
-    tree[section][field] = value
+  wanted = (own | fields).items()
+  set_fields(tree, {x: value for x, value in wanted if not of_another_kind(tree, x)})
+  if implementation != 'auto':
+    set_field(tree, 'model.feed_forward.implementation', implementation)
   return parse(tree)
 
 
@@ -146,9 +146,9 @@ def build(
   """Compiles all, several at a time. Name -> what is known of it, or {'failed': why}.
 
   Args:
-    peers: name -> METHOD of configs/c4.py, and model.two_four_implementation.
+    peers: name -> METHOD of configs/c4.py, and model.feed_forward.implementation.
     skip: names that are left out.
-    fields: what is changed in all their configs.
+    fields: what is changed in all their configs that have it.
     lower_kernels: what has kernels is lowered for an H200, and not compiled.
   """
   kept().clear()

@@ -28,7 +28,7 @@ import tempfile
 import time
 from typing import Any
 
-from experiments.gpu_steps import TINY, about, device, log_of
+from experiments.gpu_steps import RANK, TINY, about, device, log_of
 from experiments.gpu_wheels import made
 from pallas_kernels.bench import report
 from pallas_kernels.bench.environment import ROOT, child_environment
@@ -37,7 +37,7 @@ from pallas_kernels.bench.workers import Worker, without_folders
 from pallas_kernels.roofline import markdown
 
 CONTROL, ELAS, FULL = 'low rank, squared ReLU', 'ELAS', 'full rank, SwiGLU'
-METHODS = {CONTROL: 'loro_relu2', ELAS: 'elas', FULL: 'full'}  # of configs/c4.py
+MODELS = {CONTROL: 'loro_relu2', ELAS: 'elas', FULL: 'full'}  # of configs/c4.py
 SIZE = '60m'
 TRAIN = 'elas_jax.train'
 LABEL = (
@@ -93,13 +93,13 @@ def gather(file: pathlib.Path, megabytes: float, root: str | None = None) -> Rec
 
 def flags(model: str, args: argparse.Namespace, steps: int, folder: pathlib.Path) -> list:
   """What is given to elas_jax.train: the config of c4.py, cut down to so few steps."""
-  method, tenth = METHODS[model], max(steps // 10, 1)
+  method, tenth = MODELS[model], max(steps // 10, 1)
   fields = (TINY if args.dry_run else BYTES) | {
     'data.source': 'text_files',
-    'data.path': folder / 'python.jsonl',
-    'data.validation_path': '',
+    'data.source.path': folder / 'python.jsonl',
+    'data.source.validation_path': '',
     'data.tokenizer': 'bytes',
-    'data.validation_share': validation_share(args),
+    'data.source.validation_share': validation_share(args),
     'data.protocol': 'packed',
     'data.sequence_length': args.length,
     'data.batch_size': args.rows,
@@ -107,21 +107,23 @@ def flags(model: str, args: argparse.Namespace, steps: int, folder: pathlib.Path
     'train.steps': steps,
     'train.log_every': max(steps // 100, 1),
     'train.compilation_cache': '',  # the environment names one
-    'optimizer.warmup_steps': tenth,
+    'schedule.warmup_steps': tenth,
     'checkpoint.every': steps,
     'checkpoint.keep_latest': 1,
     'checkpoint.keep_best': 0,
     'eval.every': tenth,
-    'eval.tokens': 16_384 if args.dry_run else 262_144,
+    'eval.units': 16_384 if args.dry_run else 262_144,
     'eval.batch_size': args.rows,
     'eval.sample_tokens': 0,
     'seed': args.seed,
   }
-  if method != 'full':
+  if model == FULL:
+    fields.pop(RANK, None)
+  else:
     fields['optimizer.exact_every'] = max(steps // 5, 1)
   if model == ELAS:
-    fields['model.two_four_dense_steps'] = tenth
-    fields['model.two_four_implementation'] = implementation(args)
+    fields['model.feed_forward.dense_steps'] = tenth
+    fields['model.feed_forward.implementation'] = implementation(args)
   return [
     f'--config=configs/c4.py:{SIZE},{method}',
     *(f'--config.{name}={value}' for name, value in fields.items()),
@@ -159,8 +161,8 @@ def last_line(text: str) -> str:
 
 def step_times(args: argparse.Namespace, end: float) -> Record:
   """Model -> what a few of its steps say of it; {'failed': why} for those that fail."""
-  peers = {name: (method, 'auto') for name, method in METHODS.items()}
-  peers[ELAS] = (METHODS[ELAS], implementation(args))
+  peers = {name: (method, 'auto') for name, method in MODELS.items()}
+  peers[ELAS] = (MODELS[ELAS], implementation(args))
   fields = (TINY if args.dry_run else BYTES) | {'data.sequence_length': args.length}
   module = 'experiments.gpu_peers'
   given = {'size': SIZE, 'peers': peers, 'rows': args.rows, 'fields': fields}
@@ -241,12 +243,12 @@ def train_all(record: Record, args: argparse.Namespace, folder, end: float, save
   """The three runs beside each other; `save` is called whenever there may be more."""
   runs = {}
   try:
-    for number, name in enumerate(METHODS):
+    for number, name in enumerate(MODELS):
       words = flags(name, args, record['steps'], folder)
       runs[name] = Training(words, folder / f'run{number}')
       shown = [word for word in words if f'{folder}' not in word]
       row = record['models'].setdefault(name, {})
-      row |= {'method': METHODS[name], 'flags': shown}
+      row |= {'method': MODELS[name], 'flags': shown}
     while True:
       for name, run in runs.items():
         status = run.status  # before the curves: what has ended has written them

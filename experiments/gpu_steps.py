@@ -4,7 +4,7 @@
 
 For each size of configs/c4.py, on random tokens: the full-rank SwiGLU model, the low-rank
 one with squared ReLU, and ELAS, whose 2:4 is dense XLA once and our kernels once
-(model.two_four_implementation). All four are compiled first, several at a time: most of
+(model.feed_forward.implementation). All four are compiled first, several at a time: most of
 the work. Then each runs a step in turn, timed by the clock from the call to the last of
 its results. The kernels must be in the compiled program, and ELAS by the kernels must
 have the gradients and the loss of ELAS in XLA.
@@ -32,21 +32,21 @@ from pallas_kernels.roofline import markdown
 SIZES = ('350m', '60m', '130m', '1b')
 XLA, KERNELS = 'ELAS, dense XLA', 'ELAS, kernels'
 CONTROL = 'low rank, squared ReLU'
-# Name -> METHOD of configs/c4.py, and model.two_four_implementation.
+# Name -> METHOD of configs/c4.py, and model.feed_forward.implementation.
 PEERS = {
   'full rank, SwiGLU': ('full', 'auto'),
   CONTROL: ('loro_relu2', 'auto'),
   XLA: ('elas', 'xla'),
   KERNELS: ('elas', 'mosaic'),
 }
+RANK = 'model.linear.rank'  # which the full-rank model does not have
 TINY = {
   'model.vocab_size': 300,
   'model.width': 64,
   'model.feed_forward_width': 128,
   'model.layers': 1,
-  'model.heads': 2,
-  'model.kv_heads': 2,
-  'model.rank': 16,
+  'model.attention.heads': 2,
+  RANK: 16,
   'data.sequence_length': 32,
 }
 MODULE = 'experiments.gpu_peers'

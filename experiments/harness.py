@@ -28,7 +28,7 @@ from elas_jax.config.cli import Parser, integer
 from elas_jax.config.config import Config
 from elas_jax.run.host_memory import keep_freed_memory
 from elas_jax.run.metrics import describe_run
-from experiments import notes, report, revisions, stored_configs
+from experiments import notes, report, result_files, revisions, stored_configs
 from experiments.rates import RATE, all_chosen
 from experiments.runs import (
   RUNS,
@@ -37,13 +37,10 @@ from experiments.runs import (
   Run,
   Scale,
   Setting,
-  check_recognised,
+  check_taken,
   execute,
   footprint,
   outcome,
-  recorded,
-  recorded_by_tables,
-  runs_of_file,
 )
 
 
@@ -122,7 +119,8 @@ class Table:
   only: str | None
 
   def lines(self) -> list[Line]:
-    known, of_file, lines = recorded_by_tables(self.path), runs_of_file(self.path), []
+    known = result_files.recorded_by_tables(self.path)
+    of_file, lines = result_files.runs_of_file(self.path), []
     for size in self.experiment.sizes(self.setting.scale):
       for row in self.experiment.rows(self.setting, size):
         old = of_file.get((row.label, size), {})
@@ -176,13 +174,14 @@ def main(experiment: Experiment, arguments: list[str] | None = None) -> None:
   _check_overrides(path, overrides)
   table = Table(experiment, setting, path, all_seeds, options.only)
   lines = table.lines()
-  _chosen(lines, options.only)  # refuses a bad --only before anything is written
-  check_recognised(
-    path, {(x.row.label, x.size, r['seed']) for x in lines for r in _done([x])}
-  )
-  found = {x['fingerprint'] for x in _done(lines)}
+  # Refuses a bad command line before anything is written.
+  _chosen(lines, options.only)
+  check_taken((run for line in lines for run in line.runs), overrides)
+  done = {(x.row.label, x.size, r['seed']) for x in lines for r in _done([x])}
+  result_files.check_recognised(path, done)
+  known = {x['fingerprint'] for x in result_files.recorded(path).values()}
   # A file is not touched before there is something that it lacks.
-  if not path.exists() or not found <= {x['fingerprint'] for x in recorded(path).values()}:
+  if not path.exists() or not {x['fingerprint'] for x in _done(lines)} <= known:
     _write(table)
   _run_all(table)
   experiment.draw(table.lines(), path)

@@ -27,52 +27,44 @@ import jax.numpy as jnp
 
 from configs import rows
 from elas_jax.config.cli import run_command
-from elas_jax.config.config import KanConfig, parse
-from elas_jax.layers.kan import KANS
-from elas_jax.layers.rational import GroupRationalDense
+from elas_jax.config.config import NetworkConfig
+from elas_jax.config.parsing import parse
+from elas_jax.systems.kinds import about, name_of
+from elas_jax.systems.linears import LINEARS
 from experiments import microbenchmark
 
 SHAPE, SMOKE = (1024, 784, 64), (64, 32, 16)
 MOST = 10  # times a dense layer
 BESIDE = 2.1  # values of an input, a normalised one for example, and a few of the row
-# Functions of an input that a family has.
-GR_KAN = 'gr_kan'
-BASES = {
-  GR_KAN: lambda c: 1,
-  'bspline': lambda c: c.grid + c.order,
-  'chebyshev': lambda c: c.order + 1,
-  'polynomial': lambda c: c.order + 1,
-  'fourier': lambda c: 2 * c.grid,
-  'wavelet': lambda c: c.grid,
-  'fast': lambda c: c.grid,
-  'faster': lambda c: c.grid,
-  'bsrbf': lambda c: c.grid + c.order,
-  'relu': lambda c: c.grid + c.order,
-  'af': lambda c: c.grid + c.order,
-  'skan': lambda c: 1,
-  # Of its pool the sum: the outputs of all are needed.
-  'selectable': lambda c: sum(BASES[name](c) for name in c.pool.split(',')),
-}
+GR_KAN = 'gr_kan'  # the only one of configs/rows.py:LAYERS without a basis
 
 
-GROUPS = 8  # of gr_kan
-
-
-def configs() -> dict[str, KanConfig | None]:
-  """Of every family, as the networks on rows have it; gr_kan has none."""
-  found = {GR_KAN: None}
-  for name, fields in rows.LAYERS.items():
-    if fields['layer'] in KANS:
-      config = rows.base()
-      rows.set_layer(config, name)
-      found[fields['layer']] = parse(config).model.kan
+def models() -> dict[str, NetworkConfig]:
+  """Of every family, as the classifiers and regressors have it."""
+  found = {GR_KAN: _model(GR_KAN)}
+  for name in rows.LAYERS:
+    linear = (model := _model(name)).linear
+    if about(linear, 'bases'):
+      found[name_of(LINEARS, linear).removeprefix('kan_')] = model
   return found
 
 
-def forward(family: str, config: KanConfig | None, shape: tuple[int, ...]) -> tuple:
+def _model(layer: str) -> NetworkConfig:
+  config = rows.base()
+  rows.set_layer(config, layer)
+  return parse(config).model
+
+
+def bases(linear: Any) -> int:
+  """Functions of an input; of a pool the sum, since the outputs of all are needed."""
+  members = about(linear, 'members', default={}).values()
+  return sum(map(bases, members)) or about(linear, 'bases', default=1)
+
+
+def forward(model: NetworkConfig, shape: tuple[int, ...]) -> tuple:
   """(function, (variables, x)) of a family."""
   B, I, O = shape
-  layer = KANS[family](O, config) if config else GroupRationalDense(O, GROUPS)
+  layer = model.linear.make(O, model.parts, name=None)
   keys = jax.random.split(jax.random.key(0))
   x_BxI = jax.random.normal(keys[0], (B, I))
   return layer.apply, (jax.jit(layer.init)(keys[1], x_BxI), x_BxI)
@@ -89,9 +81,9 @@ def dense(flops: float, B: int, O: int) -> tuple:
 
 def cases(smoke: bool, repetitions: int) -> Iterator[dict[str, Any]]:
   B, I, O = shape = SMOKE if smoke else SHAPE
-  for family, config in configs().items():
+  for family, model in models().items():
     compiled = lambda function, inputs: microbenchmark.compiled(function, *inputs)
-    function, inputs = forward(family, config, shape)
+    function, inputs = forward(model, shape)
     program = compiled(function, inputs)
     flops = program.cost_analysis()['flops']
     plain, plain_inputs = dense(flops, B, O)
@@ -99,13 +91,13 @@ def cases(smoke: bool, repetitions: int) -> Iterator[dict[str, Any]]:
     seconds = microbenchmark.seconds_in_turns(
       {'kan': (program, inputs), 'dense': (peer, plain_inputs)}, repetitions
     )
-    twice: Callable = compiled(*forward(family, config, (2 * B, I, O)))
+    twice: Callable = compiled(*forward(model, (2 * B, I, O)))
     temporary = [microbenchmark.temporary_bytes(p) for p in (program, twice)]
-    basis = 4 * I * BASES[family](config)
+    basis = 4 * I * bases(model.linear)
     yield {
       'name': family,
       'shape': shape,
-      'basis': BASES[family](config),
+      'basis': bases(model.linear),
       'flops': flops,
       'dense_inputs': plain_inputs[0].shape[1],
       'seconds': seconds,

@@ -3,7 +3,8 @@
   python -m experiments.network_rates --scale=proxy  # first: it chooses learning rates
   python -m experiments.kan_table --scale=smoke
   python -m experiments.kan_table --scale=proxy
-  python -m experiments.kan_table --scale=paper --config.data.path=TFDS_FOLDER
+  python -m experiments.kan_table --scale=paper \
+      --config.data.source.data_dir=TFDS_FOLDER
 
 Rows: one hidden layer of 64 of every kind (at the paper's scale the published networks),
 and, as NAME_equal, the same with the width at which it has as many parameters as the
@@ -24,7 +25,7 @@ from experiments.harness import Experiment, main
 from experiments.rates import RATE, chosen_rate
 from experiments.runs import Row, Setting
 
-METHODS = (
+MODELS = (
   'mlp',
   'bspline',
   'chebyshev',
@@ -54,13 +55,13 @@ def rows(setting: Setting, size: str) -> list[Row]:
   recipe = paper_recipe(EPOCHS[size]) if setting.scale == 'paper' else {}
   model = lambda method: setting.config(method, size, recipe).model
   budget, result = networks.parameters(model(BUDGET_OF)), []
-  for method in METHODS:
+  for method in MODELS:
     values = published.NETWORKS.get(method, {})
     result.append(Row(method, method, recipe, published=values))
-    if setting.scale == 'smoke' and method != METHODS[0]:
+    if setting.scale == 'smoke' and method != MODELS[0]:
       continue
     # The groups of a rational layer divide its width.
-    step = model(method).rational_groups if method == 'gr_kan' else 1
+    step = getattr(model(method).linear, 'groups', 1)
     width = networks.equal_width(model(method), budget, step)
     fields = recipe | {'model.width': width}
     if setting.scale == 'proxy' and method in OWN_RATES:
@@ -75,11 +76,11 @@ def paper_recipe(epochs: int) -> dict[str, Any]:
   steps = epochs * 60_000 // 64
   return {
     'train.steps': steps,
-    'optimizer.schedule': 'wsd',
-    'optimizer.decay_shape': 'exponential',
-    'optimizer.warmup_steps': 0,
-    'optimizer.decay_steps': steps,
-    'optimizer.final_fraction': 0.8**epochs,
+    'schedule': 'wsd',
+    'schedule.decay_shape': 'exponential',
+    'schedule.warmup_steps': 0,
+    'schedule.decay_steps': steps,
+    'schedule.final_fraction': 0.8**epochs,
   }
 
 
@@ -91,7 +92,7 @@ def conclude(entries: list[dict[str, Any]]) -> tuple[Any, list[str]]:
   best = {}
   for size in dict.fromkeys(entry['size'] for entry in entries):
     for suffix, name in (('', 'equal structure'), ('_equal', 'equal parameters')):
-      labels = [method + suffix for method in METHODS]
+      labels = [method + suffix for method in MODELS]
       of_kind = [e for e in entries if e['size'] == size and e['label'] in labels]
       if len(of_kind) == len(labels):  # a smoke run has not all
         best[f'{size}, {name}'], line = report.ranking(of_kind, networks.ACCURACY[0])
@@ -128,8 +129,8 @@ EXPERIMENT = Experiment(
     'KANs at equal parameters, and competitive with 6 to 10 times fewer; its tables are '
     'not known to us.',
     'Differences from the published networks: wavelets are shared by the outputs of a '
-    'layer, and s_kan is our reading of S-KAN; see elas_jax/layers/kan.py. GR-KAN has its '
-    'function before each layer.',
+    'layer, and s_kan is our reading of S-KAN; see elas_jax/systems/linears. GR-KAN has '
+    'its function before each layer.',
   ),
 )
 

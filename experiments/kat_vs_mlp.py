@@ -3,7 +3,8 @@
   python -m experiments.network_rates --scale=proxy  # first: it chooses learning rates
   python -m experiments.kat_vs_mlp --scale=smoke
   python -m experiments.kat_vs_mlp --scale=proxy
-  python -m experiments.kat_vs_mlp --scale=paper --config.data.path=TFDS_FOLDER
+  python -m experiments.kat_vs_mlp --scale=paper \
+      --config.data.source.data_dir=TFDS_FOLDER
 
 Rows: a vit whose feed-forward is dense layers and GELU, or SiLU, which is where the
 rationals of KAT start, and SiLU with a Kaiming start (vit_silu_he), since the layers of kat
@@ -24,7 +25,7 @@ from experiments import networks, published, report
 from experiments.harness import Experiment, main
 from experiments.runs import Row, Setting
 
-METHODS = ('vit', 'kat')
+MODELS = ('vit', 'kat')
 PAIRS = (
   ('kat', 'vit'),
   ('kat', 'vit_silu'),
@@ -38,10 +39,10 @@ SMALL = {
   'model.norm': 'none',
   'data.batch_size': 128,
   'train.steps': 10 * 60_000 // 128,
-  'optimizer.name': 'sgd',
+  'optimizer': 'sgd',
   'optimizer.learning_rate': 0.01,
-  'optimizer.schedule': 'constant',
-  'optimizer.warmup_steps': 0,
+  'schedule': 'constant',
+  'schedule.warmup_steps': 0,
   'optimizer.weight_decay': 0.0,
 }
 
@@ -58,7 +59,7 @@ def rows(setting: Setting, size: str) -> list[Row]:
     Row('vit_silu', 'vit', {'model.activation': 'silu'}),
     Row('vit_silu_he', 'vit', {'model.activation': 'silu', 'model.init': 'he'}),
     Row('kat', 'kat'),
-    Row('kat_1_group', 'kat', {'model.rational_groups': 1}),
+    Row('kat_1_group', 'kat', {'model.linear.groups': 1}),
   ]
 
 

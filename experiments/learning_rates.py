@@ -20,8 +20,9 @@ from elas_jax.common.errors import UserError
 from elas_jax.config.cli import run_command
 from experiments.harness import Experiment, main
 from experiments.rates import BASE, conclude, grown
+from experiments.result_files import recorded, runs_of_file
 from experiments.revisions import with_before
-from experiments.runs import Row, Run, Setting, outcome, recorded, runs_of_file
+from experiments.runs import Row, Run, Setting, outcome
 
 SEED = 1000
 

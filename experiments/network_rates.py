@@ -1,4 +1,4 @@
-"""Picks the learning rates of the networks on rows at the proxy scale, before their tables.
+"""Picks learning rates of classifiers and regressors at the proxy scale, before tables.
 
   python -m experiments.network_rates --scale=smoke
   python -m experiments.network_rates --scale=proxy
@@ -17,11 +17,11 @@ from typing import Any
 
 from elas_jax.config.cli import run_command
 from experiments import networks, rates
-from experiments.function_fitting import METHODS as FITS
+from experiments.function_fitting import MODELS as FITS
 from experiments.harness import Experiment, main
 from experiments.kan_table import BUDGET_OF
-from experiments.kan_table import METHODS as KANS
-from experiments.kat_vs_mlp import METHODS as TRANSFORMERS
+from experiments.kan_table import MODELS as KANS
+from experiments.kat_vs_mlp import MODELS as TRANSFORMERS
 from experiments.runs import Row, Setting
 
 GRID = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
@@ -31,7 +31,7 @@ SPECS = {
   DIGITS: f'{networks.IMAGES}:{{size}},{{method}}',
   FUNCTION: f'{networks.POINTS}:{{size}},{{method}}',
 }
-METHODS = {DIGITS: tuple(dict.fromkeys((*KANS, *TRANSFORMERS))), FUNCTION: FITS}
+MODELS = {DIGITS: tuple(dict.fromkeys((*KANS, *TRANSFORMERS))), FUNCTION: FITS}
 # Those whose wider nets, at the parameters of BUDGET_OF, have rates of their own.
 EQUAL = {DIGITS: ('mlp', 'af_kan'), FUNCTION: ('mlp',)}
 STEPS = {DIGITS: 250, FUNCTION: 500}  # half of the tables'
@@ -41,7 +41,7 @@ def rows(setting: Setting, size: str) -> list[Row]:
   smoke = setting.scale == 'smoke'
   steps = networks.SMOKE['train.steps'] if smoke else STEPS[size]
   length = {'train.steps': steps, 'eval.every': steps}
-  kinds = [(method, method, {}) for method in METHODS[size]]
+  kinds = [(method, method, {}) for method in MODELS[size]]
   spec = SPECS[size]
   if not smoke:
     kinds += [

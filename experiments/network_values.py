@@ -1,11 +1,10 @@
-"""What tables of networks on rows say of a run beside its evaluation."""
+"""What tables of classifiers and regressors say of a run beside its evaluation."""
 
 import functools
 import statistics
 from typing import Any
 
 from elas_jax.config.config import Config, RowsConfig
-from elas_jax.data.rows import open_rows
 from elas_jax.run.state import abstract_variables
 from elas_jax.tasks import task_of
 
@@ -37,9 +36,9 @@ def network_values(
 
 @functools.cache
 def train_rows(data: RowsConfig) -> int:
-  if data.source in TRAIN_ROWS:
-    return TRAIN_ROWS[data.source]
-  return len(open_rows(data).train)
+  if (name := data.source.label()) in TRAIN_ROWS:
+    return TRAIN_ROWS[name]
+  return len(data.source.rows(data).train)
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""What the tables of networks on rows share: their scales, and how they are described.
+"""What tables of classifiers and regressors share: scales, and how they are described.
 
 A size is a data set, and --only takes it: a table's config is FILE.py:SIZE,METHOD. The
 learning rates of the proxies are chosen by experiments.network_rates.
@@ -16,6 +16,10 @@ from configs.functions import FUNCTIONS, SHAPES
 from elas_jax.config.config import Config, NetworkConfig
 from elas_jax.models.classifier import Network
 from elas_jax.run.state import parameter_count
+from elas_jax.systems.architectures import ARCHITECTURES
+from elas_jax.systems.kinds import name_of
+from elas_jax.systems.optimizers import OPTIMIZERS
+from elas_jax.systems.schedules import SCHEDULES
 from experiments import notes
 from experiments.harness import Family
 from experiments.network_values import forward_flops
@@ -87,8 +91,9 @@ def scales(
 
 def shape(configs: list[Config]) -> str:
   """Data, widths, depths and steps, for the label of a scale."""
-  sources = ', '.join(dict.fromkeys(c.data.source for c in configs))
-  networks = ', '.join(dict.fromkeys(c.model.architecture for c in configs))
+  sources = ', '.join(dict.fromkeys(c.data.source.label() for c in configs))
+  kinds = (name_of(ARCHITECTURES, c.model.architecture) for c in configs)
+  networks = ', '.join(dict.fromkeys(kinds))
   return (
     f'{sources}, {networks} of width {_range(c.model.width for c in configs)} and depth '
     f'{_range(c.model.depth for c in configs)}, '
@@ -105,10 +110,10 @@ def _range(values: Any) -> str:
 def recipe(configs: list[Config]) -> str:
   either = lambda values: ' or '.join(dict.fromkeys(values))
   return (
-    f'Trained by {either(c.optimizer.name for c in configs)} with weight decay '
-    f'{notes.either(c.optimizer.weight_decay for c in configs)}, schedule '
-    f'{either(c.optimizer.schedule for c in configs)} after '
-    f'{notes.either(c.optimizer.warmup_steps for c in configs)} steps of warm-up. '
+    f'Trained by {either(name_of(OPTIMIZERS, c.optimizer) for c in configs)} with weight '
+    f'decay {notes.either(c.optimizer.weight_decay for c in configs)}, schedule '
+    f'{either(name_of(SCHEDULES, c.schedule) for c in configs)} after '
+    f'{notes.either(c.schedule.warmup_steps for c in configs)} steps of warm-up. '
     'Evaluated on the validation split after the last step; there is no third split, so '
     'where rates were chosen, it was on this one, with another seed.'
   )

@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from elas_jax.config.config import Config
+from elas_jax.systems.kinds import name_of
+from elas_jax.systems.optimizers import OPTIMIZERS
 from experiments.rates import at_the_edge
 
 
@@ -14,14 +16,15 @@ def either(values: Iterable[Any]) -> str:
 
 def shape(configs: list[Config]) -> str:
   """Data, sizes and steps, for the label of a scale."""
-  sources = sorted({(c.data.source, c.data.tokenizer) for c in configs})
+  sources = sorted({(c.data.source.label(), c.data.tokenizer.label()) for c in configs})
   data = ' or '.join(f'{source} ({tokenizer})' for source, tokenizer in sources)
   batches = sorted({(c.data.batch_size, c.data.sequence_length) for c in configs})
+  ranks = [c.model.linear.rank for c in configs if hasattr(c.model.linear, 'rank')]
   return (
     f'{data}, D {either(c.model.width for c in configs)}, '
     f'N {either(c.model.layers for c in configs)}, '
-    f'R {either(c.model.rank for c in configs)}, '
-    f'{either(c.train.steps for c in configs)} steps of '
+    + (f'R {either(ranks)}, ' if ranks else '')
+    + f'{either(c.train.steps for c in configs)} steps of '
     + ' or '.join(f'{batch} x {length}' for batch, length in batches)
   )
 
@@ -30,13 +33,15 @@ def proxy_recipe(configs: list[Config]) -> str:
   """What all proxy tables train by instead of the published recipes of configs/c4.py."""
   decays = {}
   for config in configs:
-    decays.setdefault(config.optimizer.name, set()).add(config.optimizer.weight_decay)
+    name = name_of(OPTIMIZERS, config.optimizer)
+    # One without the field has no weight decay.
+    decays.setdefault(name, set()).add(getattr(config.optimizer, 'weight_decay', 0.0))
   decay = ', '.join(f'{either(values)} by {name}' for name, values in decays.items())
   return (
     f'Not the published recipes (configs/c4.py): weight decay {decay}; b2 '
     f'{either(c.optimizer.b2 for c in configs)} and gradients clipped at norm '
     f'{either(c.optimizer.clip_norm for c in configs)} for all. Evaluated on the same '
-    f'{either(c.eval.tokens for c in configs)} validation tokens.'
+    f'{either(c.eval.units for c in configs)} validation tokens.'
   )
 
 

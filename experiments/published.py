@@ -3,7 +3,7 @@
 Marks: P, read in the source's own text, table or log; R, in the README of its public code;
 S, taken from a third party's summary of it, not checked against it. Numbers that are
 merely known from hearsay are not here, so several cells of ELAS's tables are empty. NaN is
-what a table prints for a run that diverged. Those of networks on rows are accuracies.
+what a table prints for a run that diverged. Those of classifiers are accuracies.
 
 All perplexities are of the English C4 by the protocol of configs/c4.py. The published code
 divides by one batch too many (`eval/published_perplexity`); by inference from its batch
@@ -67,13 +67,13 @@ WARMUP = {
 }
 
 # ELAS, table 5: rule -> size -> perplexity.
-RULES = {
+RULES_OF_TABLE = {
   'top2': _row(ELAS, 'S', 34.12, 24.80, 19.94, 15.69),
   'soft_weights': _row(ELAS, 'S', 39.56, 27.12, math.nan, math.nan),
   'soft_activations': _row(ELAS, 'S', 34.01, 25.36, 20.55, math.nan),
 }
 
-# Networks on rows, in accuracy, %: method -> data set -> values, means of 5 runs.
+# Classifiers, in accuracy, %: method -> data set -> values, means of 5 runs.
 BSRBF = 'README of BSRBF-KAN, (784, 64, 10), the test set as validation'
 KAT = 'README of KAT, 784-256-10, one run'
 

@@ -2,7 +2,8 @@
 
   python -m experiments.quadratic_table --scale=smoke
   python -m experiments.quadratic_table --scale=proxy
-  python -m experiments.quadratic_table --scale=paper --config.data.path=TFDS_FOLDER
+  python -m experiments.quadratic_table --scale=paper \
+      --config.data.source.data_dir=TFDS_FOLDER
 
 Rows, for each optimiser with its rate and each depth of a stack without normalisation:
 
@@ -31,12 +32,12 @@ from experiments.rates import RATE
 from experiments.runs import Row, Setting
 
 COLLAPSED_BELOW = 20.0  # %
-METHODS = {
+MODELS = {
   'plain': ('mlp', {}),
-  'random': ('quadratic', {'model.quadratic_start': 'random'}),
+  'random': ('quadratic', {'model.linear.start': 'random'}),
   'gamma_1': ('quadratic', {}),
-  'gradients': ('quadratic', {'optimizer.relinear': 'gradients'}),
-  'weights': ('quadratic', {'optimizer.relinear': 'weights'}),
+  'gradients': ('quadratic', {'model.linear.relinear': 'gradients'}),
+  'weights': ('quadratic', {'model.linear.relinear': 'weights'}),
 }
 RELINEAR = ('gradients', 'weights')
 FACTORS = {'gradients': 1e-2, 'weights': 50.0}  # of both quadratic branches
@@ -47,7 +48,7 @@ GAMMAS, GAMMA_DEPTH, GAMMA_OPTIMIZER = (1e-4, 1e-3, 0.1), 8, ('adamw', 1e-2)
 STACK = {'model.norm': 'none', 'model.init': 'he', 'model.use_bias': True}
 RESNETS = (20, 32, 44, 56)
 # alpha of its weights is not known to us.
-PUBLISHED = tuple(name for name in METHODS if name != 'weights')
+PUBLISHED = tuple(name for name in MODELS if name != 'weights')
 
 
 def rows(setting: Setting, size: str) -> list[Row]:
@@ -57,7 +58,7 @@ def rows(setting: Setting, size: str) -> list[Row]:
   result = []
   for optimizer in OPTIMIZERS[:1] if smoke else OPTIMIZERS:
     for depth in DEPTHS[:1] if smoke else DEPTHS:
-      result += [_stack(name, depth, optimizer) for name in METHODS]
+      result += [_stack(name, depth, optimizer) for name in MODELS]
   if not smoke:
     result += [_stack('gradients', GAMMA_DEPTH, GAMMA_OPTIMIZER, gamma) for gamma in GAMMAS]
   return result
@@ -67,13 +68,14 @@ def _stack(
   name: str, depth: int, optimizer: tuple[str, float], gamma: float | None = None
 ) -> Row:
   kind, rate = optimizer
-  method, fields = METHODS[name]
-  fields = STACK | {'model.depth': depth, 'optimizer.name': kind, RATE: rate} | fields
+  method, fields = MODELS[name]
+  of_optimizer = {'optimizer': kind, RATE: rate, 'optimizer.weight_decay': 1e-4}
+  fields = STACK | {'model.depth': depth} | of_optimizer | fields
   factor = gamma or FACTORS.get(name)
   if name == 'weights':
     factor = min(factor, 1 / rate)
   if factor:
-    fields |= {'optimizer.relinear_g': factor, 'optimizer.relinear_b': factor}
+    fields |= {'model.linear.relinear_g': factor, 'model.linear.relinear_b': factor}
   label = f'{name}_{gamma:g}' if gamma else name
   return Row(f'{label}_{setting_name(optimizer)}_depth_{depth}', method, fields)
 
@@ -87,7 +89,7 @@ def _resnet(name: str, layers: int) -> Row:
   if name == 'plain':
     return Row(f'plain_resnet{layers}', f'resnet{layers}')
   relinear = name if name in RELINEAR else 'none'
-  fields = METHODS[name][1] | {'optimizer.relinear': relinear}
+  fields = MODELS[name][1] | {'model.linear.relinear': relinear}
   return Row(f'{name}_resnet{layers}', f'quadratic_resnet{layers}', fields)
 
 
@@ -120,11 +122,11 @@ def conclude(entries: list[dict[str, Any]]) -> tuple[Any, list[str]]:
   found = {}
   for entry in entries:
     fallen, done = collapsed(entry['runs'])
-    name = next((n for n in METHODS if entry['label'].startswith(f'{n}_')), '')
+    name = next((n for n in MODELS if entry['label'].startswith(f'{n}_')), '')
     where = entry['label'].removeprefix(f'{name}_')
     if done == len(entry['runs']):
       found.setdefault(where, {})[name] = {'collapsed': fallen, 'done': done}
-  whole = {where: kinds for where, kinds in found.items() if len(kinds) == len(METHODS)}
+  whole = {where: kinds for where, kinds in found.items() if len(kinds) == len(MODELS)}
   failing = [
     where
     for where, kinds in whole.items()
@@ -133,7 +135,7 @@ def conclude(entries: list[dict[str, Any]]) -> tuple[Any, list[str]]:
   lines = [_relinear(failing, whole)] if failing else []
   for where, kinds in whole.items():
     if any(kind['collapsed'] for kind in kinds.values()):
-      counts = (f'{n} {kinds[n]["collapsed"]} of {kinds[n]["done"]}' for n in METHODS)
+      counts = (f'{n} {kinds[n]["collapsed"]} of {kinds[n]["done"]}' for n in MODELS)
       lines.append(f'{where}: collapsed {", ".join(counts)}.')
   return {'collapsed': found, 'gamma_1_always_collapses': failing}, lines
 

@@ -11,6 +11,10 @@ from collections.abc import Callable
 from typing import Any
 
 from elas_jax.config.config import Config
+from elas_jax.systems.linears.lost import LOST
+from elas_jax.systems.optimizers.galore import Galore
+from elas_jax.systems.optimizers.loro import Loro
+from elas_jax.systems.schedules.cosine_restarts import CosineRestarts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,20 +25,20 @@ class Revision:
 
 REVISIONS = {
   'loro_step': Revision(
-    lambda config: config.optimizer.name == 'loro',
+    lambda config: isinstance(config.optimizer, Loro),
     "LORO's exact step less dN's term, (U^T G V) V^T, where the published one is less "
     "dM's, and with epsilon after Adam's bias correction, not before it",
   ),
   'galore_epsilon': Revision(
-    lambda config: config.optimizer.name == 'galore',
+    lambda config: isinstance(config.optimizer, Galore),
     "epsilon after Adam's bias correction, where GaLore's code has it before",
   ),
   'relora_restarts': Revision(
-    lambda config: config.optimizer.schedule == 'cosine_restarts',
+    lambda config: isinstance(config.schedule, CosineRestarts),
     "restarts of the learning rate that rose by another formula than ReLoRA's code has",
   ),
   'lost_columns': Revision(
-    lambda config: getattr(config.model, 'linear', '') == 'lost',
+    lambda config: isinstance(config.model.linear, LOST),
     "a sparse part that started as the remainder's columns, where LOST's are those of the "
     'dense start',
   ),

@@ -11,18 +11,21 @@ import json
 import pathlib
 import re
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
 
-from configs.methods import METHODS
 from elas_jax.common.errors import UserError
 from elas_jax.common.places import write_text
 from elas_jax.config.cli import load_config
-from elas_jax.config.config import Config, parse, to_json
+from elas_jax.config.config import Config
+from elas_jax.config.overrides import apply, of_another_kind
+from elas_jax.config.parsing import parse
+from elas_jax.config.schema import leaves
 from elas_jax.run.metrics import read_metrics, strict_json
 from elas_jax.run.state import init_variables, parameter_count, state_from
+from elas_jax.systems.kinds import kinds_of
 from elas_jax.train import train
 from experiments import stored_configs
 from experiments.network_values import network_values
@@ -36,7 +39,8 @@ class Scale:
   """What is run at a scale of a family of tables.
 
   `of_method` gives further fields: of a setting, a size and a method; the learning rate
-  only if it is asked for, when neither the row nor the caller has one.
+  only if it is asked for, when neither the row nor the caller has one. `fields_of_kinds`
+  are set where the kinds of a run have them.
   """
 
   sizes: tuple[str, ...]
@@ -47,6 +51,7 @@ class Scale:
   of_method: Callable[['Setting', str, str, bool], dict[str, Any]] = (
     lambda setting, size, method, rate: {}
   )
+  fields_of_kinds: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 RUNS = pathlib.Path('runs/experiments')
@@ -56,25 +61,28 @@ PROXY = {
   'checkpoint.keep_latest': 1,
   'checkpoint.keep_best': 0,
   'eval.every': 500,
-  'eval.tokens': 131_072,  # the same ones for every run
+  'eval.units': 131_072,  # the same ones for every run
   'eval.sample_tokens': 0,
-  'optimizer.b2': 0.95,
 }
+# What stands here is set where the kinds of a run have it: SGD has no b2.
+PROXY_OF_KINDS = {'optimizer.b2': 0.95, 'optimizer.weight_decay': 0.1}
 SMOKE = PROXY | {
   'model.width': 32,
   'model.layers': 2,
   'model.feed_forward_width': 64,
-  'model.rank': 8,
   'model.unroll': 1,
   'data.sequence_length': 32,
   'data.batch_size': 8,
-  'optimizer.projection_rank': 8,
-  'optimizer.restart_warmup_steps': 1,
   'train.steps': 10,
   'train.log_every': 5,
   'checkpoint.every': 10,
   'eval.every': 10,
-  'eval.tokens': 2048,
+  'eval.units': 2048,
+}
+SMOKE_OF_KINDS = PROXY_OF_KINDS | {
+  'model.linear.rank': 8,
+  'optimizer.rank': 8,
+  'schedule.restart_warmup_steps': 1,
 }
 SMOKE_LABEL = 'SMOKE TEST, not a result: a few steps of a tiny model, to see that all runs'
 PROXY_LABEL = (
@@ -86,13 +94,10 @@ PROXY_LABEL = (
 def of_language_method(
   setting: 'Setting', size: str, method: str, rate: bool
 ) -> dict[str, Any]:
-  fields = {}
-  if METHODS[method].get('optimizer.name') != 'loro':
-    fields['optimizer.weight_decay'] = 0.1
-  if rate:
-    smoke = setting.scale == 'smoke'
-    fields[RATE] = base_rate(method) if smoke else chosen_rate(method, setting.rates)
-  return fields
+  if not rate:
+    return {}
+  smoke = setting.scale == 'smoke'
+  return {RATE: base_rate(method) if smoke else chosen_rate(method, setting.rates)}
 
 
 SCALES = {
@@ -101,6 +106,7 @@ SCALES = {
     seeds=1,
     config='configs/default.py:{method}',
     fields=SMOKE,
+    fields_of_kinds=SMOKE_OF_KINDS,
     label=SMOKE_LABEL,
     of_method=of_language_method,
   ),
@@ -109,6 +115,7 @@ SCALES = {
     seeds=3,
     config='configs/default.py:{method}',
     fields=PROXY,
+    fields_of_kinds=PROXY_OF_KINDS,
     label=PROXY_LABEL,
     of_method=of_language_method,
   ),
@@ -165,64 +172,91 @@ class Setting:
   rates: pathlib.Path  # the result file of the chosen learning rates, for the proxy
   scales: Mapping[str, Scale] = dataclasses.field(default_factory=lambda: SCALES)
 
-  def flags(self, method: str, size: str, fields: dict[str, Any]) -> tuple[str, ...]:
-    """Overrides of the config file: of the scale, the caller's, then the row's."""
+  def config(
+    self, method: str, size: str, fields: dict[str, Any], spec: str = ''
+  ) -> Config:
+    return self._made(method, size, fields, spec)[1]
+
+  def _made(
+    self, method: str, size: str, fields: dict[str, Any], spec: str
+  ) -> tuple[tuple[str, ...], Config]:
+    """Overrides of the config file, and the config.
+
+    Of the scale, the caller's, then the row's. Of the caller's only those that the kinds
+    of this run have: rows of a table have different ones.
+    """
     scale = self.scales[self.scale]
     given = {flag.partition('=')[0]: flag for flag in self.overrides}
     for name in fields:
       if flag := given.get(f'--config.{name}'):
         raise UserError(f'{flag}: this table sets {name} itself, row by row')
     missing = RATE not in fields and f'--config.{RATE}' not in given
-    common = scale.fields | scale.of_method(self, size, method, missing)
-    return tuple((_as_flags(common) | given | _as_flags(fields)).values())
-
-  def config(
-    self, method: str, size: str, fields: dict[str, Any], spec: str = ''
-  ) -> Config:
+    common = scale.fields_of_kinds | scale.fields
+    common |= scale.of_method(self, size, method, missing)
+    flags = _as_flags(common) | given | _as_flags(fields)
+    some = given.keys() | _as_flags(scale.fields_of_kinds).keys()
     spec = self._spec(method, size, spec)
-    return _parsed(spec, self.flags(method, size, fields))
+    return _made(spec, tuple(flags.values()), frozenset(some - _as_flags(fields).keys()))
 
   def _spec(self, method: str, size: str, spec: str) -> str:
     spec = spec or self.scales[self.scale].config
     return spec.format(size=size, method=method)
 
   def run(self, row: Row, size: str, seed: int) -> Run:
-    fields = row.fields | {'seed': seed}
-    config = self.config(row.method, size, fields, row.config)
+    # Seeds differ in their last flag alone, and it takes time to read a config file.
+    fields = row.fields | {'seed': 0}
+    (*flags, _), config = self._made(row.method, size, fields, row.config)
+    config = dataclasses.replace(config, seed=seed)
     return Run(
       seed=seed,
       spec=self._spec(row.method, size, row.config),
-      flags=self.flags(row.method, size, fields),
+      flags=(*flags, f'--config.seed={seed}'),
       config=config,
       workdir=_folder(self.runs / self.scale, config),
     )
 
 
-def _name(config: Config) -> str:
-  """Read off the config, not the row: two tables must find the same folder."""
-  model, optimizer = config.model, config.optimizer
-  kinds = (
-    (model.linear, model.feed_forward)
-    if config.task == 'language'
-    else (config.data.source, model.architecture, model.layer)
-  )
-  # Folders of before a revision are none of this config, although they say the same.
-  return '-'.join([*kinds, optimizer.name, f'seed{config.seed}', *revisions(config)])
-
-
 def _folder(runs: pathlib.Path, config: Config) -> pathlib.Path:
-  """Where this run was begun, maybe when its config had fewer fields; else a new one."""
-  name = _name(config)
-  new = runs / f'{name}-{fingerprint(config)}'
+  """Where this run was begun, maybe when its config had fewer fields; else a new one.
+
+  Read off the config, not the row: two tables must find the same folder.
+  """
+  kinds = {path: value for path, value, field in leaves(config) if kinds_of(field)}
+  if config.task == 'language':
+    names = [kinds['model.linear'], kinds['model.feed_forward']]
+  else:
+    source = config.data.source.label()
+    names = [source, kinds['model.architecture'], kinds['model.linear']]
+  # Folders of before a revision are none of this config, although they say the same.
+  end = '-'.join([kinds['optimizer'], f'seed{config.seed}', *revisions(config)])
+  new = runs / '-'.join([*names, end, fingerprint(config)])
   if new.exists():
     return new
-  begun = sorted(runs.glob(f'{glob.escape(name)}-{12 * "[0-9a-f]"}/config.json'))
+  begun = sorted(runs.glob(f'*-{glob.escape(end)}-{12 * "[0-9a-f]"}/config.json'))
   return next((x.parent for x in begun if _same(x, config)), new)
 
 
 @functools.cache  # a table asks for all its configs after every run
-def _parsed(spec: str, flags: tuple[str, ...]) -> Config:
-  return parse(load_config(spec, flags))
+def _made(
+  spec: str, flags: tuple[str, ...], some: frozenset[str]
+) -> tuple[tuple[str, ...], Config]:
+  """The flags, less those of `some` (their names) that are of other kinds; the config."""
+  tree, taken = load_config(spec, ()), []
+  for flag in sorted(flags, key=lambda flag: flag.partition('=')[0].count('.')):
+    name = flag.partition('=')[0]
+    if name not in some or not of_another_kind(tree, name.removeprefix('--config.')):
+      apply(tree, [flag])
+      taken.append(flag)
+  return tuple(flag for flag in flags if flag in taken), parse(tree)
+
+
+def check_taken(runs: Iterable[Run], overrides: Sequence[str]) -> None:
+  """Refuses a caller's override whose field the kinds of no run have."""
+  name_of = lambda flag: flag.partition('=')[0]
+  taken = {name_of(flag) for run in runs for flag in run.flags}
+  for flag in overrides:
+    if taken and name_of(flag) not in taken:
+      raise UserError(f'{flag}: a field of kinds that no row of this table has')
 
 
 def _as_flags(fields: dict[str, Any]) -> dict[str, str]:
@@ -236,65 +270,7 @@ def fingerprint(config: Config) -> str:
   A run keeps the one that it was first recorded with as its name; with one more field in
   the config it is another, so that runs are found by what is compared here, not by names.
   """
-  tree = stored_configs.canonical(json.loads(to_json(config)))
-  return stored_configs.key(tree, revisions(config))
-
-
-def recorded(path: pathlib.Path) -> dict[str, dict[str, Any]]:
-  """Fingerprint -> outcome of what the result file at `path` has; {} without a file.
-
-  The folder of the runs is in no commit. So a result file is also where a clone finds
-  what has been run, and where calls with other folders of runs find each other's. The
-  fingerprint is what the stored config has today, not the name that the outcome has; runs
-  without a stored config (experiments/stored_configs.py) are left out. Those of before a
-  revision, which a table only keeps, have a fingerprint without it.
-  """
-  configs = stored_configs.read(path.parent.parent)
-  return {
-    stored_configs.key(configs[run['fingerprint']], run.get('revisions', ())): run
-    for run in _done(path)
-    if run.get('fingerprint') in configs
-  }
-
-
-def check_recognised(path: pathlib.Path, found: set[tuple[str, str, int]]) -> None:
-  """Refuses to write over runs of the result file at `path` that nothing recognises.
-
-  `found` are label, size and seed of what is done. Runs of which there is no stored config
-  can only be found in their folders.
-  """
-  configs = stored_configs.read(path.parent.parent)
-  lost = [
-    (label, size, seed)
-    for (label, size), runs in runs_of_file(path).items()
-    for seed, run in runs.items()
-    if run['status'] != 'not run' and run.get('fingerprint') not in configs
-  ]
-  if lost := [x for x in lost if x not in found]:
-    raise UserError(
-      f'{path}: of {len(lost)} runs, {lost[0]} the first, there is no config in '
-      f'{path.parent.parent}/configs.jsonl and no folder; give --results=DIR for new ones'
-    )
-
-
-def _done(path: pathlib.Path) -> list[dict[str, Any]]:
-  rows = json.loads(path.read_text())['rows'] if path.exists() else []
-  runs = [run.get('before', run) for row in rows for run in row['runs']]
-  return [run for run in runs if run['status'] != 'not run']
-
-
-def recorded_by_tables(path: pathlib.Path) -> dict[str, dict[str, Any]]:
-  """`recorded` of all tables beside the one at `path`, at its scale: they share runs."""
-  found = {}
-  for other in sorted(path.parent.parent.glob(f'*/{path.name}')):
-    found |= recorded(other)
-  return found | recorded(path)
-
-
-def runs_of_file(path: pathlib.Path) -> dict[tuple[str, str], dict[int, dict[str, Any]]]:
-  """(Label, size) -> seed -> what the result file at `path` has of the run, done or not."""
-  rows = json.loads(path.read_text())['rows'] if path.exists() else []
-  return {(x['label'], x['size']): {r['seed']: r for r in x['runs']} for x in rows}
+  return stored_configs.key(stored_configs.canonical(config), revisions(config))
 
 
 def outcome(
@@ -345,10 +321,17 @@ def _on_disk(run: Run) -> dict[str, Any]:
 
 
 def _same(path: pathlib.Path, config: Config) -> bool:
+  stored = _stored(path.read_text(errors='replace'))
+  return stored is not None and fingerprint(stored) == fingerprint(config)
+
+
+@functools.cache  # by the content: the folders are looked through again and again
+def _stored(text: str) -> Config | None:
   try:
-    return fingerprint(parse(json.loads(path.read_text()))) == fingerprint(config)
-  except (UserError, ValueError):  # written by another version, or cut short
-    return False
+    return stored_configs.stored(json.loads(text))
+  # Cut short, or written by a later version.
+  except (UserError, ValueError, LookupError, TypeError):
+    return None
 
 
 def execute(run: Run) -> None:

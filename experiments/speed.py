@@ -1,4 +1,4 @@
-"""Speed and memory of the spine on this machine, with PyTorch as the peer.
+"""Speed and memory of data path, loop and decoder here, with PyTorch as the peer.
 
   python -m experiments.speed --peer=torch --peer_python=/path/to/python-with-torch
 
@@ -30,14 +30,16 @@ import numpy as np
 from configs import default
 from elas_jax.common.errors import UserError
 from elas_jax.config.cli import Parser, run_command
-from elas_jax.config.config import Config, parse
+from elas_jax.config.config import Config
+from elas_jax.config.overrides import set_fields
+from elas_jax.config.parsing import parse
 from elas_jax.data.blocks import prepare
 from elas_jax.data.pipeline import train_batches
-from elas_jax.optim.schedules import SCHEDULES
 from elas_jax.run.evaluation import put_batch
 from elas_jax.run.host_memory import keep_freed_memory
 from elas_jax.run.log import Log
 from elas_jax.run.metrics import MetricsWriter, describe_run, read_metrics, strict_json
+from elas_jax.run.optimizer import learning_rate
 from elas_jax.run.sharding import make_mesh
 from elas_jax.run.state import create_state, parameter_count
 from elas_jax.tasks import LANGUAGE
@@ -60,29 +62,28 @@ def summary(seconds: list[float]) -> dict[str, float]:
   }
 
 
-def config_with(**overrides) -> Config:
+def config_with(fields: dict[str, Any] | None = None) -> Config:
   config = default.get_config()
-  for name, value in overrides.items():
-    section, field = name.split('__')
-    config[section][field] = value
+  set_fields(config, fields or {})
   return parse(config)
 
 
 def step_config(case: tuple[int, ...]) -> Config:
   D, F, N, H, L, B = case
   return config_with(
-    model__vocab_size=256,
-    model__width=D,
-    model__feed_forward_width=F,
-    model__layers=N,
-    model__unroll=N,
-    model__heads=H,
-    model__kv_heads=H,
-    model__linear='dense',
-    model__feed_forward='swiglu',
-    data__sequence_length=L,
-    data__batch_size=B,
-    eval__batch_size=B,
+    {
+      'model.vocab_size': 256,
+      'model.width': D,
+      'model.feed_forward_width': F,
+      'model.layers': N,
+      'model.unroll': N,
+      'model.attention.heads': H,
+      'model.linear': 'dense',
+      'model.feed_forward': 'glu',
+      'data.sequence_length': L,
+      'data.batch_size': B,
+      'eval.batch_size': B,
+    }
   )
 
 
@@ -134,6 +135,7 @@ def measure_step(peer_python: str | None) -> dict[str, Any]:
 
 def run_peer(python: str, config: Config) -> dict[str, Any]:
   case = dataclasses.asdict(config.model) | dataclasses.asdict(config.data)
+  case['heads'] = config.model.attention.heads
   script = str(pathlib.Path(__file__).with_name('torch_peer.py'))
   command = [python, script, json.dumps(case), str(STEPS_A_ROUND)]
   done = subprocess.run(command, capture_output=True, text=True)
@@ -148,7 +150,7 @@ def measure_host() -> dict[str, float]:
   """Seconds of one turn of the loop when the device has nothing to do."""
   config = config_with()
   mesh = make_mesh(config)
-  blocks = prepare(config.data).train
+  blocks = prepare(config.data.source.corpus(config.data)).train
   empty = jax.jit(
     lambda state, batch: (
       state,
@@ -161,7 +163,7 @@ def measure_host() -> dict[str, float]:
     batches = iterator(config, blocks)
     log = Log(
       MetricsWriter(pathlib.Path(folder), 0, False),
-      SCHEDULES[config.optimizer.schedule](config.optimizer, config.train.steps),
+      learning_rate(config),
       steps=10**6,
       start=0,
       log_every=config.train.log_every,
@@ -204,12 +206,12 @@ def measure_data() -> dict[str, Any]:
         capture_output=True,
       )
       seconds = time.perf_counter() - start
-      config = config_with(data__cache_dir=cache)
-      prepared = prepare(config.data)
+      config = config_with({'data.cache_dir': cache})
+      prepared = prepare(config.data.source.corpus(config.data))
       size = prepared.train.text_bytes + prepared.validation.text_bytes
       prepare_rates.append(size / seconds / 1e6)
-  config = config_with(data__batch_size=64)
-  blocks = prepare(config.data).train
+  config = config_with({'data.batch_size': 64})
+  blocks = prepare(config.data.source.corpus(config.data)).train
   cores = os.sched_getaffinity(0)
   os.sched_setaffinity(0, {min(cores)})  # threads started from here on inherit it
   rates = []

@@ -1,11 +1,11 @@
 """The configs of all recorded runs: configs.jsonl, beside the folders of the tables.
 
 One line a run, only ever added to: `fingerprint`, the name that the run has in the tables'
-JSON files, and `config`, its whole tree but for what depends on the machine. By that tree a
-run is recognised, as the code of today fills it, and not by a hash of long ago: a field
-that is younger than the run has its default, a default that changed since has not. So the
-first default of a new field says what runs of before it did; a later one needs their lines
-to have the field first.
+JSON files, and `config`, its whole tree with the version that wrote it, less what depends
+on the machine. By that tree a run is recognised, as today's code reads it, lifted and
+filled, and not by a hash of long ago: a field that is younger than the run has its default,
+a default that changed since has not. So the first default of a new field says what runs of
+before it did; a later one needs their lines to have the field first.
 
 What no line says is not recognised by its table: results of before there was this file can
 only be found in the folder of their runs.
@@ -22,7 +22,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from elas_jax.common.errors import UserError
-from elas_jax.config.config import Config, filled, to_json
+from elas_jax.config import schema
+from elas_jax.config.config import Config, filled, to_tree
+from elas_jax.config.migrate import lifted
 from elas_jax.run.continuation import MACHINE_FIELDS
 
 LEFT_OUT = (*MACHINE_FIELDS, 'train.compilation_cache', 'train.tensorboard')
@@ -37,9 +39,14 @@ def portable(tree: dict[str, Any]) -> dict[str, Any]:
   return tree
 
 
-def canonical(tree: dict[str, Any]) -> str:
-  """The same text of all trees that say the same, however old they are."""
-  return _text(portable(filled(tree)))
+def stored(tree: dict[str, Any]) -> Config:
+  """The config of a tree that some version has stored; not checked."""
+  return filled(lifted(tree))
+
+
+def canonical(config: Config) -> str:
+  """The same text of all configs that say the same, however old what stored them is."""
+  return _text(portable(schema.tree(config)))
 
 
 def key(canonical_tree: str, revisions: Iterable[str]) -> str:
@@ -78,7 +85,7 @@ def append(results: pathlib.Path, configs: Mapping[str, Config]) -> None:
     known = _names(path, content)
     file.truncate(content.rfind(b'\n') + 1)
     lines = [
-      _text({'fingerprint': name, 'config': portable(json.loads(to_json(config)))}) + '\n'
+      _text({'fingerprint': name, 'config': portable(to_tree(config))}) + '\n'
       for name, config in configs.items()
       if name not in known
     ]
@@ -99,6 +106,8 @@ def _names(path: pathlib.Path, content: bytes) -> dict[str, str]:
   for number, line in enumerate(whole.split(b'\n') if whole else [], start=1):
     try:
       name, tree = _line(line)
+    except UserError as error:
+      raise UserError(f'{path}:{number}: {error}') from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
       raise UserError(f'{path}:{number}: is no line of a run: {error!r}') from None
     found[name] = tree
@@ -108,7 +117,7 @@ def _names(path: pathlib.Path, content: bytes) -> dict[str, str]:
 @functools.cache  # the file is read after every run, and has a thousand lines
 def _line(line: bytes) -> tuple[str, str]:
   entry = json.loads(line)
-  return entry['fingerprint'], canonical(entry['config'])
+  return entry['fingerprint'], canonical(stored(entry['config']))
 
 
 @functools.cache  # said once

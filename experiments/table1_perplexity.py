@@ -3,9 +3,9 @@
   python -m experiments.table1_perplexity --scale=smoke
   python -m experiments.table1_perplexity --scale=proxy
   python -m experiments.table1_perplexity --scale=paper --only=60m \
-      --config.data.path='c4/c4-train.*.json.gz' \
-      --config.data.validation_path='c4/c4-validation.*.json.gz' \
-      --config.data.tokenizer=t5-base/tokenizer.json
+      --config.data.source.path='c4/c4-train.*.json.gz' \
+      --config.data.source.validation_path='c4/c4-validation.*.json.gz' \
+      --config.data.tokenizer.path=t5-base/tokenizer.json
 
 Reproduces: the table of arXiv 2605.03667 (v1) at 60m to 1b, with two controls that it
 lacks, squared ReLU without pruning by LORO (loro_relu2) and by AdamW (low_rank_relu2).

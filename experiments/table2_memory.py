@@ -38,8 +38,9 @@ from elas_jax.common.errors import UserError
 from elas_jax.common.limits import LARGEST
 from elas_jax.common.places import write_text
 from elas_jax.config.cli import Parser, integer, run_command
-from elas_jax.config.config import Config, ModelConfig, parse
-from elas_jax.layers.feed_forward import FEED_FORWARDS
+from elas_jax.config.config import Config, ModelConfig
+from elas_jax.config.overrides import choose, set_field
+from elas_jax.config.parsing import parse
 from elas_jax.run.dry_run import step_bytes
 from elas_jax.run.metrics import describe_run, strict_json
 from elas_jax.run.sharding import make_mesh
@@ -78,16 +79,16 @@ of another device."""
 def config_of(size: str, row: str, batch: int, length: int) -> Config:
   method, rule, backward = ROWS[row]
   config = c4.get_config(f'{size},{method}')
-  config.model.two_four_dense_steps = 0
   if rule:
-    config.model.two_four_rule, config.model.two_four_backward = rule, backward
+    set_field(config, 'model.feed_forward.dense_steps', 0)
+    choose(config, 'model.feed_forward.recipe', rule, backward=backward)
   config.data.batch_size, config.data.sequence_length = batch, length
   return parse(config)
 
 
 def residual_bytes(model: ModelConfig, batch: int, length: int) -> dict[str, int]:
   """Bytes that the feed-forward keeps for its backward pass: {'wide', 'rest'}."""
-  layer = FEED_FORWARDS[model.feed_forward](model)
+  layer = model.feed_forward.make(model.parts, name=None)
   dtype = jnp.dtype(model.compute_dtype)
   x_BxLxD = jax.ShapeDtypeStruct((batch, length, model.width), dtype)
   variables = jax.eval_shape(layer.init, jax.random.key(0), x_BxLxD)
@@ -96,9 +97,7 @@ def residual_bytes(model: ModelConfig, batch: int, length: int) -> dict[str, int
   jaxpr = jax.make_jaxpr(forward)(variables, x_BxLxD).jaxpr
   parameters = jaxpr.invars[:-1]
   kept = [x for x in saved_arrays(jaxpr) if x not in parameters]
-  narrow = {model.width}
-  if model.linear != 'dense':
-    narrow.add(model.rank)
+  narrow = {model.width, getattr(model.linear, 'rank', model.width)}
   if model.feed_forward_width in narrow:
     raise UserError('feed_forward_width equals width or rank: cannot tell them apart')
   size = lambda x: math.prod(x.aval.shape) * x.aval.dtype.itemsize

@@ -2,7 +2,8 @@
 
   python -m experiments.table4_warmup --scale=smoke
   python -m experiments.table4_warmup --scale=proxy
-  python -m experiments.table4_warmup --scale=paper --config.data.path=... (see table 1)
+  python -m experiments.table4_warmup --scale=paper \
+      --config.data.source.path=... (see table 1)
 
 Reproduces: dense steps 0, 500, 1000 and 2000 at 60m and 130m; at the proxy the shares of a
 run that those are at 60m. The paper prints NaN for 0 steps at 60m, so the column
@@ -36,7 +37,7 @@ def _row(label: str, dense_steps: int, published_steps: int) -> Row:
   return Row(
     f'dense_{label}',
     'elas',
-    {'model.two_four_dense_steps': dense_steps},
+    {'model.feed_forward.dense_steps': dense_steps},
     published.WARMUP[published_steps],
   )
 

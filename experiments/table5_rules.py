@@ -2,7 +2,8 @@
 
   python -m experiments.table5_rules --scale=smoke
   python -m experiments.table5_rules --scale=proxy
-  python -m experiments.table5_rules --scale=paper --config.data.path=... (see table 1)
+  python -m experiments.table5_rules --scale=paper \
+      --config.data.source.path=... (see table 1)
 
 Reproduces: top2 (the paper's naive), soft_weights and soft_activations at 60m to 1b;
 mvue is not in the paper. Rules that change the kept values have no exact backward pass by
@@ -30,8 +31,8 @@ def rows(setting: Setting, size: str) -> list[Row]:
     Row(
       rule,
       'elas',
-      {'model.two_four_rule': rule, 'model.two_four_backward': backward},
-      published.RULES.get(rule, {}),
+      {'model.feed_forward.recipe': rule, 'model.feed_forward.recipe.backward': backward},
+      published.RULES_OF_TABLE.get(rule, {}),
     )
     for rule, backward in BACKWARD.items()
   ]

@@ -39,7 +39,9 @@ ROOT = pathlib.Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # configs/ and experiments/ without an installation
 
 from configs import default  # noqa: E402
-from elas_jax.config.config import Config, parse  # noqa: E402
+from elas_jax.config.config import Config  # noqa: E402
+from elas_jax.config.overrides import choose, set_field, set_fields  # noqa: E402
+from elas_jax.config.parsing import parse  # noqa: E402
 
 
 def tiny_config(folder: pathlib.Path, **overrides) -> Config:
@@ -49,30 +51,54 @@ def tiny_config(folder: pathlib.Path, **overrides) -> Config:
     'model.width': 32,
     'model.layers': 2,
     'model.feed_forward_width': 64,
-    'model.rank': 8,
     'model.unroll': 1,
     'data.source': 'text_files',
-    'data.path': str(folder / 'corpus'),
+    'data.source.path': str(folder / 'corpus'),
     'data.cache_dir': str(folder / 'cache'),
     'data.sequence_length': 32,
     'data.batch_size': 8,
     'data.processes': 1,
-    'optimizer.warmup_steps': 2,
+    'schedule.warmup_steps': 2,
     'train.steps': 8,
     'train.log_every': 1,
     'train.compilation_cache': '',
     'checkpoint.every': 4,
     'eval.every': 4,
-    'eval.tokens': 512,
+    'eval.units': 512,
     'eval.batch_size': 8,
     'eval.sample_tokens': 0,
   }
-  for name, value in (tiny | overrides).items():
-    section, _, field = name.rpartition('.')
-    target = config[section] if section else config
-    with target.unlocked():
-      target[field] = value
+  set_fields(config, tiny)
+  set_small(config, overrides)
   return parse(config)
+
+
+# Of whichever kinds have them: what suits a model of D 32 and a few steps.
+SMALL = {
+  'model.linear.rank': 8,
+  'model.feed_forward.dense_steps': 0,
+  'optimizer.rank': 8,
+  'schedule.restart_warmup_steps': 1,
+}
+
+
+def set_small(config, fields) -> None:
+  """Sets these fields by path, and of SMALL what their kinds have and they do not say.
+
+  Another optimiser or schedule keeps what it shares with the one of before.
+  """
+  fields = dict(fields)
+  for path in ('optimizer', 'schedule'):
+    if path in fields:
+      choose(config, path, fields.pop(path), keep=True)
+  set_fields(config, fields)
+  for path, value in SMALL.items():
+    section, _, field = path.rpartition('.')
+    node = config
+    for part in section.split('.'):
+      node = node.get(part) or {}
+    if path not in fields and field in node:
+      set_field(config, path, value)
 
 
 def write_corpus(folder: pathlib.Path, words_of_documents: list[int]) -> pathlib.Path:
@@ -114,7 +140,7 @@ def prepare_here(patch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def make_config(tmp_path):
-  """Builds a tiny Config: make_config(**{'model.rank': 4}) overrides fields."""
+  """Builds a tiny Config: make_config(**{'model.linear.rank': 4}) overrides fields."""
   return functools.partial(tiny_config, tmp_path)
 
 
@@ -131,7 +157,11 @@ def trained(tmp_path_factory) -> tuple[Config, pathlib.Path]:
 
   folder = tmp_path_factory.mktemp('trained')
   write_corpus(folder / 'corpus', [1 + number % 8 for number in range(240)])
-  ragged = {'data.protocol': 'document', 'data.validation_share': 0.2, 'eval.tokens': 0}
+  ragged = {
+    'data.protocol': 'document',
+    'data.source.validation_share': 0.2,
+    'eval.units': 0,
+  }
   config = tiny_config(folder, **ragged)
   with pytest.MonkeyPatch.context() as patch:
     prepare_here(patch)  # this fixture comes before that of any module
@@ -164,9 +194,9 @@ def golden_model() -> dict:
     'model.vocab_size': 61,
     'model.width': 32,
     'model.layers': 2,
-    'model.heads': 4,
-    'model.kv_heads': 2,
+    'model.attention.heads': 4,
+    'model.attention.kv_heads': 2,
     'model.feed_forward_width': 48,
     'model.linear': 'dense',
-    'model.feed_forward': 'swiglu',
+    'model.feed_forward': 'glu',
   }

@@ -29,7 +29,7 @@ def split(trained):
   mesh = make_mesh(config)
   abstract = abstract_state(config, mesh).variables
   variables = load_variables(workdir, abstract, None, 'workdir')
-  blocks = prepare(config.data).validation
+  blocks = prepare(config.data.source.corpus(config.data)).validation
   rows = blocks.read(np.arange(len(blocks)))
   logits, _ = Decoder(config.model).apply(
     jax.device_get(variables), jnp.asarray(rows['tokens'][:, :-1])
@@ -77,7 +77,7 @@ def test_stops_after_the_batch_that_reaches_the_tokens(trained, split):
   config, (variables, blocks, nll, valid, _) = trained[0], split
   of_batches = [valid[i : i + 8].sum() for i in range(0, 24, 8)]
   result = evaluate(
-    with_eval(config, tokens=int(sum(of_batches[:2])) - 1),
+    with_eval(config, units=int(sum(of_batches[:2])) - 1),
     variables,
     blocks,
     make_mesh(config),

@@ -11,19 +11,22 @@ import pytest
 from elas_jax import extend_grid
 from elas_jax.common.errors import UserError
 from elas_jax.config.cli import load_config
-from elas_jax.config.config import parse
+from elas_jax.config.migrate import VERSION
+from elas_jax.config.parsing import parse
 from elas_jax.data import functions
 from elas_jax.ops.kan.bspline import uniform_knots
 from elas_jax.run.checkpoint import load_json
+from elas_jax.run.continuation import load_past
 from elas_jax.run.metrics import read_metrics
 from elas_jax.run.state import abstract_variables
 from elas_jax.run.workdir import open_run
 from elas_jax.train import train
+from tests.conftest import ROOT
 
 FLAGS = {
   'model.width': 3,
   'model.depth': 1,
-  'data.examples': 300,
+  'data.source.examples': 300,
   'data.batch_size': 16,
   'eval.batch_size': 64,
   'optimizer.learning_rate': 0.01,
@@ -92,10 +95,10 @@ def test_a_finer_grid_keeps_the_outputs(look):
 
 def test_a_finer_grid_is_that_of_a_fresh_model(look):
   config, variables, _, inputs = look('finer')
-  assert config.model.kan.grid == 10
+  assert config.model.linear.grid == 10
   shapes = functools.partial(jax.tree.map, lambda x: (x.shape, x.dtype))
   assert shapes(variables) == shapes(
-    abstract_variables(config_of(**{'model.kan.grid': 10}))
+    abstract_variables(config_of(**{'model.linear.grid': 10}))
   )
   assert list(inputs) == ['network/layer_0', 'network/head']
   coarse, fine = (knots(look(name)[1]).values() for name in ('fit', 'finer'))
@@ -106,23 +109,34 @@ def test_a_finer_grid_is_that_of_a_fresh_model(look):
 def test_training_goes_on_where_it_was(folder):
   old, new = (
     first_loss(folder / 'fit'),
-    first_loss(folder / 'finer', **{'model.kan.grid': 10}),
+    first_loss(folder / 'finer', **{'model.linear.grid': 10}),
   )
   np.testing.assert_allclose(new, old, rtol=1e-4)
-  assert load_json(folder / 'finer', 'config', '')['model']['kan']['grid'] == 10
+  assert load_json(folder / 'finer', 'config', '')['model']['linear']['grid'] == 10
   with pytest.raises(UserError, match='of another model'):
     train(config_of(restore=str(folder / 'finer')), folder / 'wrong')
 
 
+def test_a_run_of_version_0(tmp_path, monkeypatch):
+  shutil.copytree(ROOT / 'tests/fixtures/version_0/kan_classifier', tmp_path / 'old')
+  monkeypatch.chdir(tmp_path)  # its cache is relative
+  command('old', 'finer', '--grid=8')
+  old, new = (load_past(name, '').parsed for name in ('old', 'finer'))
+  assert (old.model.linear.grid, new.model.linear.grid) == (5, 8)
+  assert extend_grid.with_grid(old, 8) == new
+  assert load_json('finer', 'config', '')['version'] == VERSION
+  assert open_run('finer', 0, {'eval.batch_size': 4}).config.model == new.model
+
+
 def test_the_result_can_be_continued_itself(folder, tmp_path):
   shutil.copytree(folder / 'finer', tmp_path / 'on')
-  train(config_of(**{'model.kan.grid': 10, 'train.steps': 1}), tmp_path / 'on')
+  train(config_of(**{'model.linear.grid': 10, 'train.steps': 1}), tmp_path / 'on')
   assert [line['step'] for line in read_metrics(tmp_path / 'on')[1]] == [1, 1]
 
 
 def test_moved_knots_follow_the_inputs(look):
   (_, variables, old, inputs), (config, moved, new, _) = look('fit'), look('moved')
-  assert config.model.kan.grid == 5
+  assert config.model.linear.grid == 5
   before, after = knots(variables), knots(moved)
   for (path, now), was in zip(after.items(), before.values()):
     x = np.asarray(inputs[f'network/{path[1].key}'])
@@ -154,7 +168,7 @@ def test_the_command_says_what_it_did(folder, tmp_path, capsys):
   assert first.startswith('network/layer_0: grid 5 over -1 to 1 -> 10 over -1 to 1')
   assert second.startswith('network/head: grid 5 over -1 to 1 -> 10 over -1 to 1')
   assert 'changed by at most ' in change and change.endswith(' on 240 rows')
-  assert f'--config.restore={tmp_path / "new/finer"} --config.model.kan.grid=10' in after
+  assert f'--config.restore={tmp_path / "new/finer"} --config.model.linear.grid=10' in after
 
 
 def test_inputs_that_are_all_the_same_far_away_are_refused(look):
@@ -167,7 +181,7 @@ def test_inputs_that_are_all_the_same_far_away_are_refused(look):
 @pytest.mark.parametrize(
   ('options', 'message'),
   [
-    (['--grid=5'], r'--grid=5: must be larger than model\.kan\.grid=5'),
+    (['--grid=5'], r'--grid=5: must be larger than model\.linear\.grid=5'),
     (['--grid=-1'], "--grid: '-1': must be an integer from 1"),
     (['--step=7'], r'step=7: .* has checkpoints of steps \[30\]'),
     (['--grid=many'], "--grid: 'many': must be an integer from 1"),
@@ -183,11 +197,11 @@ def test_command_refuses(folder, tmp_path, options, message):
 @pytest.mark.parametrize(
   ('model', 'overrides', 'message'),
   [
-    ('fast', {}, r"^model\.layer='fast': must be 'bspline'$"),
+    ('fast', {}, r"^model\.linear='kan_fast': must be 'kan_bspline'$"),
     (
       'bspline',
-      {'model.kan.data_norm': 'layer'},
-      r"^model\.kan\.data_norm='layer': must be",
+      {'model.linear.data_norm': 'layer'},
+      r"^model\.linear\.data_norm='layer': must be",
     ),
   ],
 )

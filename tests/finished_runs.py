@@ -6,7 +6,7 @@ import shutil
 
 import jax
 
-from elas_jax.config.config import parse
+from elas_jax.config.parsing import parse_stored
 from elas_jax.run.checkpoint import load_variables
 from elas_jax.run.metrics import read_metrics
 from elas_jax.run.sharding import make_mesh
@@ -28,7 +28,7 @@ def notes(workdir):
 
 def final_params(workdir):
   """Of the newest checkpoint, with the buffers."""
-  config = parse(json.loads(pathlib.Path(workdir, 'config.json').read_text()))
+  config = parse_stored(json.loads(pathlib.Path(workdir, 'config.json').read_text()))
   abstract = abstract_state(config, make_mesh(config)).variables
   return jax.device_get(load_variables(workdir, abstract, None, 'workdir'))
 

@@ -42,8 +42,8 @@ def test_steps_equal_recorded_pytorch(make_config, golden_model, golden):
       'data.batch_size': B,
       'data.sequence_length': L - 1,
       'optimizer.learning_rate': 3e-3,
-      'optimizer.schedule': 'constant',
-      'optimizer.warmup_steps': 0,
+      'schedule': 'constant',
+      'schedule.warmup_steps': 0,
       'optimizer.b1': 0.9,
       'optimizer.b2': 0.95,
       'optimizer.epsilon': 1e-8,
@@ -175,7 +175,7 @@ def test_workdir_holds_what_the_readme_says(make_config, corpus, tmp_path):
   run, lines = read_metrics(folder)
   assert {'commit', 'versions', 'device', 'time'} <= run.keys()
   assert run['versions']['jax'] == jax.__version__
-  assert json.loads((folder / 'config.json').read_text())['model']['rank'] == 8
+  assert json.loads((folder / 'config.json').read_text())['model']['linear']['rank'] == 8
   assert sorted(p.name for p in (folder / 'checkpoints').iterdir()) == ['4', '8']
   assert {p.suffix for p in (folder / 'plots').iterdir()} == {'.png'}
   assert list((folder / 'tensorboard').glob('events*'))
@@ -255,7 +255,7 @@ def test_restore_takes_parameters_only(make_config, corpus, tmp_path, capsys):
 
 def test_checkpoint_of_another_model_names_the_parameter(make_config, corpus, tmp_path):
   train(make_config(), tmp_path / 'first')
-  other = make_config(**{'model.rank': 4, 'restore': str(tmp_path / 'first')})
+  other = make_config(**{'model.linear.rank': 4, 'restore': str(tmp_path / 'first')})
   with pytest.raises(UserError, match=r"'layers/attention/key/a' is of shape \(2, 32, 8\)"):
     train(other, tmp_path / 'second')
   dense = make_config(**{'model.linear': 'dense', 'restore': str(tmp_path / 'first')})
@@ -264,12 +264,18 @@ def test_checkpoint_of_another_model_names_the_parameter(make_config, corpus, tm
 
 
 def test_another_config_does_not_continue_a_run(make_config, corpus, tmp_path):
-  train(make_config(), tmp_path / 'run')
+  wsd = {'schedule': 'wsd'}
+  train(make_config(**wsd), tmp_path / 'run')
   with pytest.raises(UserError, match=r'optimizer.learning_rate=0.5.*started with 0.002'):
-    train(make_config(**{'optimizer.learning_rate': 0.5}), tmp_path / 'run')
+    train(make_config(**wsd, **{'optimizer.learning_rate': 0.5}), tmp_path / 'run')
+  with pytest.raises(UserError, match=r'schedule.warmup_steps=4: .* started with 2;'):
+    train(make_config(**wsd, **{'schedule.warmup_steps': 4}), tmp_path / 'run')
+  # Another kind is named as such, not by the fields that only one of both has.
+  with pytest.raises(UserError, match="^schedule='cosine': .* started with 'wsd';"):
+    train(make_config(), tmp_path / 'run')
   # More steps are welcome, and what follows from them.
-  longer = {'train.steps': 20, 'optimizer.warmup_steps': 4, 'optimizer.decay_steps': 8}
-  train(make_config(**longer), tmp_path / 'run')
+  longer = {'train.steps': 20, 'schedule.warmup_steps': 4, 'schedule.decay_steps': 8}
+  train(make_config(**wsd, **longer), tmp_path / 'run')
   assert computed(tmp_path / 'run')[-1]['step'] == 20
 
 
@@ -277,7 +283,7 @@ def test_a_workdir_without_a_checkpoint_takes_another_config(make_config, corpus
   missing = make_config(restore=str(tmp_path / 'nowhere'))
   with pytest.raises(UserError, match='restore='):
     train(missing, tmp_path / 'run')
-  train(make_config(**{'model.rank': 4}), tmp_path / 'run')
+  train(make_config(**{'model.linear.rank': 4}), tmp_path / 'run')
   assert computed(tmp_path / 'run')[-1]['step'] == 8
 
 

@@ -14,6 +14,13 @@ def at_least(minimum: float, section: str, fields: Any, names: str) -> None:
       raise UserError(f'{section}.{name}={value!r}: must be at least {minimum}')
 
 
+def above(minimum: float, section: str, fields: Any, names: str) -> None:
+  for name in names.split():
+    value = getattr(fields, name)
+    if value <= minimum:
+      raise UserError(f'{section}.{name}={value!r}: must be above {minimum}')
+
+
 def fraction(section: str, fields: Any, names: str) -> None:
   for name in names.split():
     value = getattr(fields, name)
@@ -35,3 +42,11 @@ def divides(field: str, value: int, whole_name: str, whole: int) -> None:
       f'{field}={value}: must divide {whole_name}={whole}; '
       f'accepted: {", ".join(map(str, few))}'
     )
+
+
+def inside(section: str, fields: Any, names: str) -> None:
+  """Refuses what is no share of which both parts are something."""
+  for name in names.split():
+    value = getattr(fields, name)
+    if not 0 < value < 1:
+      raise UserError(f'{section}.{name}={value!r}: must be between 0 and 1')

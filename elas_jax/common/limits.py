@@ -16,19 +16,19 @@ SMALLEST_FLOAT = 2.0**-126  # below it processors take numbers for zero
 # Where the limit is another one.
 LARGEST = {
   'seed': 2**32 - 1,
-  'data.draw_seed': 2**32 - 1,
-  'eval.tokens': 2**63 - 1,  # counted on the host
+  'data.source.draw_seed': 2**32 - 1,
+  'eval.units': 2**63 - 1,  # counted on the host
   'data.sequence_length': 2**22,  # attention compares each token with every other one
   # Their squares are finite in float32.
-  'data.noise': 1e18,
-  'model.kan.grid_min': 1e18,
-  'model.kan.grid_max': 1e18,
+  'data.source.noise': 1e18,
+  'model.linear.grid_min': 1e18,
+  'model.linear.grid_max': 1e18,
   # Each of these is a part of the program that is compiled, one after the other.
   'model.depth': 1000,
   'model.unroll': 1000,
-  'model.kan.order': 100,
+  'model.linear.order': 100,
   # A start of curves is fitted with a matrix of this height and width.
-  'model.kan.grid': 10_000,
+  'model.linear.grid': 10_000,
   # Several times as wide within a block.
   'model.width': 2**28,
   'model.feed_forward_width': 2**28,

@@ -1,9 +1,7 @@
 """What the commands share: one-line errors, and --config with its overrides."""
 
 import argparse
-import ast
 import contextlib
-import difflib
 import functools
 import os
 import pathlib
@@ -18,7 +16,7 @@ from ml_collections import ConfigDict
 
 from elas_jax.common.errors import UserError
 from elas_jax.common.interruption import INTERRUPTED, end_of_start
-from elas_jax.common.limits import LARGEST_INTEGER, check_float, cut, shown
+from elas_jax.common.limits import LARGEST_INTEGER, cut, shown
 from elas_jax.common.places import place
 
 # Of this package, also where someone has a folder of that name.
@@ -85,7 +83,7 @@ def load_config(spec: str, overrides: Sequence[str]) -> ConfigDict:
 
   Args:
     spec: FILE.py or FILE.py:ARGUMENT; calls the file's get_config, with the argument.
-    overrides: what is left of a command line.
+    overrides: what is left of a command line, in any order.
 
   Raises:
     UserError: the file fails, or an override is not one of its fields.
@@ -110,8 +108,11 @@ def load_config(spec: str, overrides: Sequence[str]) -> ConfigDict:
       f'--config={spec}: get_config returned {config!r:.60}; must be a ConfigDict of '
       'ml_collections'
     )
-  for override in overrides:
-    _override(config, override)
+  # With all systems; commands begin with this module, before what takes seconds.
+  from elas_jax.config.overrides import apply
+
+  config = ConfigDict(config)  # one that can be changed, of one that cannot too
+  apply(config, overrides)
   return config
 
 
@@ -124,55 +125,3 @@ def _config_file(spec: str) -> tuple[str, str]:
     if os.path.isfile(found):
       return str(found), argument
   raise UserError(f'--config={spec}: no such file; give FILE.py or FILE.py:ARGUMENT')
-
-
-def _override(config: ConfigDict, override: str) -> None:
-  """Applies one '--config.FIELD=VALUE'; the value must be of the type of the old one."""
-  name, equals, text = override.removeprefix('--config.').partition('=')
-  if not override.startswith('--config.') or not equals:
-    raise UserError(
-      f'{shown(override)}: no such flag; a field is overridden like '
-      '--config.train.steps=100, and --help shows the flags'
-    )
-  *parents, field = name.split('.')
-  section, above, given = config, '', cut(f'{name}={text}')
-  for part in parents:
-    section = _get(section, part, above, given)
-    above += part + '.'
-  old = _get(section, field, above, given)
-  value = text if isinstance(old, str) else _literal(text)
-  kind = type(old)
-  if kind is ConfigDict:
-    raise UserError(f'{given}: is a section; accepted: {_fields(old, name + ".")}')
-  if type(value) is not kind and (kind, type(value)) != (float, int):
-    raise UserError(f'{name}={shown(text)}: must be of type {kind.__name__}')
-  if kind is float:  # which an integer may be too large for
-    check_float(name, value)
-  section[field] = value
-
-
-def _get(section: Any, part: str, above: str, override: str) -> Any:
-  if not isinstance(section, ConfigDict):
-    raise UserError(f'{override}: no such field; {above[:-1]} is not a section')
-  if part not in section:
-    close = difflib.get_close_matches(part, section, 1)
-    hint = f'did you mean {above}{close[0]}? ' if close else ''
-    raise UserError(f'{override}: no such field; {hint}accepted: {_fields(section, above)}')
-  return section[part]
-
-
-def _fields(section: ConfigDict, above: str) -> str:
-  return ', '.join(above + field for field in sorted(section))
-
-
-def _literal(text: str) -> Any:
-  """A number, a bool or a tuple as Python writes it; the text itself otherwise."""
-  if text.lower() in ('true', 'false'):
-    return text.lower() == 'true'
-  try:
-    value = ast.literal_eval(text)
-  # What it may raise, by its documentation: the last three for operators or brackets of too
-  # many levels; ValueError also for an integer of too many digits.
-  except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-    return text
-  return tuple(value) if isinstance(value, list) else value

@@ -62,11 +62,15 @@ class BadRecords:
       lines += [f'{self.empty_files} files hold no record']
     return lines
 
-  def check(self, source: str, max_bad_share: float) -> None:
+  def check(self, named: str, max_bad_share: float) -> None:
     """Refuses a larger unreadable share than data.max_bad_share, and broken files.
 
     How much a broken file has lost cannot be known from it, so that no share below 1
     accepts one.
+
+    Args:
+      named: the field that names the corpus, and its value.
+      max_bad_share: data.max_bad_share.
 
     Raises:
       UserError: more is unreadable than accepted.
@@ -75,13 +79,13 @@ class BadRecords:
     first = f'First: {"; ".join(self.messages[:3])}'
     if self.broken_files and max_bad_share < 1:
       raise UserError(
-        f'{where}{self.broken_files} files of data.source={source!r} break off, and how '
+        f'{where}{self.broken_files} files of {named} break off, and how '
         'much they have lost is unknown; repair or remove them, or accept any loss with '
         f'1. {first}'
       )
     if self.share > max_bad_share:
       raise UserError(
-        f'{where}{self.bad} of {self.total} records of data.source={source!r} are '
+        f'{where}{self.bad} of {self.total} records of {named} are '
         f'unreadable, {self.bad_bytes} of {self.total_bytes} bytes ({self.share:.2%}); '
         f'repair them or accept a larger share. {first}'
       )

@@ -21,10 +21,10 @@ import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from elas_jax.common.errors import UserError
-from elas_jax.config.config import DataConfig
 from elas_jax.data import cache
 from elas_jax.data.bad_records import MAX_MESSAGES, BadRecords
 from elas_jax.data.block_set import WRITER_OPTIONS, Shard
+from elas_jax.data.corpus import Corpus
 from elas_jax.data.duplicates import count_shared, document_hashes
 from elas_jax.data.packing import PROTOCOLS, row_dtype
 from elas_jax.data.progress import Progress
@@ -54,33 +54,32 @@ class Task:
   sequence_length: int
 
 
-def write_blocks(config: DataConfig, tokenizer: Tokenizer, folder: pathlib.Path) -> None:
+def write_blocks(corpus: Corpus, tokenizer: Tokenizer, folder: pathlib.Path) -> None:
   """Writes the blocks of both splits and, last, their META into an empty folder.
 
   Raises:
     UserError: the corpus is not usable, or too short for a single block.
   """
-  source = open_source(config)
+  source = open_source(corpus)
   saved = str(tokenizer.save(folder))
-  tasks = {split: _tasks(config, source, split, folder, saved) for split in source.sizes}
+  tasks = {split: _tasks(corpus, source, split, folder, saved) for split in source.sizes}
   done = _run(
     [task for of_split in tasks.values() for task in of_split],
-    config.processes or os.cpu_count(),
+    corpus.processes or os.cpu_count(),
     sum(source.sizes.values()),
   )
   shards = {split: [done[t.output.name] for t in tasks[split]] for split in tasks}
   report = _report(source, done.values())
   for split, of_split in shards.items():
     if not any(shard.blocks for shard in of_split):
-      report.check(config.source, config.max_bad_share)
+      report.check(corpus.named, corpus.max_bad_share)
       raise UserError(
-        f'data.source={config.source!r} data.path={config.path!r}: the {split} split '
-        'is too short for a single block; give more text'
+        f'{corpus.where}: the {split} split is too short for a single block; give more text'
       )
   meta = {
-    'sequence_length': config.sequence_length,
+    'sequence_length': corpus.sequence_length,
     'vocab_size': tokenizer.vocab_size,
-    'protocol': config.protocol,
+    'protocol': corpus.protocol,
     'source': {'name': source.name, 'fingerprint': source.fingerprint},
     'report': dataclasses.asdict(report),
     'shards': {s: [dataclasses.asdict(x) for x in of] for s, of in shards.items()},
@@ -152,7 +151,7 @@ def write_shard(task: Task, advance=lambda count: None) -> Shard:
 
 
 def _tasks(
-  config: DataConfig, source: Source, split: str, folder: pathlib.Path, tokenizer: str
+  corpus: Corpus, source: Source, split: str, folder: pathlib.Path, tokenizer: str
 ) -> list[Task]:
   documents = len(source.splits[split])
   shards = min(MAX_SHARDS, documents, 1 + source.sizes[split] // SHARD_BYTES)
@@ -165,8 +164,8 @@ def _tasks(
       stop=stop,
       output=folder / f'{split}-{i:05d}-of-{shards:05d}.array_record',
       tokenizer=tokenizer,
-      protocol=config.protocol,
-      sequence_length=config.sequence_length,
+      protocol=corpus.protocol,
+      sequence_length=corpus.sequence_length,
     )
     for i, (start, stop) in enumerate(zip(edges, edges[1:]))
   ]

@@ -13,10 +13,10 @@ import threading
 
 from elas_jax.common.errors import UserError
 from elas_jax.common.places import place
-from elas_jax.config.config import DataConfig
 from elas_jax.data import block_writer, cache, duplicates
 from elas_jax.data.bad_records import BadRecords
 from elas_jax.data.block_set import BlockSet, Shard
+from elas_jax.data.corpus import Corpus
 from elas_jax.data.hashing import fingerprint
 from elas_jax.data.packing import row_dtype
 from elas_jax.data.record import Record, listed
@@ -43,7 +43,7 @@ class Prepared:
     report: records of the source that could not be read.
     other_files: files of the source that are not read, by kind.
     folder: where the blocks are.
-    source: data.source.
+    source: of the corpus.
     hashes: of the files that it is made of.
     source_notes: lines that a user must see: files left out, documents in both splits.
   """
@@ -101,47 +101,47 @@ class Prepared:
     return found
 
 
-def prepare(config: DataConfig, tokenizer: Tokenizer | None = None) -> Prepared:
-  """Opens the blocks of `config`, making them first if they are missing.
+def prepare(corpus: Corpus, tokenizer: Tokenizer | None = None) -> Prepared:
+  """Opens the blocks of `corpus`, making them first if they are missing.
 
-  `tokenizer` is taken instead of that of data.tokenizer. Making them runs in a process of
+  `tokenizer` is taken instead of that of the corpus. Making them runs in a process of
   its own: its workers are started afresh and would otherwise import the caller's main
   module, and JAX with it, once each.
 
   Raises:
     UserError: the corpus, the tokenizer or the cache folder is not usable.
   """
-  tokenizer = tokenizer or load_tokenizer(config.tokenizer)
-  listing = list_source(config)
-  folder = _cache_dir(config) / _folder_name(config, listing, tokenizer)
+  tokenizer = tokenizer or load_tokenizer(corpus.tokenizer)
+  listing = list_source(corpus)
+  folder = _cache_dir(corpus) / _folder_name(corpus, listing, tokenizer)
   if not cache.is_complete(folder):
-    _write_in_subprocess(config, tokenizer)
+    _write_in_subprocess(corpus, tokenizer)
     if not cache.is_complete(folder):  # it found other files, and prepared those
-      raise changed_meanwhile(config, list_source(config), listing)
-  prepared = _open(config, folder, listing, tokenizer)
-  prepared.report.check(config.source, config.max_bad_share)
+      raise changed_meanwhile(corpus, list_source(corpus), listing)
+  prepared = _open(corpus, folder, listing, tokenizer)
+  prepared.report.check(corpus.named, corpus.max_bad_share)
   for line in prepared.notes():
     print(line, file=sys.stderr)
   return prepared
 
 
-def write(config: DataConfig, tokenizer: Tokenizer | None = None) -> None:
-  """Makes the blocks of `config` if they are missing, in this process.
+def write(corpus: Corpus, tokenizer: Tokenizer | None = None) -> None:
+  """Makes the blocks of `corpus` if they are missing, in this process.
 
   For light main modules only; others call `prepare`.
 
   Raises:
     UserError: as `prepare`.
   """
-  tokenizer = tokenizer or load_tokenizer(config.tokenizer)
-  listing = list_source(config)
+  tokenizer = tokenizer or load_tokenizer(corpus.tokenizer)
+  listing = list_source(corpus)
 
   def write_folder(folder: pathlib.Path) -> None:
-    block_writer.write_blocks(config, tokenizer, folder)
-    check_unchanged(config, listing)
+    block_writer.write_blocks(corpus, tokenizer, folder)
+    check_unchanged(corpus, listing)
 
-  name = _folder_name(config, listing, tokenizer)
-  cache.make_folder(_cache_dir(config), name, write_folder)
+  name = _folder_name(corpus, listing, tokenizer)
+  cache.make_folder(_cache_dir(corpus), name, write_folder)
 
 
 def write_from_stdin() -> None:
@@ -152,8 +152,8 @@ def write_from_stdin() -> None:
   given = json.loads(sys.stdin.readline())
   threading.Thread(target=_stop_at_end_of_stdin, daemon=True).start()
   try:
-    tokenizer = parse_tokenizer(given['tokenizer'], given['config']['tokenizer'])
-    write(DataConfig(**given['config']), tokenizer)
+    tokenizer = parse_tokenizer(given['tokenizer'], given['corpus']['tokenizer'])
+    write(Corpus(**given['corpus']), tokenizer)
   except UserError as error:
     print(error)
     sys.exit(2)
@@ -165,22 +165,22 @@ def _stop_at_end_of_stdin() -> None:
   signal.pthread_kill(threading.main_thread().ident, signal.SIGTERM)
 
 
-def _cache_dir(config: DataConfig) -> pathlib.Path:
-  return place('data.cache_dir', config.cache_dir)
+def _cache_dir(corpus: Corpus) -> pathlib.Path:
+  return place('data.cache_dir', corpus.cache_dir)
 
 
-def _folder_name(config: DataConfig, listing: Listing, tokenizer: Tokenizer) -> str:
+def _folder_name(corpus: Corpus, listing: Listing, tokenizer: Tokenizer) -> str:
   found = fingerprint(
     FORMAT_VERSION,
     listing.fingerprint,
     tokenizer.fingerprint,
-    config.protocol,
-    config.sequence_length,
+    corpus.protocol,
+    corpus.sequence_length,
   )
   return f'blocks/{found}'
 
 
-def _write_in_subprocess(config: DataConfig, tokenizer: Tokenizer) -> None:
+def _write_in_subprocess(corpus: Corpus, tokenizer: Tokenizer) -> None:
   # With -c there is no main module that the workers could import again, and with -P the
   # current folder is no place for modules. Control-C goes to the parent, which says so.
   command = (
@@ -197,7 +197,7 @@ def _write_in_subprocess(config: DataConfig, tokenizer: Tokenizer) -> None:
     env={**os.environ, 'PYTHONPATH': os.pathsep.join(paths)},
   ) as process:
     with contextlib.suppress(BrokenPipeError):  # it has ended; its code says how
-      given = {'config': dataclasses.asdict(config), 'tokenizer': tokenizer.to_json()}
+      given = {'corpus': dataclasses.asdict(corpus), 'tokenizer': tokenizer.to_json()}
       process.stdin.write(json.dumps(given) + '\n')
       process.stdin.flush()
     printed = process.stdout.read()
@@ -211,7 +211,7 @@ def _write_in_subprocess(config: DataConfig, tokenizer: Tokenizer) -> None:
 
 
 def _open(
-  config: DataConfig, folder: pathlib.Path, listing: Listing, tokenizer: Tokenizer
+  corpus: Corpus, folder: pathlib.Path, listing: Listing, tokenizer: Tokenizer
 ) -> Prepared:
   meta = json.loads((folder / cache.META).read_text())
   dtype = row_dtype(meta['sequence_length'], meta['vocab_size'])
@@ -224,9 +224,9 @@ def _open(
     validation=sets['validation'],
     tokenizer=tokenizer,
     report=BadRecords(**meta['report']),
-    other_files=other_files(config),
+    other_files=other_files(corpus),
     folder=folder,
-    source=config.source,
+    source=corpus.source,
     hashes=listing.hashes,
     source_notes=(
       *listing.notes,

@@ -5,45 +5,54 @@ import json
 import os
 import pathlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from elas_jax.common.errors import UserError
+from elas_jax.common.limits import quoted, shown
 from elas_jax.common.places import place
+from elas_jax.data.corpus import OWN_SOURCES
 
-OWN_SOURCES = ('python_source', 'text_files')
+SETS = ('c4/en', 'lm1b', 'mnist')  # for messages
 _VERSION = re.compile(r'(\d+)\.(\d+)\.(\d+)')
 _NAME = re.compile(r'\w+(/[\w.+-]+)?')
 
 
-def find_folder(name: str, data_dir: str, own: Sequence[str] = OWN_SOURCES) -> pathlib.Path:
+def find_folder(
+  name: str, data_dir: str, others: Iterable[str] = OWN_SOURCES
+) -> pathlib.Path:
   """The folder of the newest prepared version of `name`, say 'c4/en' or 'lm1b'.
 
   Args:
     name: 'set' or 'set/config'.
     data_dir: where TFDS keeps its sets; '' is TFDS's own default.
-    own: what else would have been accepted, for the messages.
+    others: further kinds of data.source, for the messages.
 
   Raises:
     UserError: no such set, not prepared, or prepared in a format without random
       access. The message says which command prepares it.
   """
-  if not _NAME.fullmatch(name):
-    raise UserError(
-      f'data.source={name!r}: accepted are {", ".join(own)} and names of '
-      "prepared TFDS sets such as 'c4/en'"
-    )
-  root = place('data.path', data_dir or _default_data_dir())
+  check_name('data.source.name', name)
+  root = place('data.source.data_dir', data_dir or _default_data_dir())
   versions = sorted(_versions(root / name))
   if not versions:
-    raise UserError(_not_prepared(name, root, own))
+    raise UserError(_not_prepared(name, root, others))
   folder = root / name / '.'.join(map(str, versions[-1]))
   if (found := _read_info(folder).get('fileFormat')) != 'array_record':
     raise UserError(
-      f'data.source={name!r}: {folder} is prepared as {found or "tfrecord"}, which '
+      f'data.source.name={name!r}: {folder} is prepared as {found or "tfrecord"}, which '
       f'has no random access; accepted is array_record: {_command(name, root)}'
     )
   return folder
+
+
+def check_name(field: str, name: str) -> None:
+  """Refuses what can be no name of a set."""
+  if not _NAME.fullmatch(name):
+    raise UserError(
+      f'{field}={shown(name)}: accepted are names of prepared TFDS sets, such as '
+      f'{quoted(SETS)}'
+    )
 
 
 def open_builder(folder: pathlib.Path) -> Any:
@@ -66,8 +75,8 @@ def open_builder(folder: pathlib.Path) -> Any:
     raise UserError(_unreadable(path, error)) from error
   if foreign := sorted(named - feature_classes()):
     raise UserError(
-      f'data.path: {path} names the class {foreign[0]!r}, which is none of TFDS and is '
-      'not imported; accepted are sets of the feature classes in tfds.features'
+      f'data.source.data_dir: {path} names the class {foreign[0]!r}, which is none of TFDS '
+      'and is not imported; accepted are sets of the feature classes in tfds.features'
     )
   try:
     return tfds.builder_from_directory(folder)
@@ -156,20 +165,21 @@ def _read_info(folder: pathlib.Path) -> dict:
 
 
 def _unreadable(path: pathlib.Path, error: Exception) -> str:
-  return f'data.path: {path} cannot be read ({error}); prepare the set again'
+  return f'data.source.data_dir: {path} cannot be read ({error}); prepare the set again'
 
 
-def _not_prepared(name: str, root: pathlib.Path, own: Sequence[str]) -> str:
+def _not_prepared(name: str, root: pathlib.Path, others: Iterable[str]) -> str:
   folder = root / name
   configs = []
   if folder.is_dir():
     configs = sorted(path.name for path in folder.iterdir() if _versions(path))
   if configs:
     accepted = ', '.join(repr(f'{name}/{config}') for config in configs)
-    return f'data.source={name!r} needs a config; prepared are {accepted}'
+    return f'data.source.name={name!r} needs a config; prepared are {accepted}'
   return (
-    f'data.source={name!r} is neither {" nor ".join(own)} nor a TFDS set '
-    f'prepared in data.path={str(root)!r}; prepare it with: {_command(name, root)}'
+    f'data.source.name={name!r}: no TFDS set of that name is prepared in '
+    f'data.source.data_dir={str(root)!r}; prepare it with: {_command(name, root)}. Other '
+    f'kinds of data.source are {", ".join(others)}'
   )
 
 

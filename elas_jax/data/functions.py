@@ -12,7 +12,6 @@ from scipy import special
 
 from elas_jax.common.errors import UserError
 from elas_jax.common.memory import host_memory, shown_bytes
-from elas_jax.config.config import RowsConfig
 
 VALIDATION_SEED = 1 << 40  # apart from every seed that a config may have
 
@@ -74,11 +73,30 @@ def _rings(generator: np.random.Generator, count: int):
 SHAPES = {'two_spirals': _two_spirals, 'rings': _rings}
 
 
-def draw(config: RowsConfig):
+@dataclasses.dataclass(frozen=True)
+class Points:
+  """What is drawn.
+
+  Attributes:
+    name: of FUNCTIONS or SHAPES.
+    examples: points of both splits together.
+    noise: its standard deviation, of the train split.
+    draw_seed: of the points.
+    validation_share: of the points.
+  """
+
+  name: str
+  examples: int
+  noise: float
+  draw_seed: int
+  validation_share: float
+
+
+def draw(points: Points):
   """(train, validation) of a function, each (inputs (n, I), targets (n, 1)), float32."""
-  function, splits = FUNCTIONS[config.source], []
-  _check_memory(config.examples, function.inputs)
-  for seed, count, noise in _splits(config):
+  function, splits = FUNCTIONS[points.name], []
+  _check_memory(points.examples, function.inputs)
+  for seed, count, noise in _splits(points):
     generator = np.random.default_rng(seed)
     x = generator.uniform(function.low, function.high, (count, function.inputs))
     y = function.formula(x) + noise * generator.normal(size=count)
@@ -86,15 +104,15 @@ def draw(config: RowsConfig):
   return splits
 
 
-def draw_classes(config: RowsConfig):
+def draw_classes(points: Points):
   """(train, validation) of a shape, each (points (n, 2) float32, classes (n,) int32)."""
   splits = []
-  _check_memory(config.examples, 2)
-  for seed, count, noise in _splits(config):
+  _check_memory(points.examples, 2)
+  for seed, count, noise in _splits(points):
     generator = np.random.default_rng(seed)
-    points, label = SHAPES[config.source](generator, count)
-    points = points + noise * generator.normal(size=points.shape)
-    splits.append((points.astype(np.float32), label.astype(np.int32)))
+    x, label = SHAPES[points.name](generator, count)
+    x = x + noise * generator.normal(size=x.shape)
+    splits.append((x.astype(np.float32), label.astype(np.int32)))
   return splits
 
 
@@ -103,15 +121,15 @@ def _check_memory(examples: int, inputs: int) -> None:
   needed = examples * (12 * inputs + 8)
   if needed > (limit := host_memory()):
     raise UserError(
-      f'data.examples={examples}: needs at least {shown_bytes(needed)} of memory, of '
-      f'{shown_bytes(limit)}'
+      f'data.source.examples={examples}: needs at least {shown_bytes(needed)} of memory, '
+      f'of {shown_bytes(limit)}'
     )
 
 
-def _splits(config: RowsConfig):
+def _splits(points: Points):
   """Seed, number of points and noise of each split."""
-  held_out = round(config.examples * config.validation_share)
+  held_out = round(points.examples * points.validation_share)
   return (
-    (config.draw_seed, config.examples - held_out, config.noise),
-    (config.draw_seed + VALIDATION_SEED, held_out, 0.0),
+    (points.draw_seed, points.examples - held_out, points.noise),
+    (points.draw_seed + VALIDATION_SEED, held_out, 0.0),
   )

@@ -7,13 +7,22 @@ accelerator to keep waiting. Give the same values as in the training config.
 """
 
 import argparse
+import dataclasses
 import time
+from typing import Any
 
-from elas_jax.common.limits import LARGEST
-from elas_jax.config.checks import check_data
+from elas_jax.common.errors import UserError
+from elas_jax.common.limits import LARGEST, check_float
 from elas_jax.config.cli import Parser, integer, run_command
-from elas_jax.config.config import DataConfig, build
 from elas_jax.data import blocks
+from elas_jax.data.corpus import OWN_SOURCES, Corpus, check_preparation
+from elas_jax.systems.sources import SOURCES
+from elas_jax.systems.sources.tfds import Tfds
+from elas_jax.systems.tokenizers.bytes import Bytes
+from elas_jax.systems.tokenizers.file import File
+
+# The config is not imported: it knows all systems, and JAX, which the processes that this
+# command starts would then import too.
 
 
 def source_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,6 +55,43 @@ def source_arguments(parser: argparse.ArgumentParser) -> None:
   add('--cache_dir', default='~/.cache/elas_jax', help='where the results go')
 
 
+def corpus_named(options: dict[str, Any], tokenizer: Any, **rest: Any) -> Corpus:
+  """The checked corpus of the options that `source_arguments` adds.
+
+  Args:
+    options: by name.
+    tokenizer: a kind of data.tokenizer.
+    rest: further fields of the config's section `data` that a corpus needs.
+
+  Raises:
+    UserError: it cannot be, named as in a config.
+  """
+  for name in ('source.validation_share', 'max_bad_share'):
+    check_float(f'data.{name}', options[name.removeprefix('source.')])
+  source = _source(options)
+  data = argparse.Namespace(**options | rest)
+  data.source, data.tokenizer = source, tokenizer
+  source.check('data.source', data)
+  tokenizer.check('data.tokenizer', data)
+  check_preparation(data)
+  return source.corpus(data)
+
+
+def _source(options: dict[str, Any]) -> Any:
+  """The kind of data.source; UserError for a path that it does not have."""
+  name = options['source']
+  own = name in OWN_SOURCES
+  kind = SOURCES[name] if own else Tfds
+  given = {x: options[x] for x in ('path', 'validation_path', 'validation_share')}
+  if not own:
+    given |= {'name': name, 'data_dir': given.pop('path')}
+  fields = {field.name for field in dataclasses.fields(kind)}
+  for field in sorted(given.keys() - fields):
+    if field != 'validation_share' and given[field]:
+      raise UserError(f'--{field}={given[field]!r}: --source={name} has none')
+  return kind(**{field: given[field] for field in fields})
+
+
 def make_parser() -> Parser:
   """The command line of this module."""
   parser = Parser(
@@ -71,13 +117,11 @@ def make_parser() -> Parser:
 
 def main(arguments: list[str] | None = None) -> None:
   start = time.perf_counter()
-  options = make_parser().parse_args(arguments)
-  # The rest concerns reading, not preparing.
-  tree = vars(options) | {'batch_size': 1, 'read_threads': 1, 'prefetch': 1}
-  config = build(DataConfig, tree, 'data.')
-  check_data(config)
-  blocks.write(config)
-  _print_summary(blocks.prepare(config), time.perf_counter() - start)
+  options = vars(make_parser().parse_args(arguments))
+  spec = options.pop('tokenizer')
+  corpus = corpus_named(options, Bytes() if spec == 'bytes' else File(spec))
+  blocks.write(corpus)
+  _print_summary(blocks.prepare(corpus), time.perf_counter() - start)
 
 
 def _print_summary(prepared: blocks.Prepared, seconds: float) -> None:

@@ -1,7 +1,7 @@
 """What a checkpoint keeps of its data, and in what that of other data differs.
 
 A record is JSON:
-  source: data.source
+  source: text_files, python_source, digits, or the name of a function or TFDS set
   python: the version whose library it is (python_source)
   class_names: of labelled rows
   splits: by split, its fingerprint and some totals. The fingerprint is of the rows of
@@ -13,11 +13,25 @@ A record is JSON:
 from collections.abc import Sequence
 from typing import Any
 
+from elas_jax.data.corpus import OWN_SOURCES
+
 Record = dict[str, Any]
 
 SPLITS = ('train', 'validation')
 MAX_LISTED = 4096  # every checkpoint holds the list
 MAX_NAMED = 3
+# Fields that had another name when there were only flat ones. Caches keep those names, so
+# that what was prepared is found.
+FIRST_NAMES = {
+  'data.source.path': 'data.path',
+  'data.source.data_dir': 'data.path',
+  'data.source.validation_path': 'data.validation_path',
+}
+
+
+def first_name(field: str) -> str:
+  """The oldest name of a field."""
+  return FIRST_NAMES.get(field, field)
 
 
 def listed(hashes: dict[str, dict[str, str]]) -> dict[str, dict[str, str]] | None:
@@ -26,8 +40,20 @@ def listed(hashes: dict[str, dict[str, str]]) -> dict[str, dict[str, str]] | Non
   return {field: dict(of_field) for field, of_field in hashes.items()} if few else None
 
 
+def lifted(record: Record) -> Record:
+  """The record, also of an older version, with the names that fields have now."""
+  if not record.get('files'):
+    return record
+  is_set = record['source'] not in OWN_SOURCES
+  path = 'data.source.data_dir' if is_set else 'data.source.path'
+  names = {'data.path': path, 'data.validation_path': 'data.source.validation_path'}
+  files = {names.get(field, field): of for field, of in record['files'].items()}
+  return record | {'files': files}
+
+
 def difference(old: Record, new: Record, splits: Sequence[str] = SPLITS) -> str:
   """In what `new` differs from `old`, '' if these splits are the same."""
+  old, new = lifted(old), lifted(new)
   of = lambda record, split: record['splits'].get(split, {}).get('fingerprint')
   other = [split for split in splits if of(old, split) != of(new, split)]
   if not other and old.get('class_names') == new.get('class_names'):

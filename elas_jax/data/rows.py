@@ -1,7 +1,7 @@
 """Labelled rows in memory: images, tables, points of a function.
 
-`open_rows` gives two splits of arrays. A row is an input of shape (I,) or (H, W, C) and a
-target, a class (int32) or a vector of values (float32).
+Each function here gives two splits of arrays. A row is an input of shape (I,) or (H, W, C)
+and a target, a class (int32) or a vector of values (float32).
 """
 
 import dataclasses
@@ -16,15 +16,17 @@ import numpy as np
 
 from elas_jax.common.errors import UserError
 from elas_jax.common.places import place
-from elas_jax.config.config import RowsConfig
 from elas_jax.data import cache, catalogue, duplicates, functions
 from elas_jax.data.file_hashes import hash_files
 from elas_jax.data.hashing import fingerprint
-from elas_jax.data.record import SPLITS, Record, listed
+from elas_jax.data.record import SPLITS, Record, first_name, listed
 
 FORMAT_VERSION = 2  # raise it when the rows of the same set change
-DIGITS = 'digits'
-OWN_SOURCES = (DIGITS, *functions.FUNCTIONS, *functions.SHAPES)
+DATA_DIR = 'data.source.data_dir'
+
+
+# (inputs, targets) of the train and the validation split.
+Splits = Sequence[tuple[np.ndarray, np.ndarray]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,22 +83,34 @@ class PreparedRows:
     }
 
 
-def open_rows(config: RowsConfig) -> PreparedRows:
-  """The rows of `config`.
+def of_function(points: functions.Points) -> PreparedRows:
+  """Points of a function, by its name; UserError if one split has none."""
+  return _drawn(points, functions.draw(points), ())
 
-  Raises:
-    UserError: data.source is no known set, or a TFDS set that is not prepared or has no
-      images with labels.
-  """
-  if config.source == DIGITS:
-    return _digits(config.validation_share)
-  if config.source in functions.FUNCTIONS:
-    sets, names = map(_row_set, *zip(*functions.draw(config))), ()
-  elif config.source in functions.SHAPES:
-    sets, names = map(_row_set, *zip(*functions.draw_classes(config))), ('0', '1')
-  else:
-    return _catalogue(config)
-  return PreparedRows(*sets, class_names=names, source=config.source, hashes={})
+
+def of_shape(points: functions.Points) -> PreparedRows:
+  """Points of a shape, by its name; UserError if one split has none."""
+  return _drawn(points, functions.draw_classes(points), ('0', '1'))
+
+
+def _drawn(
+  points: functions.Points, splits: Splits, names: tuple[str, ...]
+) -> PreparedRows:
+  return _split_rows(points.name, splits, names, points.validation_share)
+
+
+def _split_rows(
+  source: str, splits: Splits, names: tuple[str, ...], share: float
+) -> PreparedRows:
+  """The rows of both splits, which were divided by data.source.validation_share."""
+  for name, (inputs, _) in zip(SPLITS, splits):
+    if not len(inputs):
+      raise UserError(
+        f'data.source.validation_share={share!r}: leaves the {name} split without rows; '
+        'both need one'
+      )
+  sets = [_row_set(*split) for split in splits]
+  return PreparedRows(*sets, class_names=names, source=source, hashes={})
 
 
 def _row_set(inputs: np.ndarray, targets: np.ndarray) -> RowSet:
@@ -112,35 +126,44 @@ def rows_fingerprint(*arrays: np.ndarray) -> str:
   return digest.hexdigest()[:20]
 
 
-def _digits(validation_share: float) -> PreparedRows:
+def digits(validation_share: float) -> PreparedRows:
   """The 1797 handwritten digits of 8 x 8 that come with scikit-learn, in [-1, 1].
 
-  A row goes to validation by the hash of its pixels.
+  A row goes to validation by the hash of its pixels. UserError if one split has none.
   """
   from sklearn import datasets
 
-  digits = datasets.load_digits()
-  images = (digits.images / 8 - 1).astype(np.float32)[..., None]
+  found = datasets.load_digits()
+  images = (found.images / 8 - 1).astype(np.float32)[..., None]
   hashes = [hashlib.sha256(image.tobytes()).digest()[:8] for image in images]
   order = np.array([int.from_bytes(x, 'big') for x in hashes])
   held_out = order < np.quantile(order, validation_share)
-  targets = digits.target.astype(np.int32)
-  sets = [_row_set(images[rows], targets[rows]) for rows in (~held_out, held_out)]
-  names = tuple(map(str, digits.target_names))
-  return PreparedRows(*sets, class_names=names, source=DIGITS, hashes={})
+  targets = found.target.astype(np.int32)
+  splits = [(images[rows], targets[rows]) for rows in (~held_out, held_out)]
+  names = tuple(map(str, found.target_names))
+  return _split_rows('digits', splits, names, validation_share)
 
 
-def _catalogue(config: RowsConfig) -> PreparedRows:
-  """A prepared TFDS set of labelled images, decoded once into the cache."""
-  folder = catalogue.find_folder(config.source, config.path, OWN_SOURCES)
+def of_set(source: str, data_dir: str, cache_dir: str) -> PreparedRows:
+  """A prepared TFDS set of labelled images, decoded once into the cache.
+
+  Args:
+    source: its name.
+    data_dir: where TFDS keeps its sets; '' is TFDS's own default.
+    cache_dir: data.cache_dir.
+
+  Raises:
+    UserError: it is not prepared or has no images with labels.
+  """
+  folder = catalogue.find_folder(source, data_dir, ('digits', 'function', 'shape'))
   files = catalogue.list_files(folder)
-  where = f'{config.source} data.path {folder}'
-  hashes = {'data.path': hash_files(files, config.cache_dir, where)}
-  name = fingerprint(FORMAT_VERSION, config.source, hashes)
+  field = first_name(DATA_DIR)
+  found = hash_files(files, cache_dir, f'{source} {field} {folder}')
+  name = fingerprint(FORMAT_VERSION, source, {field: found})
   made = cache.make_folder(
-    place('data.cache_dir', config.cache_dir),
+    place('data.cache_dir', cache_dir),
     f'rows/{name}',
-    functools.partial(_decode, config.source, folder),
+    functools.partial(_decode, source, folder),
   )
   meta = json.loads((made / cache.META).read_text())
   load = lambda split, kind: np.load(made / f'{split}_{kind}.npy', mmap_mode='r')
@@ -150,14 +173,14 @@ def _catalogue(config: RowsConfig) -> PreparedRows:
   for line in duplicates.note(meta['shared_rows'], 'rows', len(sets[1])):
     print(line, file=sys.stderr)
   names = tuple(meta['class_names'])
-  return PreparedRows(*sets, class_names=names, source=config.source, hashes=hashes)
+  return PreparedRows(*sets, class_names=names, source=source, hashes={DATA_DIR: found})
 
 
 def _decode(source: str, folder: pathlib.Path, out: pathlib.Path) -> None:
   import tensorflow_datasets as tfds
 
   builder = catalogue.open_builder(folder)
-  where = f'data.source={source!r} ({folder})'
+  where = f'data.source.name={source!r} ({folder})'
   features = dict(builder.info.features.items())
   image, label = features.get('image'), features.get('label')
   if not isinstance(image, tfds.features.Image) or not isinstance(

@@ -15,14 +15,16 @@ from typing import Any
 
 from elas_jax.common.errors import UserError
 from elas_jax.common.places import place
-from elas_jax.config.config import DataConfig
 from elas_jax.data import cache, catalogue, standard_library, text_reader
 from elas_jax.data.bad_records import BadRecords
+from elas_jax.data.corpus import OWN_SOURCES, Corpus
 from elas_jax.data.file_hashes import Files, hash_files
 from elas_jax.data.hashing import fingerprint
-from elas_jax.data.record import named
+from elas_jax.data.record import first_name, named
 
 FORMAT_VERSION = 2  # raise it when prepared documents change
+# Fields of text_files.
+PATH, VALIDATION_PATH = 'data.source.path', 'data.source.validation_path'
 # What a run writes into its workdir, of which some looks like text.
 WRITTEN_BY_RUNS = frozenset(
   {'metrics.jsonl', 'checkpoints', 'plots', 'profile', 'tensorboard'}
@@ -51,7 +53,7 @@ class Source:
   """A corpus of documents.
 
   Attributes:
-    name: data.source.
+    name: of the corpus.
     folder: the TFDS folder of the prepared documents.
     splits: random access to {'text': bytes, ...} for 'train' and 'validation'.
     split_names: what the set itself calls the two splits.
@@ -69,54 +71,55 @@ class Source:
   report: BadRecords
 
 
-def list_source(config: DataConfig) -> Listing:
-  """The files of the corpus that data.source and the paths name, without opening it.
+def list_source(corpus: Corpus) -> Listing:
+  """The files of the corpus, without opening it.
 
   Raises:
     UserError: it is not there.
   """
-  notes, where = (), os.path.abspath(os.path.expanduser(config.path))
-  if config.source == 'python_source':
+  notes, where = (), os.path.abspath(os.path.expanduser(corpus.path))
+  if corpus.source == 'python_source':
     files, where = {'data.source': standard_library.list_files()}, sys.prefix
-  elif config.source == 'text_files':
-    files, notes = _text_files(config)
+  elif corpus.source == 'text_files':
+    files, notes = _text_files(corpus)
   else:
-    folder = catalogue.find_folder(config.source, config.path)
-    files, where = {'data.path': catalogue.list_files(folder)}, str(folder)
+    folder = catalogue.find_folder(corpus.source, corpus.path)
+    files, where = {'data.source.data_dir': catalogue.list_files(folder)}, str(folder)
+  of_cache = lambda field: f'{corpus.source} {first_name(field)} {where}'
   hashes = {
-    field: hash_files(of_field, config.cache_dir, f'{config.source} {field} {where}')
+    field: hash_files(of_field, corpus.cache_dir, of_cache(field))
     for field, of_field in files.items()
   }
-  found = [config.source, hashes]
-  if config.source in catalogue.OWN_SOURCES:
-    found += [FORMAT_VERSION, config.validation_share]
+  found = [corpus.source, {first_name(field): of for field, of in hashes.items()}]
+  if corpus.source in OWN_SOURCES:
+    found += [FORMAT_VERSION, corpus.validation_share]
   return Listing(files, hashes, notes, fingerprint(*found))
 
 
-def other_files(config: DataConfig) -> dict[str, int]:
+def other_files(corpus: Corpus) -> dict[str, int]:
   """How many files of the corpus are of a kind that is not read, by kind."""
-  if config.source != 'text_files':
+  if corpus.source != 'text_files':
     return {}
   found = collections.Counter()
   for field in ('path', 'validation_path'):
-    if pattern := getattr(config, field):
+    if pattern := getattr(corpus, field):
       count = text_reader.count_other_files
-      found.update(count(f'data.{field}', pattern, _is_of_a_run))
+      found.update(count(f'data.source.{field}', pattern, _is_of_a_run))
   return dict(found.most_common())
 
 
-def open_source(config: DataConfig) -> Source:
-  """Opens the corpus of `config`; own builders prepare their documents when missing.
+def open_source(corpus: Corpus) -> Source:
+  """Opens the corpus; own builders prepare their documents when missing.
 
   Raises:
     UserError: the corpus is missing, unreadable or not prepared, has no field 'text',
       lacks a split, or holds more bad records than data.max_bad_share.
   """
-  if config.source in catalogue.OWN_SOURCES:
-    source = _open_own(config)
+  if corpus.source in OWN_SOURCES:
+    source = _open_own(corpus)
   else:
-    source = _open_catalogue(config)
-  source.report.check(config.source, config.max_bad_share)
+    source = _open_catalogue(corpus)
+  source.report.check(corpus.named, corpus.max_bad_share)
   return source
 
 
@@ -125,23 +128,23 @@ def open_split(folder: pathlib.Path, split: str) -> Sequence[dict[str, Any]]:
   return catalogue.open_builder(folder).as_data_source(split)
 
 
-def _text_files(config: DataConfig) -> tuple[dict[str, Files], tuple[str, ...]]:
+def _text_files(corpus: Corpus) -> tuple[dict[str, Files], tuple[str, ...]]:
   """Both fields' files, and a line for each kind of them that is left out."""
   listed, notes = {}, []
-  for field in ('data.path', 'data.validation_path'):
-    value = getattr(config, field.removeprefix('data.'))
+  for field in (PATH, VALIDATION_PATH):
+    value = getattr(corpus, field.removeprefix('data.source.'))
     files = text_reader.list_files(field, value) if value else []
     # A workdir in a corpus would change it with every line that the run writes.
     listed[field] = [file for file in files if not _is_of_a_run(file[1])]
     notes += _left_out(f'{field}: left out, as written by a run', files, listed[field])
-  held_out = {_identity(path) for _, path in listed['data.validation_path']}
-  files = listed['data.path']
+  held_out = {_identity(path) for _, path in listed[VALIDATION_PATH]}
+  files = listed[PATH]
   if held_out:
-    listed['data.path'] = [file for file in files if _identity(file[1]) not in held_out]
-  what = 'data.path: left out of training, as data.validation_path has it too'
-  notes += _left_out(what, files, listed['data.path'])
+    listed[PATH] = [file for file in files if _identity(file[1]) not in held_out]
+  what = f'{PATH}: left out of training, as {VALIDATION_PATH} has it too'
+  notes += _left_out(what, files, listed[PATH])
   for field, of_field in listed.items():
-    value = getattr(config, field.removeprefix('data.'))
+    value = getattr(corpus, field.removeprefix('data.source.'))
     if value and not of_field:
       raise UserError(f'{field}={value!r}: nothing remains of it; {"; ".join(notes)}')
   return listed, tuple(notes)
@@ -174,18 +177,18 @@ def _left_out(what: str, before: Files, after: Files) -> list[str]:
   return [f'{what}: {named(gone)}'] if gone else []
 
 
-def _open_own(config: DataConfig) -> Source:
-  listing = list_source(config)
+def _open_own(corpus: Corpus) -> Source:
+  listing = list_source(corpus)
   root = cache.make_folder(
-    place('data.cache_dir', config.cache_dir),
-    f'documents/{config.source}-{listing.fingerprint}',
-    functools.partial(_write_documents, config, listing),
+    place('data.cache_dir', corpus.cache_dir),
+    f'documents/{corpus.source}-{listing.fingerprint}',
+    functools.partial(_write_documents, corpus, listing),
   )
   meta = json.loads((root / cache.META).read_text())
   folder = root / meta['folder']
   names = {split: split for split in meta['text_bytes']}
   return Source(
-    name=config.source,
+    name=corpus.source,
     folder=folder,
     splits={split: open_split(folder, split) for split in names},
     split_names=names,
@@ -195,23 +198,23 @@ def _open_own(config: DataConfig) -> Source:
   )
 
 
-def _write_documents(config: DataConfig, listing: Listing, folder: pathlib.Path) -> None:
+def _write_documents(corpus: Corpus, listing: Listing, folder: pathlib.Path) -> None:
   """Runs the TFDS builder of an own source in `folder` and writes META last.
 
   Raises:
     UserError: a file changed meanwhile, so that `listing` may not be what was read; or
       a split has no text.
   """
-  builder = _make_builder(config, listing, folder)
+  builder = _make_builder(corpus, listing, folder)
   # TFDS announces downloads on stdout; there are none.
   with contextlib.redirect_stdout(io.StringIO()):
     try:
       builder.download_and_prepare(download_dir=folder / 'downloads')
     except AssertionError as error:  # TFDS: "No examples were yielded."
-      _check_splits(config, builder)
+      _check_splits(corpus, builder)
       raise error
-  _check_splits(config, builder)
-  check_unchanged(config, listing)
+  _check_splits(corpus, builder)
+  check_unchanged(corpus, listing)
   shutil.rmtree(folder / 'downloads', ignore_errors=True)
   meta = {
     'folder': str(pathlib.Path(builder.data_dir).relative_to(folder)),
@@ -221,14 +224,14 @@ def _write_documents(config: DataConfig, listing: Listing, folder: pathlib.Path)
   cache.write_meta(folder, meta)
 
 
-def check_unchanged(config: DataConfig, listing: Listing) -> None:
+def check_unchanged(corpus: Corpus, listing: Listing) -> None:
   """Refuses a corpus whose files changed since they were listed."""
-  now = list_source(config)
+  now = list_source(corpus)
   if now.hashes != listing.hashes:
-    raise changed_meanwhile(config, now, listing)
+    raise changed_meanwhile(corpus, now, listing)
 
 
-def changed_meanwhile(config: DataConfig, now: Listing, before: Listing) -> UserError:
+def changed_meanwhile(corpus: Corpus, now: Listing, before: Listing) -> UserError:
   """The error that names the files."""
   changed = {
     name
@@ -236,34 +239,34 @@ def changed_meanwhile(config: DataConfig, now: Listing, before: Listing) -> User
     for name, _ in hashes.items() ^ before.hashes[field].items()
   }
   return UserError(
-    f'data.source={config.source!r} data.path={config.path!r}: {named(sorted(changed))} '
-    'changed while the data were prepared; start again when nothing writes there'
+    f'{corpus.where}: {named(sorted(changed))} changed while the data were prepared; start '
+    'again when nothing writes there'
   )
 
 
-def _make_builder(config: DataConfig, listing: Listing, folder: pathlib.Path):
+def _make_builder(corpus: Corpus, listing: Listing, folder: pathlib.Path):
   import tensorflow_datasets as tfds
 
   tfds.disable_progress_bar()
   common = {
     'data_dir': folder,
     'file_format': 'array_record',
-    'validation_share': config.validation_share,
+    'validation_share': corpus.validation_share,
   }
-  if config.source == 'python_source':
+  if corpus.source == 'python_source':
     from elas_jax.data.python_source import PythonSource
 
     return PythonSource(**common)
   from elas_jax.data.text_files import TextFiles
 
   return TextFiles(
-    files=listing.files['data.path'],
-    validation_files=listing.files['data.validation_path'],
+    files=listing.files[PATH],
+    validation_files=listing.files[VALIDATION_PATH],
     **common,
   )
 
 
-def _check_splits(config: DataConfig, builder) -> None:
+def _check_splits(corpus: Corpus, builder) -> None:
   """Raises UserError if a split has no text, for the reason that a user can act on."""
   report = builder.report
   for split, size in builder.text_bytes.items():
@@ -271,23 +274,24 @@ def _check_splits(config: DataConfig, builder) -> None:
       continue
     good = report.total - report.bad
     if not good and report.bad:
-      report.check(config.source, config.max_bad_share)
-    where = f'data.source={config.source!r} data.path={config.path!r}'
-    if split == 'validation' and config.validation_path:
-      where = f'data.validation_path={config.validation_path!r}'
+      report.check(corpus.named, corpus.max_bad_share)
+    where = corpus.where
+    if split == 'validation' and corpus.validation_path:
+      where = f'{VALIDATION_PATH}={corpus.validation_path!r}'
+    held_out = f'a {VALIDATION_PATH}, ' if corpus.source == 'text_files' else ''
     raise UserError(
       f'{where}: {good} readable documents, and none with text for {split}; give more '
-      'documents, a data.validation_path, or another '
-      f'data.validation_share than {config.validation_share:g}'
+      f'documents, {held_out}or another data.source.validation_share than '
+      f'{corpus.validation_share:g}'
     )
 
 
-def _open_catalogue(config: DataConfig) -> Source:
+def _open_catalogue(corpus: Corpus) -> Source:
   import tensorflow_datasets as tfds
 
-  folder = catalogue.find_folder(config.source, config.path)
+  folder = catalogue.find_folder(corpus.source, corpus.path)
   info = catalogue.open_builder(folder).info
-  where = f'data.source={config.source!r} ({folder})'
+  where = f'{corpus.named} ({folder})'
   features = dict(info.features.items())
   if not isinstance(features.get('text'), tfds.features.Text):
     raise UserError(
@@ -297,11 +301,11 @@ def _open_catalogue(config: DataConfig) -> Source:
   held_out = catalogue.held_out_split(info, where)
   names = {'train': 'train', 'validation': held_out}
   return Source(
-    name=config.source,
+    name=corpus.source,
     folder=folder,
     splits={split: open_split(folder, name) for split, name in names.items()},
     split_names=names,
     sizes={split: int(info.splits[name].num_bytes) for split, name in names.items()},
-    fingerprint=list_source(config).fingerprint,
+    fingerprint=list_source(corpus).fingerprint,
     report=BadRecords(),
   )

@@ -85,8 +85,8 @@ class HuggingFaceTokenizer:
     except Exception as error:  # the library raises plain Exception
       reason = str(error).splitlines()[0]
       raise UserError(
-        f'data.tokenizer={path!r} is no tokenizer.json of Hugging Face ({reason}); '
-        "accepted are 'bytes' and the path of such a file"
+        f'data.tokenizer.path={path!r} is no tokenizer.json of Hugging Face ({reason}); '
+        "data.tokenizer='bytes' needs no file"
       ) from error
     # Published files may cut or pad to a length: not here.
     self._tokenizer.no_truncation()
@@ -97,7 +97,7 @@ class HuggingFaceTokenizer:
     ends = [vocabulary[token] for token in END_TOKENS if token in vocabulary]
     if not ends:
       raise UserError(
-        f'data.tokenizer={path!r} has no token that ends a document; accepted are '
+        f'data.tokenizer.path={path!r} has no token that ends a document; accepted are '
         f'{" ".join(END_TOKENS)}'
       )
     self.eos_id = ends[0]
@@ -114,7 +114,9 @@ class HuggingFaceTokenizer:
     if not rate:
       return ()
     self._tokenizer.model.dropout = None
-    return (f'data.tokenizer={self._path!r}: its BPE dropout of {rate:g} is switched off',)
+    return (
+      f'data.tokenizer.path={self._path!r}: its BPE dropout of {rate:g} is switched off',
+    )
 
   def _read_model(self, vocabulary: dict[str, int]) -> None:
     """What the file says about bytes and unknown words."""
@@ -151,7 +153,7 @@ class HuggingFaceTokenizer:
     except Exception as error:  # the library raises plain Exception
       reason = str(error).splitlines()[0]
       raise UserError(
-        f'data.tokenizer={self._path!r} cannot encode the text ({reason}); it needs a '
+        f'data.tokenizer.path={self._path!r} cannot encode the text ({reason}); it needs a '
         'token of unknown words'
       ) from error
     found = [self._bytes_of(*pair) for pair in zip(texts, encodings)]
@@ -186,36 +188,36 @@ class HuggingFaceTokenizer:
 Tokenizer = BytesTokenizer | HuggingFaceTokenizer
 
 
-def load_tokenizer(spec: str) -> Tokenizer:
-  """Loads data.tokenizer.
+def load_tokenizer(path: str) -> Tokenizer:
+  """Loads a tokenizer.
 
   Args:
-    spec: 'bytes', or a path: a tokenizer.json, the folder that holds one, or what
-      `to_json` returned.
+    path: of a tokenizer.json, of the folder that holds one, or of what `to_json` returned;
+      '' for bytes.
 
   Raises:
     UserError: the file is missing or malformed, or has no end-of-sequence token.
   """
-  if spec == 'bytes':
+  if not path:
     return BytesTokenizer()
   try:
-    return parse_tokenizer(_path_of(spec).read_text(encoding='utf-8'), spec)
+    return parse_tokenizer(_file(path).read_text(encoding='utf-8'), path)
   except (OSError, ValueError, RecursionError) as error:
     reason = getattr(error, 'strerror', None) or str(error).splitlines()[0]
     raise UserError(
-      f"data.tokenizer={spec!r} cannot be read ({reason}); accepted are 'bytes' and "
-      'the path of a Hugging Face tokenizer.json'
+      f'data.tokenizer.path={path!r} cannot be read ({reason}); accepted is the path of a '
+      "Hugging Face tokenizer.json; data.tokenizer='bytes' needs none"
     ) from error
 
 
-def is_there(spec: str) -> bool:
-  """Whether data.tokenizer names something, readable or not."""
-  return spec == 'bytes' or os.path.lexists(_path_of(spec))
+def is_there(path: str) -> bool:
+  """Whether a path that `load_tokenizer` takes names something, readable or not."""
+  return not path or os.path.lexists(_file(path))
 
 
-def _path_of(spec: str) -> pathlib.Path:
-  path = place('data.tokenizer', spec)
-  return path / FILE_NAME if os.path.isdir(path) else path
+def _file(path: str) -> pathlib.Path:
+  found = place('data.tokenizer.path', path)
+  return found / FILE_NAME if os.path.isdir(found) else found
 
 
 def parse_tokenizer(text: str, path: str) -> Tokenizer:

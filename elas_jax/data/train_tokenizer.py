@@ -2,7 +2,8 @@
 
   python -m elas_jax.data.train_tokenizer --source=python_source --output=FILE.json
 
-Give the file to training as --config.data.tokenizer=FILE.json.
+Give the file to training as --config.data.tokenizer=file
+--config.data.tokenizer.path=FILE.json.
 """
 
 import argparse
@@ -14,14 +15,13 @@ from collections.abc import Iterator, Sequence
 
 from elas_jax.common.errors import UserError
 from elas_jax.common.interruption import cleaned_up
-from elas_jax.config.checks import check_data
 from elas_jax.config.cli import Parser, integer, run_command
-from elas_jax.config.config import DataConfig, build
 from elas_jax.data.bad_records import BadRecords
-from elas_jax.data.prepare import source_arguments
+from elas_jax.data.prepare import corpus_named, source_arguments
 from elas_jax.data.progress import Progress
 from elas_jax.data.sources import Source, open_source
 from elas_jax.data.text_reader import read_prepared
+from elas_jax.systems.tokenizers.bytes import Bytes
 
 END_OF_DOCUMENT = '<|endoftext|>'
 DOCUMENTS_AT_ONCE = 256
@@ -81,23 +81,15 @@ def main(arguments: list[str] | None = None) -> None:
   parser.add_place('--output', required=True, help='the tokenizer.json to write')
   options = vars(parser.parse_args(arguments))
   vocab_size, output = options.pop('vocab_size'), options.pop('output')
-  source, report = open_source(_config(options)), BadRecords()
+  # Only the documents are read.
+  corpus = corpus_named(options, Bytes(), protocol='packed', sequence_length=1, processes=1)
+  source, report = open_source(corpus), BadRecords()
   text = train(read_texts(source, report), vocab_size)
-  report.check(source.name, options['max_bad_share'])
+  report.check(corpus.named, corpus.max_bad_share)
   _write_atomically(output, text)
   for line in (*source.report.lines(), *report.lines()):
     print(line, file=sys.stderr)
   print(f'wrote {output}')
-
-
-def _config(source_options: dict) -> DataConfig:
-  # Only the fields of the corpus are read.
-  rest = {'tokenizer': 'bytes', 'protocol': 'packed'}
-  numbers = 'sequence_length batch_size processes read_threads prefetch'
-  rest |= dict.fromkeys(numbers.split(), 1)
-  config = build(DataConfig, source_options | rest, 'data.')
-  check_data(config)
-  return config
 
 
 def _write_atomically(path: pathlib.Path, text: str) -> None:

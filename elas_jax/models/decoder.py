@@ -3,8 +3,8 @@
   tokens -> embedding -> N x [ x + attention(norm(x));  x + feed_forward(norm(x)) ]
          -> norm -> head -> logits
 
-The linear maps, the feed-forward and the attention are named in the config; see the
-dicts LINEARS, FEED_FORWARDS and ATTENTIONS in layers/.
+Linear maps, feed-forward, attention, norm and position are kinds of systems/, sections of
+the config.
 """
 
 from typing import Any
@@ -13,45 +13,32 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from elas_jax.config.config import ModelConfig
-from elas_jax.layers.attention import ATTENTIONS
-from elas_jax.layers.feed_forward import FEED_FORWARDS
-from elas_jax.layers.norm import RMSNorm
-from elas_jax.layers.two_four import ACTIVATIONS
 from elas_jax.ops import linear as ops
-from elas_jax.ops.attention import rotary_angles
-
-# What the backward pass keeps of a block: None, everything; else what the policy saves.
-REMAT_POLICIES = {
-  'none': None,
-  'full': jax.checkpoint_policies.nothing_saveable,
-  'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-  # The R-wide results between the factors: CoLA-M (arXiv 2502.10940).
-  'bottleneck': jax.checkpoint_policies.save_only_these_names('bottleneck'),
-}
+from elas_jax.ops.remat import REMAT_POLICIES
+from elas_jax.systems.feed_forwards.sown import SOWN
 
 
 class Block(nn.Module):
   """One layer of the decoder, in the form nn.scan wants: (carry, scanned) -> the same."""
 
-  config: ModelConfig
+  config: Any
 
   @nn.compact
-  def __call__(self, x_BxLxD: jax.Array, cache: Any, angles_LxK2: jax.Array, start: Any):
-    c = self.config
-    attention = ATTENTIONS[c.attention](c, name='attention')
-    feed_forward = FEED_FORWARDS[c.feed_forward](c, name='feed_forward')
-    normed = RMSNorm(c, name='attention_norm')(x_BxLxD)
-    y_BxLxD, cache = attention(normed, angles_LxK2, cache, start)
+  def __call__(self, x_BxLxD: jax.Array, cache: Any, angles: Any, start: Any):
+    c, parts = self.config, self.config.parts
+    attention = c.attention.make(parts, name='attention')
+    feed_forward = c.feed_forward.make(parts, name='feed_forward')
+    normed = c.norm.make(parts, name='attention_norm')(x_BxLxD)
+    y_BxLxD, cache = attention(normed, angles, cache, start)
     x_BxLxD = x_BxLxD + y_BxLxD
-    normed = RMSNorm(c, name='feed_forward_norm')(x_BxLxD)
+    normed = c.norm.make(parts, name='feed_forward_norm')(x_BxLxD)
     return x_BxLxD + feed_forward(normed), cache
 
 
 class Decoder(nn.Module):
   """Next-token logits. Parameters of the N layers are stacked on a leading axis."""
 
-  config: ModelConfig
+  config: Any  # ModelConfig
 
   @nn.compact
   def __call__(
@@ -66,8 +53,8 @@ class Decoder(nn.Module):
     init = nn.initializers.normal(c.init_std)
     table_VxD = self.param('embedding', init, (c.vocab_size, c.width), c.param_dtype)
     x_BxLxD = table_VxD[tokens_BxL].astype(c.compute_dtype)
-    positions = start + jnp.arange(tokens_BxL.shape[1])
-    angles_LxK2 = rotary_angles(positions, c.head_size, c.rope_base)
+    positions_L = start + jnp.arange(tokens_BxL.shape[1])
+    angles = c.position.angles(positions_L, c.attention.head_size(c.parts))
 
     block = Block
     if c.remat != 'none':
@@ -75,14 +62,14 @@ class Decoder(nn.Module):
     layers = nn.scan(
       block,
       length=c.layers,
-      variable_axes={'params': 0, 'buffers': 0, ACTIVATIONS: 0},
+      variable_axes={'params': 0, 'buffers': 0, SOWN: 0},
       split_rngs={'params': True, 'two_four': True},
       in_axes=(0, nn.broadcast, nn.broadcast),
       unroll=min(c.unroll, c.layers),
     )(c, name='layers')
-    x_BxLxD, cache = layers(x_BxLxD, cache, angles_LxK2, start)
+    x_BxLxD, cache = layers(x_BxLxD, cache, angles, start)
 
-    x_BxLxD = RMSNorm(c, name='final_norm')(x_BxLxD)
+    x_BxLxD = c.norm.make(c.parts, name='final_norm')(x_BxLxD)
     if c.tied_head:
       head_DxV = table_VxD.T
     else:
@@ -91,7 +78,7 @@ class Decoder(nn.Module):
     return logits_BxLxV, cache
 
 
-def empty_cache(config: ModelConfig, batch: int, length: int) -> Any:
-  """A cache for `length` positions, stacked over the layers as `Decoder` takes it."""
-  one = ATTENTIONS[config.attention].empty_cache(config, batch, length)
+def empty_cache(config: Any, batch: int, length: int) -> Any:
+  """The mixers' states for `length` positions, stacked over the layers for `Decoder`."""
+  one = config.attention.empty_state(config.parts, batch, length)
   return jax.tree.map(lambda x: jnp.broadcast_to(x, (config.layers, *x.shape)), one)

@@ -46,8 +46,8 @@ _product.defvjp(
 def chain(x: jax.Array, kernels: tuple[jax.Array, ...]) -> jax.Array:
   """Y = x W1 W2 ..., cast to x's dtype and multiplied from the left.
 
-  Two factors A (I, R) and B^T (R, O) are the low-rank map of LORO (ICLR 2025) and ELAS
-  (arXiv 2605.03667), W = A B^T of rank R: no bias, no scaling and nothing in between.
+  Two factors A (I, R) and B (R, O) are the low-rank map of LORO (ICLR 2025) and ELAS
+  (arXiv 2605.03667), W = A B of rank R: no bias, no scaling and nothing in between.
   Costs 2 R (I + O) FLOPs a row, not 2 I O.
   """
   for kernel in kernels:
@@ -67,25 +67,8 @@ def svd_factors(w_IxO: jax.Array, rank: int) -> tuple[jax.Array, jax.Array, jax.
   return a, b, w_IxO - a @ b
 
 
-def lost_start(
-  key: jax.Array, inputs: int, outputs: int, rank: int, count: int, std: float, dtype: Any
-) -> dict[str, jax.Array]:
-  """A, B, the `count` sparse input columns and their weights, all from one dense start W.
-
-  A B is W's best approximation of that rank, the columns are those where the next 256
-  components are largest, and their weights are W's own there, not those of what A B
-  leaves: so in a development code of the authors.
-  """
-  w_IxO = std * jax.random.normal(key, (inputs, outputs))
-  a, b, rest_IxO = svd_factors(w_IxO, rank)
-  left, right, _ = svd_factors(rest_IxO, min(256, min(inputs, outputs)))
-  _, columns_P = jax.lax.top_k(jnp.linalg.norm(left @ right, axis=1), count)
-  arrays = {'a': a, 'b': b, 'sparse': w_IxO[columns_P]}
-  return jax.tree.map(lambda x: x.astype(dtype), arrays) | {'columns': columns_P}
-
-
 def low_rank_silu(x: jax.Array, a_IxR: jax.Array, b_RxO: jax.Array) -> jax.Array:
-  """Y = silu(x A) B^T, the unit of CoLA (arXiv 2502.10940).
+  """Y = silu(x A) B, the unit of CoLA (arXiv 2502.10940).
 
   x A is named 'bottleneck' for remat policies that keep nothing else.
   """
@@ -96,7 +79,7 @@ def low_rank_silu(x: jax.Array, a_IxR: jax.Array, b_RxO: jax.Array) -> jax.Array
 def low_rank_plus_dense(
   x: jax.Array, w_IxO: jax.Array, a_IxR: jax.Array, b_RxO: jax.Array, scale: float
 ) -> jax.Array:
-  """Y = x W + scale (x A) B^T, where W is not trained (LoRA, arXiv 2106.09685)."""
+  """Y = x W + scale (x A) B, where W is not trained (LoRA, arXiv 2106.09685)."""
   frozen = jax.lax.stop_gradient(w_IxO).astype(x.dtype)
   # Plain matmul: `dense` has a gradient of its own, which would form that of W as well.
   return jnp.matmul(x, frozen) + scale * chain(x, (a_IxR, b_RxO))
@@ -111,7 +94,7 @@ def low_rank_plus_sparse(
   support_P: jax.Array,
   scale: float,
 ) -> jax.Array:
-  """Y = x (scale A B^T + S) with P fixed entries in S (SLTrain, arXiv 2406.02214).
+  """Y = x (scale A B + S) with P fixed entries in S (SLTrain, arXiv 2406.02214).
 
   `support_P` holds their flat indices in (I, O). W is formed for the product, as the
   authors do, and again in the backward pass rather than kept.
@@ -131,6 +114,6 @@ def low_rank_plus_columns(
   columns_P: jax.Array,
   gamma: float,
 ) -> jax.Array:
-  """Y = gamma silu(x A) B^T + (1 - gamma) x[columns] S (LOST)."""
+  """Y = gamma silu(x A) B + (1 - gamma) x[columns] S (LOST)."""
   sparse = dense(jnp.take(x, columns_P, axis=-1), s_PxO.astype(x.dtype))
   return gamma * low_rank_silu(x, a_IxR, b_RxO) + (1 - gamma) * sparse

@@ -40,8 +40,6 @@ from pallas_kernels.two_four import (
 )
 
 BACKWARDS = ('exact', 'straight_through', 'straight_through_dense', 'split', 'transposable')
-# These have relu(h) = sqrt(z): the other rules change the kept values.
-NEED_TOP2 = ('exact', 'split', 'transposable')
 HAVE_KERNELS = ('exact', 'transposable')  # with the rule top2
 DENSE_SHARE = 0.05  # of the features, in the backward pass 'split'
 

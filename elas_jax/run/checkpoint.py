@@ -1,10 +1,11 @@
 """Checkpoints: with saved.py, which reads one, the only file that imports Orbax.
 
 A checkpoint is a folder workdir/checkpoints/STEP with the items `state` (TrainState)
-and, as JSON, `data` (where the Grain iterator stands), `config`, `tokenizer` (or what else
-the data describe), `record` (of the data: data/record.py) and `checksums` of all these. It
-fits any number of devices and processes. Saving is asynchronous; a folder gets its final
-name only when it is complete, so a killed save leaves nothing that looks like a checkpoint.
+and, as JSON, `data` (where the Grain iterator stands), `config`, `vocabulary` (the
+tokenizer or the names of the classes), `record` (of the data: data/record.py) and
+`checksums` of all these. It fits any number of devices and processes. Saving is
+asynchronous; a folder gets its final name only when it is complete, so a killed save leaves
+nothing that looks like a checkpoint.
 
 Whatever is read is compared with its checksum. Where a checkpoint is damaged, the newest
 one that is not is taken instead, and the damage is said; a run that continues from there
@@ -79,14 +80,14 @@ class Checkpoints:
     state: TrainState,
     data: Any,
     config: dict[str, Any],
-    tokenizer: dict[str, Any],
+    vocabulary: dict[str, Any],
     record: dict[str, Any],
     eval_loss: float | None,
   ) -> None:
     """Starts to save this step; waits for the save before it, and raises its errors."""
     # Not the iterator itself: Grain would write a file for each process, which a run with
     # another number of them could not read.
-    items = {'data': data.get_state(), 'config': config, 'tokenizer': tokenizer}
+    items = {'data': data.get_state(), 'config': config, 'vocabulary': vocabulary}
     items['record'] = record
     sums = {
       'items': {name: checksums.of_json(value) for name, value in items.items()},

@@ -15,35 +15,24 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from elas_jax.common.errors import UserError
-from elas_jax.config.config import Config, filled, to_json
+from elas_jax.config import schema
+from elas_jax.config.config import Config, filled
+from elas_jax.config.migrate import lifted
 from elas_jax.data.hashing import fingerprint
 from elas_jax.data.record import difference
-from elas_jax.data.tokenizers import Tokenizer, is_there, load_tokenizer, parse_tokenizer
+from elas_jax.data.tokenizers import Tokenizer, parse_tokenizer
 from elas_jax.run import checkpoint
+from elas_jax.systems.kinds import is_free, is_phase, is_place
 
 # What may change when a run is continued: nothing that the numbers so far depend on,
-# except train.steps, which lengthens the schedule.
+# except train.steps, which lengthens the schedule, and with it what follows from it.
 MAY_CHANGE = (
   'train.steps',
   'train.log_every',
   'train.tensorboard',
   'train.compilation_cache',
   'data.accept_changed',
-  'model.two_four_implementation',  # the same up to rounding
 )
-# These follow from train.steps by default.
-PHASES = tuple(
-  f'optimizer.{name}'
-  for name in (
-    'warmup_steps',
-    'decay_steps',
-    'constant_steps',
-    'exact_every',
-    'projection_every',
-    'merge_every',
-    'restart_every',
-  )
-) + ('model.two_four_dense_steps',)
 MAY_CHANGE_SECTIONS = ('mesh', 'checkpoint', 'eval', 'profile_steps', 'restore')
 MACHINE_FIELDS = (
   'data.cache_dir',
@@ -51,9 +40,6 @@ MACHINE_FIELDS = (
   'data.read_threads',
   'data.prefetch',
 )
-# What is there is compared, not the name of the place; only where nothing is known of what
-# was there, as in checkpoints older than the record of the data, the name has to do.
-PLACES = ('data.path', 'data.validation_path', 'data.tokenizer')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,9 +61,14 @@ class Past:
   record: dict[str, Any] | None
 
   @functools.cached_property
+  def parsed(self) -> Config:
+    """The config as of this version of the code; not checked."""
+    return filled(lifted(self.config, f'{self.workdir}: '))
+
+  @functools.cached_property
   def tokenizer(self) -> Tokenizer | None:
     """Of a language model."""
-    if self.config['task'] != 'language':
+    if self.parsed.task != 'language':
       return None
     return parse_tokenizer(json.dumps(self.needs), str(self.workdir))
 
@@ -106,7 +97,7 @@ def read_past(workdir: str | pathlib.Path, saved: checkpoint.Saved) -> Past:
     workdir=pathlib.Path(workdir),
     step=saved.step,
     config=saved.json('config'),
-    needs=saved.json('tokenizer'),
+    needs=saved.json(saved.vocabulary),
     record=saved.json('record') if saved.has('record') else None,
   )
 
@@ -121,21 +112,24 @@ def past_of(workdir: pathlib.Path) -> Past | None:
 def check_config(past: Past, config: Config) -> None:
   """A run is continued with the config that its checkpoint was made with.
 
-  Fields that are younger than the checkpoint had their defaults.
+  Of a file or folder what is there is compared, not its name; only where nothing is known
+  of what was there, as in checkpoints older than the record of the data, the name has to
+  do.
   """
-  old = _flat(json.loads(json.dumps(filled(past.config))))  # tuples: lists, as in `new`
-  new = _flat(json.loads(to_json(config)))
-  free_names = MAY_CHANGE + MACHINE_FIELDS
-  if old.get('train.steps') != new['train.steps']:
-    free_names += PHASES
-  if past.record:
-    free_names += PLACES
-  for name in new:
-    free = name in free_names or name.split('.')[0] in MAY_CHANGE_SECTIONS
-    if not free and old.get(name) != new[name]:
+  old = {path: value for path, value, _ in schema.leaves(past.parsed)}
+  lengthened = past.parsed.train.steps != config.train.steps
+  for path, value, field in schema.leaves(config):
+    free = (
+      path in MAY_CHANGE + MACHINE_FIELDS
+      or path.split('.')[0] in MAY_CHANGE_SECTIONS
+      or is_free(field)
+      or (lengthened and is_phase(field))
+      or (past.record and is_place(field))
+    )
+    if not free and old.get(path) != value:
       raise UserError(
-        f'{name}={new[name]!r}: the run in {past.workdir} was started with '
-        f'{old.get(name)!r}; give that, or another --workdir'
+        f'{path}={value!r}: the run in {past.workdir} was started with '
+        f'{old.get(path)!r}; give that, or another --workdir'
       )
   if config.train.steps < past.step:
     raise UserError(
@@ -144,32 +138,23 @@ def check_config(past: Past, config: Config) -> None:
     )
 
 
-def _flat(tree: dict[str, Any], prefix: str = '') -> dict[str, Any]:
-  flat = {}
-  for name, value in tree.items():
-    if isinstance(value, dict):
-      flat |= _flat(value, f'{prefix}{name}.')
-    else:
-      flat[prefix + name] = value
-  return flat
-
-
 def own_tokenizer(past: Past | None, config: Config) -> Tokenizer | None:
   """The checkpoint's, where the file that data.tokenizer names has gone."""
-  if past is None or config.task != 'language' or is_there(config.data.tokenizer):
+  if past is None or config.task != 'language' or config.data.tokenizer.is_there():
     return None
   return past.tokenizer
 
 
-def other_tokenizer(spec: str, own: Tokenizer) -> str:
-  """Says so if data.tokenizer does not name `own` (any more), else ''."""
-  if not is_there(spec):
-    return f'data.tokenizer={spec!r} is not there'
+def other_tokenizer(config: Config, own: Tokenizer) -> str:
+  """Says so if data.tokenizer is not `own` (any more), else ''."""
+  given = config.data.tokenizer
+  if not given.is_there():
+    return f'{given.shown()} is not there'
   try:
-    same = load_tokenizer(spec).fingerprint == own.fingerprint
+    same = given.load().fingerprint == own.fingerprint
   except UserError as error:
     return str(error)
-  return '' if same else f'data.tokenizer={spec!r} is not the tokenizer of the run'
+  return '' if same else f'{given.shown()} is not the tokenizer of the run'
 
 
 def check_data(past: Past | None, config: Config, data: Any) -> list[str]:
@@ -189,18 +174,18 @@ def check_data(past: Past | None, config: Config, data: Any) -> list[str]:
       'the copy in the checkpoint is taken'
     )
   if other and not past.record:
-    raise UserError(f'data.source={config.data.source!r}: {other} in {past.workdir}')
+    raise UserError(f'{config.data.source.shown()}: {other} in {past.workdir}')
   notes = [past.unknown()] if past.unknown() else []
   if change := past.change(data, ('train', 'validation')):
     what = f'the data are not those of step {past.step} in {past.workdir}: {change}'
     if not config.data.accept_changed:
       raise UserError(
-        f'data.source={config.data.source!r}: {what}; put them back, or go on with these '
+        f'{config.data.source.shown()}: {what}; put them back, or go on with these '
         'by --config.data.accept_changed=True'
       )
     notes.append(what)
   if own_tokenizer(past, config):
-    missing = f'data.tokenizer={config.data.tokenizer!r} is not there'
+    missing = f'{config.data.tokenizer.shown()} is not there'
     notes.append(f'{missing}: the copy in the checkpoint of step {past.step} is used')
   return notes
 
@@ -210,7 +195,7 @@ def _check_restored(config: Config, data: Any) -> list[str]:
   if not config.restore:
     return []
   past = load_past(config.restore, 'restore')
-  if past.config['task'] != config.task:  # its parameters do not fit either
+  if past.parsed.task != config.task:  # its parameters do not fit either
     return []
   other = _other_needs(past, config, data)
   if other and not config.data.accept_changed:
@@ -227,7 +212,7 @@ def _other_needs(past: Past, config: Config, data: Any) -> str:
   if now == past.needs:
     return ''
   if config.task == 'language':
-    return f'data.tokenizer={config.data.tokenizer!r} is not the tokenizer'
+    return f'{config.data.tokenizer.shown()} is not the tokenizer'
   names = lambda needs: ', '.join(needs['class_names']) or '(none)'
   return f'the classes {names(now)} are not {names(past.needs)} as'
 

@@ -31,7 +31,7 @@ def put_batch(batch: Batch, mesh: Mesh) -> Batch:
 
 
 def evaluate(config: Config, variables: Any, rows: Any, mesh: Mesh) -> dict[str, float]:
-  """The task's metrics, 'eval/...', over eval.tokens units of a set (0: all of it)."""
+  """The task's metrics, 'eval/...', over eval.units units of a set (0: all of it)."""
   # No more rows than the split has, filled up to share them among the devices.
   ways = mesh.shape['data'] * mesh.shape['fsdp']
   batch_size = min(config.eval.batch_size, -(-len(rows) // ways) * ways)
@@ -45,7 +45,7 @@ def evaluate(config: Config, variables: Any, rows: Any, mesh: Mesh) -> dict[str,
     batch_size=batch_size,
     process_index=jax.process_index(),
     process_count=jax.process_count(),
-    max_tokens=config.eval.tokens,
+    max_tokens=config.eval.units,
   )
   sums = []
   with jax.set_mesh(mesh):

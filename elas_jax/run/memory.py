@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from elas_jax.common.memory import tree_bytes
 from elas_jax.common.paths import path_name
 from elas_jax.config.config import Config
+from elas_jax.systems.kinds import about
 
 
 def output_bytes(config: Config, mesh: Mesh, rows: int) -> int:
@@ -28,12 +29,16 @@ def output_bytes(config: Config, mesh: Mesh, rows: int) -> int:
 def kept_bytes(config: Config, mesh: Mesh, rows: int) -> int:
   """What the backward pass of so many rows surely needs of the forward pass.
 
-  The inputs of all layers, whatever model.remat is; of networks on rows those of a stack,
-  or of the first layer.
+  The inputs of all layers, whatever model.remat is; of classifiers and regressors those of
+  a stack, or of the first layer.
   """
   model, own = config.model, rows_of_device(mesh, rows)
   if config.task != 'language':
-    hidden = model.depth * model.width if model.architecture == 'stack' else 0
+    hidden = (
+      model.depth * model.width
+      if about(model.architecture, 'keeps_rows', default=False)
+      else 0
+    )
     return 4 * own * (math.prod(model.input_shape) + hidden)
   entries = model.layers * -(-model.width // mesh.shape['tensor'])
   size = jnp.dtype(model.compute_dtype).itemsize
@@ -54,11 +59,11 @@ def training_bytes(config: Config, mesh: Mesh, state: Any) -> dict[str, int]:
   """
   rows = config.data.batch_size // config.train.accumulation
   kept, outputs = kept_bytes(config, mesh, rows), output_bytes(config, mesh, rows)
-  frozen = config.task == 'language' and config.model.linear == 'lora'
+  frozen = about(config.model.linear, 'frozen', default=())
   trained = [
     (path_name(path), leaf)
     for path, leaf in jax.tree_util.tree_leaves_with_path(state.params)
-    if not (frozen and path_name(path).endswith('/kernel'))
+    if path_name(path).rpartition('/')[2] not in frozen
   ]
   scanned = config.task == 'language'
   layers = [leaf for name, leaf in trained if scanned and name.startswith('layers/')]

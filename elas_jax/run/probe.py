@@ -10,10 +10,11 @@ from jax.sharding import Mesh
 from elas_jax.config.config import Config, ModelConfig
 from elas_jax.data.blocks import BlockSet
 from elas_jax.data.pipeline import eval_batches
-from elas_jax.layers.two_four import ACTIVATIONS
 from elas_jax.models.decoder import Decoder
 from elas_jax.ops.activation_statistics import activation_statistics
 from elas_jax.run.evaluation import put_batch
+from elas_jax.systems.feed_forwards.sown import SOWN
+from elas_jax.systems.kinds import about
 
 TOKENS = 2048  # of the probe batch, about
 
@@ -33,11 +34,8 @@ class ActivationProbe:
 
   def measure(self, config: Config, step: int, variables: Any) -> dict[str, float]:
     model = config.model
-    if (
-      config.task != 'language'
-      or not model.feed_forward.startswith('relu2')
-      or model.feed_forward_width % 4
-    ):
+    feed_forward = getattr(model, 'feed_forward', None)
+    if not about(feed_forward, 'probed', default=False) or model.feed_forward_width % 4:
       return {}
     values, self._kept = _statistics(model, variables, self._batch)
     self._step = step
@@ -74,7 +72,7 @@ def _statistics(model: ModelConfig, variables: Any, batch: Any) -> tuple[dict, j
     variables,
     batch['tokens'][:, :-1],
     rngs={'two_four': jax.random.key(0)},
-    mutable=[ACTIVATIONS],
+    mutable=[SOWN],
   )
   (y_NxTxF,) = jax.tree.leaves(kept)
   L = batch['tokens'].shape[1] - 1

@@ -22,12 +22,13 @@ from elas_jax.run.state import TrainState
 # What reading a broken file ends with: TensorStore's errors and those of JSON and UTF-8 are
 # ValueErrors; the others come from metadata in which another name or kind of value stands.
 BROKEN = (ValueError, LookupError, TypeError, AttributeError)
+JSON_ITEMS = ('data', 'config', 'vocabulary', 'tokenizer', 'record', 'checksums')
 
 
 def context() -> ocp.Context:
   """How Orbax reads and writes the items of a checkpoint."""
   registry = ocp.handlers.local_registry()
-  for item in ('data', 'config', 'tokenizer', 'record', 'checksums'):  # else as arrays
+  for item in JSON_ITEMS:  # others are read as arrays
     registry.add(ocp.handlers.JsonHandler, checkpointable_name=item)
   context = ocp.Context()
   context.checkpointables.registry = registry
@@ -59,15 +60,20 @@ class Saved:
     return self._sums is not None
 
   def json(self, item: str) -> Any:
-    """The item `config`, `data`, `tokenizer` or `record`."""
+    """The item `config`, `data`, `vocabulary` or `record`."""
     value = self._load(item, None)
     if self.verified and checksums.of_json(value) != self._sums['items'].get(item):
       raise Damaged(f'{item}: the checksum differs')
     return value
 
+  @property
+  def vocabulary(self) -> str:
+    """The name of that item, which older checkpoints call `tokenizer`."""
+    return 'tokenizer' if self.has('tokenizer') else 'vocabulary'
+
   def check_items(self) -> None:
     """Raises Damaged if it does not say what config, tokenizer and data it is of."""
-    for item in ('config', 'tokenizer', 'record'):
+    for item in ('config', self.vocabulary, 'record'):
       if item != 'record' or self.has(item):
         self.json(item)
 

@@ -1,4 +1,4 @@
-"""Who lives where: the device mesh and the placement of every array by its path.
+"""Who lives where: the device mesh and the placement of every array.
 
 Three axes. `data` splits the batch; `fsdp` splits the batch and the parameters, which
 are gathered where they are used; `tensor` splits each layer's inner width (heads and F).
@@ -14,38 +14,15 @@ import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from elas_jax.common.errors import UserError
-from elas_jax.common.paths import match, path_name
+from elas_jax.common.paths import path_name
 from elas_jax.config.checks import check_devices
 from elas_jax.config.config import Config
+from elas_jax.models import layout
 
 AXES = ('data', 'fsdp', 'tensor')
 LARGEST_PORT = 2**16 - 1
 MOST_PROCESSES = 2**31 - 1  # what JAX can count
 WAIT_SECONDS = 300  # for process 0 to start
-
-# Axes of an array's dimensions by the end of its path. A first match wins, and every
-# parameter must find one. Optimiser moments end in the path of their parameter.
-RULES = (
-  (r'(^|/)embedding$', ('tensor', 'fsdp')),
-  (r'(^|/)head$', ('fsdp', 'tensor')),
-  (r'norm/scale$', (None,)),
-  (r'(^|/)network/', ()),  # those on rows are small: every device has all of them
-  (r'/(values|support|columns|scale|passes)$', (None,)),
-  (r'/(output|down)/sparse$', (None, 'fsdp')),
-  (r'/sparse$', (None, 'tensor')),
-  (r'/(query|key|value|gate|up)/quadratic/kernel_[rgb]$', ('fsdp', 'tensor')),
-  (r'/(output|down)/quadratic/kernel_[rgb]$', ('tensor', 'fsdp')),
-  (r'/(query|key|value|gate|up)/kan/(.*/)?coefficients$', ('fsdp', None, 'tensor')),
-  (r'/(output|down)/kan/(.*/)?coefficients$', ('tensor', None, 'fsdp')),
-  # Kernels of KANs and what is one vector or a few numbers of each input.
-  (r'/(kan|quadratic|rational_[12])/', ()),
-  (r'/(query|key|value|gate|up)/kernel$', ('fsdp', 'tensor')),
-  (r'/(query|key|value|gate|up)/a$', ('fsdp', None)),
-  (r'/(query|key|value|gate|up)/b$', ('fsdp', 'tensor')),
-  (r'/(output|down)/kernel$', ('tensor', 'fsdp')),
-  (r'/(output|down)/a$', ('tensor', 'fsdp')),
-  (r'/(output|down)/b$', (None, 'fsdp')),
-)
 
 
 def make_mesh(config: Config, devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -140,22 +117,20 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec(('data', 'fsdp')))
 
 
-def state_shardings(mesh: Mesh, abstract_state: Any) -> Any:
+def state_shardings(config: Config, mesh: Mesh, abstract_state: Any) -> Any:
   """A sharding for every array of a train state (or of parameters alone).
 
-  A dimension that its axis does not divide stays whole. Arrays of the stacked layers
-  have a leading axis N, which is never split; scalars live everywhere.
+  An array has the axes of the parameter in whose path its own path ends, as those of the
+  optimiser's moments do; scalars live everywhere. A dimension that its axis does not
+  divide stays whole. The leading axis N of the stacked layers is never split.
+
+  Raises:
+    UserError: an array that is not a scalar belongs to no parameter.
   """
-  arrays = {
-    path_name(path): leaf
-    for path, leaf in jax.tree_util.tree_leaves_with_path(abstract_state)
-  }
-  wanted = match(
-    {name: leaf for name, leaf in arrays.items() if leaf.ndim}, RULES, 'sharding.RULES'
-  )
+  axes_of = layout.axes(config.model)
 
   def sharding(path, leaf):
-    axes = wanted.get(path_name(path), ())
+    axes = _axes(path_name(path), axes_of) if leaf.ndim else ()
     axes = (None,) * (leaf.ndim - len(axes)) + tuple(axes)
     fits = [
       axis if axis and size % mesh.shape[axis] == 0 else None
@@ -164,3 +139,11 @@ def state_shardings(mesh: Mesh, abstract_state: Any) -> Any:
     return NamedSharding(mesh, PartitionSpec(*fits))
 
   return jax.tree_util.tree_map_with_path(sharding, abstract_state)
+
+
+def _axes(path: str, axes_of: dict[str, tuple[str | None, ...]]) -> tuple[str | None, ...]:
+  parts = path.split('/')
+  for start in range(len(parts)):
+    if (name := '/'.join(parts[start:])) in axes_of:
+      return axes_of[name]
+  raise UserError(f'{path}: no kind says how this array is placed; add it to its AXES')

@@ -10,7 +10,7 @@ import optax
 from jax.sharding import Mesh
 
 from elas_jax.config.config import Config
-from elas_jax.optim.optimizer import make_optimizer
+from elas_jax.run.optimizer import make_optimizer
 from elas_jax.run.sharding import state_shardings
 from elas_jax.tasks import task_of
 
@@ -57,7 +57,7 @@ def abstract_state(config: Config, mesh: Mesh) -> TrainState:
   """The state as ShapeDtypeStructs that carry their shardings."""
   state = functools.partial(state_from, config)
   shapes = jax.eval_shape(state, abstract_variables(config))
-  shardings = state_shardings(mesh, shapes)
+  shardings = state_shardings(config, mesh, shapes)
   return jax.tree.map(
     lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
   )

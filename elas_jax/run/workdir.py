@@ -15,12 +15,13 @@ from jax.sharding import Mesh
 
 from elas_jax.common.errors import UserError
 from elas_jax.common.places import write_text
-from elas_jax.config.config import Config, at_step, parse, to_json
+from elas_jax.config.checks import check
+from elas_jax.config.config import Config, MeshConfig, at_step, to_json
 from elas_jax.data.record import SPLITS
 from elas_jax.data.tokenizers import Tokenizer
 from elas_jax.run import checkpoint
 from elas_jax.run.continuation import Past, other_tokenizer, read_past
-from elas_jax.run.kernel_checks import lacking_kernels
+from elas_jax.run.kernel_checks import lacking_kernels, with_kernels
 from elas_jax.run.sharding import make_mesh, state_shardings
 from elas_jax.run.state import abstract_variables
 from elas_jax.tasks import task_of
@@ -88,7 +89,7 @@ class Run:
       UserError: these splits are not those of the run, and that is not accepted.
     """
     own = self.tokenizer
-    if own and (other := other_tokenizer(self.config.data.tokenizer, own)):
+    if own and (other := other_tokenizer(self.config, own)):
       print(f'{other}: the copy in the checkpoint is used', file=sys.stderr)
     data = task_of(self.config).prepare(self.config, own)
     if unknown := self.past.unknown():
@@ -106,7 +107,7 @@ def open_run(
 ) -> Run:
   """The run in `workdir` with the parameters of `step` (None: the newest whole ones).
 
-  `overrides` replaces config values ('eval.tokens': 1000); those that are None do not.
+  `overrides` replaces config values ('eval.units': 1000); those that are None do not.
   """
   read = functools.partial(_run, workdir, overrides)
   return checkpoint.load(workdir, step, '--workdir', read)
@@ -116,28 +117,36 @@ def _run(
   workdir: str | pathlib.Path, overrides: dict[str, Any], saved: checkpoint.Saved
 ) -> Run:
   past = read_past(workdir, saved)
-  config = json.loads(json.dumps(past.config))
-  # This machine may have other devices than the one that trained.
-  config['mesh'] = {'data': -1, 'fsdp': 1, 'tensor': 1}
-  for name, value in overrides.items():
-    if value is not None:
-      section, field = name.split('.')
-      config[section][field] = value
-  # Nothing is trained here, so the training batch must not restrict the devices, nor the
-  # sample at the end of training its length.
-  config['data']['batch_size'] = config['train']['accumulation'] * jax.device_count()
-  config['eval']['sample_tokens'] = 0
-  config = parse(config)
+  config = _for_reading(past.parsed, overrides)
+  check(config)
   if lacking := lacking_kernels(config):
     print(f"{lacking}; here 'auto' is taken", file=sys.stderr)
-    model = dataclasses.replace(config.model, two_four_implementation='auto')
-    config = dataclasses.replace(config, model=model)
+    config = with_kernels(config, 'auto')
   mesh = make_mesh(config)
   shapes = abstract_variables(config)
   placed = jax.tree.map(
     lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
     shapes,
-    state_shardings(mesh, shapes),
+    state_shardings(config, mesh, shapes),
   )
   variables = saved.variables(placed)
   return Run(at_step(config, saved.step), saved.step, variables, mesh, past)
+
+
+def _for_reading(config: Config, overrides: dict[str, Any]) -> Config:
+  """The config of a run that is not trained here, with these values in it."""
+  # This machine may have other devices than the one that trained.
+  config = dataclasses.replace(config, mesh=MeshConfig())
+  for name, value in overrides.items():
+    if value is not None:
+      section, field = name.split('.')
+      changed = dataclasses.replace(getattr(config, section), **{field: value})
+      config = dataclasses.replace(config, **{section: changed})
+  # Nothing is trained here, so the training batch must not restrict the devices, nor the
+  # sample at the end of training its length.
+  batch = config.train.accumulation * jax.device_count()
+  return dataclasses.replace(
+    config,
+    data=dataclasses.replace(config.data, batch_size=batch),
+    eval=dataclasses.replace(config.eval, sample_tokens=0),
+  )

@@ -15,7 +15,7 @@ from typing import Any
 
 Kinds = Mapping[str, type]
 # Parameter path below its module -> what each of its dimensions is: 'in' and 'out', the
-# inputs and outputs of a linear map, or None.
+# inputs and outputs of a linear map, 'rank', the side between two factors, or None.
 Axes = dict[str, tuple[str | None, ...]]
 
 
@@ -34,6 +34,16 @@ def phase(default: int | float) -> Any:
   return dataclasses.field(default=default, metadata={'phase': True})
 
 
+def place(default: str = '') -> Any:
+  """A config field that names a file or a folder, of which the content counts."""
+  return dataclasses.field(default=default, metadata={'place': True})
+
+
+def free(default: Any) -> Any:
+  """A config field on which no number depends beyond rounding: it may always change."""
+  return dataclasses.field(default=default, metadata={'free': True})
+
+
 def kinds_of(field: dataclasses.Field) -> Kinds | None:
   """Of a field made by `section`, else None."""
   return field.metadata.get('kinds')
@@ -41,6 +51,14 @@ def kinds_of(field: dataclasses.Field) -> Kinds | None:
 
 def is_phase(field: dataclasses.Field) -> bool:
   return field.metadata.get('phase', False)
+
+
+def is_place(field: dataclasses.Field) -> bool:
+  return field.metadata.get('place', False)
+
+
+def is_free(field: dataclasses.Field) -> bool:
+  return field.metadata.get('free', False)
 
 
 def name_of(kinds: Kinds, value: Any) -> str:
@@ -81,6 +99,12 @@ def no_decay(kind: Any) -> tuple[str, ...]:
   return found(kind) if callable(found) else found
 
 
+def matrices(kind: Any) -> tuple[str, ...]:
+  """The paths of those parameters that multiply activations."""
+  found = getattr(room(kind), 'MATRICES', ())
+  return found(kind) if callable(found) else found
+
+
 def flops(kind: Any, shapes: dict[str, tuple[int, ...]]) -> float:
   """FLOPs of forward and backward for one row, from the parameters' shapes by path.
 
@@ -89,9 +113,7 @@ def flops(kind: Any, shapes: dict[str, tuple[int, ...]]) -> float:
   """
   if hasattr(kind, 'flops'):
     return kind.flops(shapes)
-  names = getattr(room(kind), 'MATRICES', ())
-  names = names(kind) if callable(names) else names
-  return 6.0 * sum(math.prod(shapes[name]) for name in names)
+  return 6.0 * sum(math.prod(shapes[name]) for name in matrices(kind))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,18 +167,14 @@ class Training:
 
   Attributes:
     schedule: step from 0 -> learning rate.
-    seed: of the run.
     params: the parameters, abstract.
-    linear: the kind of the model's linear maps.
     decay: weight decay -> its transformations, one for each factor of the parameters.
     extra: the transformations that the linear maps put between the directions and the
       learning rate.
   """
 
   schedule: Callable[[Any], Any]
-  seed: int
   params: Any
-  linear: Any
   decay: Callable[[float], list[Any]]
   extra: tuple[Any, ...] = ()
 

@@ -13,7 +13,7 @@ import optax
 
 from elas_jax.common.errors import UserError
 from elas_jax.config.config import Config
-from elas_jax.data.rows import PreparedRows, open_rows
+from elas_jax.data.rows import PreparedRows
 from elas_jax.models.classifier import Network
 from elas_jax.ops.augment import AUGMENTATIONS
 from elas_jax.tasks.task import Batch, Sums, Task
@@ -36,31 +36,25 @@ def rows(config: Config, count: int) -> Batch:
 
 def prepared(config: Config, tokenizer: None = None) -> PreparedRows:
   """The rows, which must be what the network takes and gives."""
-  data = open_rows(config.data)
-  for name, split in (('train', data.train), ('validation', data.validation)):
-    if not len(split):
-      raise UserError(
-        f'data.validation_share={config.data.validation_share!r}: leaves the {name} split '
-        'without rows; both need one'
-      )
+  data = config.data.source.rows(config.data)
   row = data.train.read([0])
   shape = row['inputs'].shape[1:]
   if shape != config.model.input_shape:
     raise UserError(
       f'model.input_shape={config.model.input_shape}: must be {shape} for '
-      f'data.source={config.data.source!r}'
+      f'{config.data.source.shown()}'
     )
   classes = np.issubdtype(row['targets'].dtype, np.integer)
   needed = 'classification' if classes else 'regression'
   if config.task != needed:
     raise UserError(
-      f'task={config.task!r}: must be {needed!r} for data.source={config.data.source!r}'
+      f'task={config.task!r}: must be {needed!r} for {config.data.source.shown()}'
     )
   outputs = len(data.class_names) if classes else row['targets'].shape[1]
   if config.model.outputs != outputs:
     raise UserError(
       f'model.outputs={config.model.outputs}: must be {outputs} for '
-      f'data.source={config.data.source!r}'
+      f'{config.data.source.shown()}'
     )
   return data
 

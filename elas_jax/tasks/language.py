@@ -15,11 +15,11 @@ from elas_jax.common.errors import UserError
 from elas_jax.config.config import Config, at_step
 from elas_jax.data.blocks import Prepared, prepare
 from elas_jax.data.tokenizers import Tokenizer
+from elas_jax.models import layout
 from elas_jax.models.decoder import Decoder
 from elas_jax.models.sampling import generate
 from elas_jax.ops.loss import cross_entropy_sums
-from elas_jax.ops.two_four import Recipe, described
-from elas_jax.run.flops import flops_per_token
+from elas_jax.systems.kinds import about
 from elas_jax.tasks.task import Batch, Sums, Task
 
 
@@ -34,7 +34,7 @@ def rows(config: Config, count: int) -> Batch:
 
 
 def prepared(config: Config, tokenizer: Tokenizer | None = None) -> Prepared:
-  data = prepare(config.data, tokenizer)
+  data = prepare(config.data.source.corpus(config.data), tokenizer)
   check_vocabulary(config, data)
   return data
 
@@ -48,7 +48,7 @@ def check_vocabulary(config: Config, data: Prepared) -> None:
   if config.model.vocab_size < needed:
     raise UserError(
       f'model.vocab_size={config.model.vocab_size}: must be at least {needed} for '
-      f'data.tokenizer={config.data.tokenizer!r}'
+      f'{config.data.tokenizer.shown()}'
     )
 
 
@@ -107,22 +107,13 @@ def eval_values(sums: dict[str, np.ndarray]) -> dict[str, float]:
 
 
 def notes(config: Config) -> list[str]:
-  """What the 2:4 products run on, where there are some."""
-  model = config.model
-  if model.feed_forward != 'relu2_two_four':
-    return []
-  recipe = Recipe(
-    model.two_four_rule,
-    model.two_four_backward,
-    config.data.sequence_length,
-    model.two_four_implementation,
-  )
-  where = described(recipe, model.compute_dtype, jax.device_count())
-  return [f'2:4 products: {where}']
+  """What the parts of the model have to say: what their products run on."""
+  model, length = config.model, config.data.sequence_length
+  return about(model.feed_forward, 'notes', model.parts, length, default=[])
 
 
 def flops(config: Config, params: Any) -> float:
-  return flops_per_token(config.model, params, config.data.sequence_length)
+  return layout.flops(config.model, params, config.data.sequence_length)
 
 
 def show(config: Config, state: Any, data: Prepared) -> None:

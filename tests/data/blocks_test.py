@@ -29,8 +29,8 @@ def contents(prepared):
   return {path.name: path.read_bytes() for path in prepared.folder.iterdir()}
 
 
-def test_packed_blocks_hold_the_corpus(make_data_config, corpus):
-  config = make_data_config()
+def test_packed_blocks_hold_the_corpus(make_corpus, corpus):
+  config = make_corpus()
   prepared = prepare_here(config)
   source = open_source(config)
   for split, of_split in (
@@ -52,8 +52,8 @@ def test_packed_blocks_hold_the_corpus(make_data_config, corpus):
   assert prepared.report == source.report
 
 
-def test_document_blocks(make_data_config, corpus):
-  config = make_data_config(protocol='document', sequence_length=32)
+def test_document_blocks(make_corpus, corpus):
+  config = make_corpus(protocol='document', sequence_length=32)
   train = prepare_here(config).train
   texts = [x['text'] for x in open_source(config).splits['train']]
   assert len(train) == len(texts)
@@ -63,23 +63,21 @@ def test_document_blocks(make_data_config, corpus):
     assert (block['valid'], block['bytes']) == (31, 30)
 
 
-def test_any_number_of_processes_gives_the_same(
-  make_data_config, corpus, monkeypatch, tmp_path
-):
+def test_any_number_of_processes_gives_the_same(make_corpus, corpus, monkeypatch, tmp_path):
   monkeypatch.setattr(block_writer, 'SHARD_BYTES', 500)
-  one = prepare_here(make_data_config())
+  one = prepare_here(make_corpus())
   assert len(list(one.folder.glob('train-*'))) > 3
-  two = prepare_here(make_data_config(processes=2, cache_dir=str(tmp_path / 'two')))
+  two = prepare_here(make_corpus(processes=2, cache_dir=str(tmp_path / 'two')))
   assert one.folder.name == two.folder.name
   assert contents(two) == contents(one)
 
 
 @pytest.mark.parametrize('group_size', [1, 16])
-def test_random_access(make_data_config, corpus, monkeypatch, group_size):
+def test_random_access(make_corpus, corpus, monkeypatch, group_size):
   monkeypatch.setattr(block_writer, 'SHARD_BYTES', 500)
   options = f'group_size:{group_size},uncompressed'
   monkeypatch.setattr(block_writer, 'WRITER_OPTIONS', options)
-  train = prepare_here(make_data_config()).train
+  train = prepare_here(make_corpus()).train
   rows = train.read(range(len(train)))
   order = np.random.default_rng(0).permutation(len(train))
   shuffled = train.read(order)
@@ -93,22 +91,22 @@ def test_random_access(make_data_config, corpus, monkeypatch, group_size):
   assert train.read([])['tokens'].shape == (0, 17)
 
 
-def test_fingerprint_covers_what_changes_the_blocks(make_data_config, corpus, tmp_path):
+def test_fingerprint_covers_what_changes_the_blocks(make_corpus, corpus, tmp_path):
   changes = [
     {},
     {'protocol': 'document'},
     {'sequence_length': 17},
     {'validation_share': 0.3},
   ]
-  folders = {prepare_here(make_data_config(**change)).folder for change in changes}
+  folders = {prepare_here(make_corpus(**change)).folder for change in changes}
   assert len(folders) == len(changes)
-  same = {'batch_size': 7, 'processes': 2, 'read_threads': 5, 'max_bad_share': 0.5}
-  assert prepare_here(make_data_config(**same)).folder in folders
+  same = {'processes': 2, 'max_bad_share': 0.5}
+  assert prepare_here(make_corpus(**same)).folder in folders
 
 
-def test_bad_records_are_reported_at_every_start(make_data_config, corpus, tmp_path, capfd):
+def test_bad_records_are_reported_at_every_start(make_corpus, corpus, tmp_path, capfd):
   (tmp_path / 'corpus' / 'bad.txt').write_bytes(b'\xff')
-  config = make_data_config(max_bad_share=0.1)
+  config = make_corpus(max_bad_share=0.1)
   for prepare_one in (blocks.prepare, blocks.prepare):
     prepared = prepare_one(config)
     assert prepared.report.bad == 1
@@ -116,21 +114,21 @@ def test_bad_records_are_reported_at_every_start(make_data_config, corpus, tmp_p
     assert error.count('1 of 41 records were unreadable') == 1
     assert 'bad.txt: not UTF-8' in error
   with pytest.raises(UserError, match='data.max_bad_share=0.01'):
-    blocks.prepare(make_data_config())
+    blocks.prepare(make_corpus())
 
 
-def test_error_of_the_subprocess_arrives(make_data_config, corpus, tmp_path, capfd):
+def test_error_of_the_subprocess_arrives(make_corpus, corpus, tmp_path, capfd):
   for name in ('a', 'b', 'c'):
     (tmp_path / 'corpus' / f'{name}.txt').write_bytes(b'\xff')
   with pytest.raises(UserError, match=r'^data\.max_bad_share=0\.01: 3 of 43[^\n]*$'):
-    blocks.prepare(make_data_config())
+    blocks.prepare(make_corpus())
   assert 'Traceback' not in capfd.readouterr().err
 
 
-def test_crash_of_the_subprocess_is_no_user_error(make_data_config, corpus, monkeypatch):
+def test_crash_of_the_subprocess_is_no_user_error(make_corpus, corpus, monkeypatch):
   monkeypatch.setattr(sys, 'executable', '/bin/false')
   with pytest.raises(RuntimeError, match='ended with 1'):
-    blocks.prepare(make_data_config())
+    blocks.prepare(make_corpus())
 
 
 KILLS_ITSELF = """
@@ -145,9 +143,9 @@ prepare.main({arguments})
 """
 
 
-def test_kill_in_the_middle_then_again(make_data_config, corpus, monkeypatch, tmp_path):
+def test_kill_in_the_middle_then_again(make_corpus, corpus, monkeypatch, tmp_path):
   monkeypatch.setattr(block_writer, 'SHARD_BYTES', 500)
-  config = make_data_config()
+  config = make_corpus()
   names = ('source', 'path', 'validation_share', 'sequence_length', 'cache_dir')
   arguments = [f'--{name}={getattr(config, name)}' for name in names]
   code = KILLS_ITSELF.format(arguments=[*arguments, '--processes=1'])
@@ -216,7 +214,7 @@ def test_an_error_leaves_nothing(tmp_path):
   assert [path.name for path in tmp_path.iterdir()] == ['name.lock']
 
 
-def test_error_in_a_worker_stops_the_preparation(make_data_config, corpus, monkeypatch):
+def test_error_in_a_worker_stops_the_preparation(make_corpus, corpus, monkeypatch):
   monkeypatch.setattr(block_writer, 'SHARD_BYTES', 500)
   make_tasks = block_writer._tasks
 
@@ -226,7 +224,7 @@ def test_error_in_a_worker_stops_the_preparation(make_data_config, corpus, monke
 
   monkeypatch.setattr(block_writer, '_tasks', make_wrong_tasks)
   with pytest.raises(Exception, match='lost'):
-    blocks.write(make_data_config(processes=2))
+    blocks.write(make_corpus(processes=2))
 
 
 LIMITED = """
@@ -241,9 +239,9 @@ run_command(lambda: prepare.main({arguments}))
 
 
 @pytest.mark.parametrize('kind', ['documents', 'blocks'])
-def test_disk_that_takes_no_more_is_one_line(make_data_config, corpus, tmp_path, kind):
+def test_disk_that_takes_no_more_is_one_line(make_corpus, corpus, tmp_path, kind):
   """A limit on the size of files stands for a full disk: ArrayRecord reports both alike."""
-  config = make_data_config()
+  config = make_corpus()
   arguments = [f'--path={config.path}', f'--cache_dir={config.cache_dir}']
   arguments += ['--source=text_files', '--validation_share=0.2', '--processes=1']
   if kind == 'blocks':
@@ -258,21 +256,21 @@ def test_disk_that_takes_no_more_is_one_line(make_data_config, corpus, tmp_path,
   assert not list(tmp_path.glob('cache/*/*.tmp-*'))
 
 
-def test_too_short_for_a_block(make_data_config, tmp_path):
+def test_too_short_for_a_block(make_corpus, tmp_path):
   folder = tmp_path / 'corpus'
   folder.mkdir()
   (folder / 'x.txt').write_text('long enough for something')
   (tmp_path / 'v.txt').write_text('x')  # with the end token: two tokens, one target
-  config = make_data_config(validation_path=str(tmp_path / 'v.txt'))
+  config = make_corpus(validation_path=str(tmp_path / 'v.txt'))
   assert prepare_here(config).validation.tokens == 1
   (tmp_path / 'v.txt').write_text('\n')
-  documents = make_data_config(validation_path=str(tmp_path / 'v.txt'), protocol='document')
+  documents = make_corpus(validation_path=str(tmp_path / 'v.txt'), protocol='document')
   assert prepare_here(documents).validation.tokens == 1
 
 
-def test_readers_are_opened_when_needed(make_data_config, corpus, monkeypatch):
+def test_readers_are_opened_when_needed(make_corpus, corpus, monkeypatch):
   monkeypatch.setattr(block_writer, 'SHARD_BYTES', 500)
-  train = prepare_here(make_data_config()).train
+  train = prepare_here(make_corpus()).train
   opened = []
   real = block_set.ArrayRecordReader
   monkeypatch.setattr(
@@ -285,8 +283,8 @@ def test_readers_are_opened_when_needed(make_data_config, corpus, monkeypatch):
   assert len(opened) == 1
 
 
-def test_command(make_data_config, corpus, capsys, tmp_path):
-  config = make_data_config()
+def test_command(make_corpus, corpus, capsys, tmp_path):
+  config = make_corpus()
   arguments = ['--source=text_files', f'--path={config.path}', '--processes=1']
   arguments += [f'--cache_dir={config.cache_dir}', '--validation_share=0.2']
   prepare.main([*arguments, '--sequence_length=16'])
@@ -295,16 +293,22 @@ def test_command(make_data_config, corpus, capsys, tmp_path):
   assert 'bytes/token' in output
   assert str(blocks.prepare(config).folder) in output
   for wrong, field in [
-    ('--tokenizer=missing.json', 'data.tokenizer'),
-    ('--path=/missing', 'data.path'),
-    ('--source=lm1b', 'data.source'),
+    ('--tokenizer=missing.json', 'data.tokenizer.path'),
+    ('--path=/missing', 'data.source.path'),
+    ('--source=lm1b', 'data.source.name'),
     ('--sequence_length=1', 'argument --sequence_length'),
     (f'--sequence_length={10**12}', 'argument --sequence_length'),
     (f'--sequence_length={10**30}', 'argument --sequence_length'),
     (f'--processes={10**12}', 'argument --processes'),
-    ('--validation_share=nan', 'data.validation_share=nan: must be finite'),
+    ('--validation_share=nan', 'data.source.validation_share=nan: must be finite'),
     ('--max_bad_share=1e300', 'data.max_bad_share=1e+300: must be finite'),
     ('--processes=-1', 'argument --processes'),
+    ('--source=python_source', '--path='),
+    ('--validation_share=1', 'data.source.validation_share=1.0'),
+    ('--max_bad_share=2', 'data.max_bad_share=2.0'),
+    ('--path=', "data.source.path=''"),
+    ('--tokenizer=', "data.tokenizer.path=''"),
+    ('--cache_dir=', "data.cache_dir=''"),
   ]:
     with pytest.raises(SystemExit, match='2'):
       run_command(lambda wrong=wrong: prepare.main([*arguments, wrong]))
@@ -326,7 +330,7 @@ def test_preparation_imports_no_jax():
   subprocess.run([sys.executable, '-c', code], env=environment, check=True)
 
 
-def test_documents_in_both_splits_are_reported(make_data_config, corpus, tmp_path, capsys):
+def test_documents_in_both_splits_are_reported(make_corpus, corpus, tmp_path, capsys):
   write = lambda name, text: (tmp_path / 'held_out' / name).write_text(text)
   (tmp_path / 'held_out').mkdir()
   write('a.txt', corpus['04.md'])
@@ -334,7 +338,7 @@ def test_documents_in_both_splits_are_reported(make_data_config, corpus, tmp_pat
   write('c.txt', 'of its own')
   write('blank.txt', '\n')
   (tmp_path / 'corpus' / 'blank.txt').write_text('\n')
-  config = make_data_config(validation_path=str(tmp_path / 'held_out'))
+  config = make_corpus(validation_path=str(tmp_path / 'held_out'))
   prepared = prepare_here(config)
   note = '2 of 4 documents of the validation split are equal to some of the train split'
   assert prepared.source_notes == (note,)
@@ -345,10 +349,10 @@ def test_documents_in_both_splits_are_reported(make_data_config, corpus, tmp_pat
   assert note in capsys.readouterr().out
 
 
-def test_record_follows_the_rows(make_data_config, corpus, tmp_path):
-  record = lambda **fields: prepare_here(make_data_config(**fields)).record()
+def test_record_follows_the_rows(make_corpus, corpus, tmp_path):
+  record = lambda **fields: prepare_here(make_corpus(**fields)).record()
   first = record()
-  assert set(first['files']['data.path']) == set(corpus)
+  assert set(first['files']['data.source.path']) == set(corpus)
   assert first['splits']['train']['documents'] == 34
   moved = tmp_path / 'moved'
   (tmp_path / 'corpus').rename(moved)
@@ -361,7 +365,7 @@ def test_record_follows_the_rows(make_data_config, corpus, tmp_path):
   assert second['splits']['validation'] != first['splits']['validation']
 
 
-def test_subprocess_that_finds_other_files(make_data_config, corpus, tmp_path, monkeypatch):
+def test_subprocess_that_finds_other_files(make_corpus, corpus, tmp_path, monkeypatch):
   """They change between the two listings."""
 
   def write_other(config, tokenizer):
@@ -370,10 +374,10 @@ def test_subprocess_that_finds_other_files(make_data_config, corpus, tmp_path, m
 
   monkeypatch.setattr(blocks, '_write_in_subprocess', write_other)
   with pytest.raises(UserError, match=r'1 file \(04.md\) changed while the data were'):
-    blocks.prepare(make_data_config())
+    blocks.prepare(make_corpus())
 
 
-def test_a_given_tokenizer_is_taken_instead(make_data_config, corpus):
-  config = make_data_config(tokenizer='missing.json')
+def test_a_given_tokenizer_is_taken_instead(make_corpus, corpus):
+  config = make_corpus(tokenizer='missing.json')
   prepared = blocks.prepare(config, BytesTokenizer())
-  assert prepared.folder == blocks.prepare(make_data_config()).folder
+  assert prepared.folder == blocks.prepare(make_corpus()).folder

@@ -71,8 +71,8 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize('name', DAMAGES)
-def test_damaged_blocks_are_made_again(make_data_config, corpus, name, capfd):
-  config, (damage, why) = make_data_config(), DAMAGES[name]
+def test_damaged_blocks_are_made_again(make_corpus, corpus, name, capfd):
+  config, (damage, why) = make_corpus(), DAMAGES[name]
   prepared = prepare(config)
   expected = everything(prepared)
   damage(prepared.folder)
@@ -88,8 +88,8 @@ def test_damaged_blocks_are_made_again(make_data_config, corpus, name, capfd):
 
 
 @pytest.mark.parametrize('file', ['dataset_info.json', 'features.json', 'meta.json'])
-def test_damaged_documents_are_made_again(make_data_config, corpus, file, capfd):
-  config = make_data_config()
+def test_damaged_documents_are_made_again(make_corpus, corpus, file, capfd):
+  config = make_corpus()
   prepared = prepare(config)
   expected = everything(prepared)
   (path,) = (prepared.folder.parents[1] / 'documents').rglob(file)
@@ -100,10 +100,8 @@ def test_damaged_documents_are_made_again(make_data_config, corpus, file, capfd)
   assert 'is damaged (' in capfd.readouterr().err
 
 
-def test_damaged_texts_are_named_and_mended_by_the_next_start(
-  make_data_config, corpus, capfd
-):
-  config = make_data_config()
+def test_damaged_texts_are_named_and_mended_by_the_next_start(make_corpus, corpus, capfd):
+  config = make_corpus()
   prepared = prepare(config)
   expected = everything(prepared)
   (path,) = (prepared.folder.parents[1] / 'documents').rglob('*-train.array_record-*')
@@ -117,8 +115,8 @@ def test_damaged_texts_are_named_and_mended_by_the_next_start(
   assert 'made again' in capfd.readouterr().err
 
 
-def test_no_flipped_bit_of_blocks_is_read(make_data_config, corpus):
-  config = make_data_config()
+def test_no_flipped_bit_of_blocks_is_read(make_corpus, corpus):
+  config = make_corpus()
   prepared = prepare(config)
   expected, folder = everything(prepared), prepared.folder
   path, numbers, found = next(folder.glob('train*')), random.Random(0), 0
@@ -138,9 +136,9 @@ def test_no_flipped_bit_of_blocks_is_read(make_data_config, corpus):
 
 
 def test_damage_while_training_is_named_and_mended_by_the_next_start(
-  make_data_config, corpus, capfd
+  make_corpus, corpus, capfd
 ):
-  config = make_data_config()
+  config = make_corpus()
   prepared = prepare(config)
   expected = everything(prepared)
   path = next(prepared.folder.glob('train*'))

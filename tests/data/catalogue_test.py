@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 
 from elas_jax.common.errors import UserError
 from elas_jax.data import blocks, catalogue, train_tokenizer
-from elas_jax.data.rows import open_rows
+from elas_jax.data.rows import of_set
 from elas_jax.data.sources import list_source, open_source, open_split
 
 
@@ -51,8 +51,8 @@ def build(tmp_path):
 
 
 @pytest.fixture
-def tiny_config(make_data_config, tmp_path):
-  return make_data_config(source='tiny_set', path=str(tmp_path / 'tfds'))
+def tiny_config(make_corpus, tmp_path):
+  return make_corpus(source='tiny_set', path=str(tmp_path / 'tfds'))
 
 
 TRAIN = ['a b', 'é ü', 'third']
@@ -72,13 +72,13 @@ def test_real_files_are_opened(build, tiny_config, held_out):
   assert source.fingerprint == list_source(tiny_config).fingerprint
 
 
-def test_default_folder_is_that_of_tfds(build, tiny_config, make_data_config, monkeypatch):
+def test_default_folder_is_that_of_tfds(build, tiny_config, make_corpus, monkeypatch):
   build({'train': TRAIN, 'test': ['x']})
   monkeypatch.setenv('TFDS_DATA_DIR', tiny_config.path)
-  assert len(open_source(make_data_config(source='tiny_set', path='')).splits['train']) == 3
+  assert len(open_source(make_corpus(source='tiny_set', path='')).splits['train']) == 3
 
 
-def test_newest_version_and_config(build, tiny_config, make_data_config):
+def test_newest_version_and_config(build, tiny_config, make_corpus):
   folder = build({'train': TRAIN, 'test': ['x']})
   newest = folder.with_name('1.10.0')
   folder.with_name('1.9.0.incompleteABC').mkdir()
@@ -90,18 +90,18 @@ def test_newest_version_and_config(build, tiny_config, make_data_config):
   config_folder.mkdir()
   newest.rename(config_folder / '2.0.0')
   folder.with_name('1.9.0').unlink()
-  with_config = make_data_config(source='tiny_set/en', path=tiny_config.path)
+  with_config = make_corpus(source='tiny_set/en', path=tiny_config.path)
   assert open_source(with_config).folder == config_folder / '2.0.0'
   with pytest.raises(UserError, match="needs a config; prepared are 'tiny_set/en'"):
     open_source(tiny_config)
 
 
 @pytest.mark.parametrize('name', ['c4/en', 'lm1b', 'pyton_source'])
-def test_unprepared_set_says_which_command_prepares_it(make_data_config, tmp_path, name):
+def test_unprepared_set_says_which_command_prepares_it(make_corpus, tmp_path, name):
   with pytest.raises(UserError) as error:
-    open_source(make_data_config(source=name, path=str(tmp_path)))
+    open_source(make_corpus(source=name, path=str(tmp_path)))
   message = str(error.value)
-  assert message.startswith(f"data.source='{name}'")
+  assert message.startswith(f"data.source.name='{name}'")
   command = f'tfds build {name} --data_dir={tmp_path} --file_format=array_record'
   assert command in message
   assert 'pip install tensorflow apache-beam' in message
@@ -110,9 +110,9 @@ def test_unprepared_set_says_which_command_prepares_it(make_data_config, tmp_pat
 
 
 @pytest.mark.parametrize('name', ['', '../c4', 'c4/en/3', 'c4;rm'])
-def test_impossible_names(make_data_config, name):
-  with pytest.raises(UserError, match='^data.source=.*accepted are python_source'):
-    open_source(make_data_config(source=name))
+def test_impossible_names(make_corpus, name):
+  with pytest.raises(UserError, match='^data.source.name=.*accepted are names of'):
+    open_source(make_corpus(source=name))
 
 
 @pytest.mark.parametrize('file_format', ['tfrecord', None])
@@ -257,17 +257,12 @@ def test_class_of_another_module_is_not_imported(build, tiny_config, tmp_path, m
 
 
 def test_rows_do_not_import_classes_either(build, tmp_path, monkeypatch):
-  from configs import images
-  from elas_jax.config.config import parse
-
   folder = build({'train': TRAIN, 'test': ['x']})
   (folder.parent).rename(folder.parents[1] / 'mnist')
   folder = folder.parents[1] / 'mnist' / folder.name
   (folder / 'features.json').write_text(json.dumps(FOREIGN['inside']))
-  config = images.get_config('mnist,mlp')
-  config.data.path, config.data.cache_dir = str(tmp_path / 'tfds'), str(tmp_path / 'cache')
   with pytest.raises(UserError, match="names the class 'evil.Text'"):
-    open_rows(parse(config).data)
+    of_set('mnist', str(tmp_path / 'tfds'), str(tmp_path / 'cache'))
 
 
 def test_every_feature_class_of_tfds_is_accepted(build):
@@ -284,5 +279,5 @@ def test_broken_features(build, tiny_config):
   folder = build({'train': TRAIN, 'test': ['x']})
   for content in ('', '{', '[' * 100_000, '\xff', '{"pythonClassName": 3}', '[]', '{}'):
     (folder / 'features.json').write_text(content, encoding='latin-1')
-    with pytest.raises(UserError, match='^data.path: .* cannot be read.*prepare'):
+    with pytest.raises(UserError, match='^data.source.data_dir: .*cannot be read.*prepare'):
       open_source(tiny_config)

@@ -3,7 +3,7 @@ import itertools
 
 import pytest
 
-from elas_jax.config.config import DataConfig
+from elas_jax.data.corpus import Corpus
 
 WORDS = ('the', 'quick', 'brown', 'fox', 'jumps', 'naïve', 'Zoë', 'drinks', '水', '🙂')
 
@@ -13,23 +13,25 @@ def prepared_here():
   """Not here: the process that prepares the data is what some of these tests are about."""
 
 
+@pytest.fixture(autouse=True)
+def no_plots():
+  """Nothing is trained, so that nothing of training is imported."""
+
+
 @pytest.fixture
-def make_data_config(tmp_path):
-  """A function that gives the DataConfig of a small corpus, with fields changed."""
-  base = DataConfig(
+def make_corpus(tmp_path):
+  """A function that gives a small Corpus, with fields changed."""
+  base = Corpus(
     source='text_files',
     path=str(tmp_path / 'corpus'),
     validation_path='',
     validation_share=0.2,
     max_bad_share=0.01,
-    tokenizer='bytes',
+    tokenizer='',
     protocol='packed',
     sequence_length=16,
-    batch_size=4,
     cache_dir=str(tmp_path / 'cache'),
     processes=1,
-    read_threads=2,
-    prefetch=2,
   )
   return lambda **changes: dataclasses.replace(base, **changes)
 

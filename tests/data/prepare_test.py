@@ -9,14 +9,15 @@ from elas_jax.data import blocks, prepare, train_tokenizer
 
 
 @pytest.fixture
-def run(make_data_config, corpus, capsys):
+def run(make_corpus, corpus, capsys):
   """Runs the command; returns (config, its output, its errors)."""
 
   def run(**changes):
-    config = make_data_config(**changes)
-    names = 'source path validation_path validation_share cache_dir tokenizer '
+    config = make_corpus(**changes)
+    names = 'source path validation_path validation_share cache_dir '
     names += 'protocol sequence_length'
     arguments = [f'--{name}={getattr(config, name)}' for name in names.split()]
+    arguments += [f'--tokenizer={config.tokenizer or "bytes"}']
     prepare.main([*arguments, '--processes=1'])
     return config, *capsys.readouterr()
 

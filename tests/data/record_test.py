@@ -13,7 +13,7 @@ def record_of(**changes):
       'train': {'fingerprint': 'a', 'documents': 40},
       'validation': {'fingerprint': 'b', 'documents': 4},
     },
-    'files': {'data.path': {'x.txt': '1', 'y.txt': '2'}},
+    'files': {'data.source.path': {'x.txt': '1', 'y.txt': '2'}},
   }
   return base | changes
 
@@ -45,14 +45,14 @@ def test_only_the_rows_decide():
     (
       {
         'splits': splits(train='other', count=41),
-        'files': {'data.path': {'x.txt': '1', 'y.txt': '3', 'z.txt': '4'}},
+        'files': {'data.source.path': {'x.txt': '1', 'y.txt': '3', 'z.txt': '4'}},
       },
-      'data.path: 1 file (z.txt) new; data.path: 1 file (y.txt) changed; '
+      'data.source.path: 1 file (z.txt) new; data.source.path: 1 file (y.txt) changed; '
       'train: 41 documents instead of 40',
     ),
     (
-      {'splits': splits(validation='other'), 'files': {'data.path': {}}},
-      'data.path: 2 files (x.txt, y.txt) missing; '
+      {'splits': splits(validation='other'), 'files': {'data.source.path': {}}},
+      'data.source.path: 2 files (x.txt, y.txt) missing; '
       'validation: other contents of the same size',
     ),
     (
@@ -85,7 +85,37 @@ def test_the_splits_that_count_are_given():
 
 
 def test_long_lists_are_not_kept(monkeypatch):
-  hashes = {'data.path': {str(i): '' for i in range(5)}, 'data.validation_path': {'x': ''}}
+  hashes = {
+    'data.source.path': {str(i): '' for i in range(5)},
+    'data.source.validation_path': {'x': ''},
+  }
   assert listed(hashes) == hashes
   monkeypatch.setattr(record, 'MAX_LISTED', 5)
   assert listed(hashes) is None
+
+
+@pytest.mark.parametrize(
+  ('source', 'before', 'now'),
+  [
+    ('text_files', 'data.path', 'data.source.path'),
+    ('text_files', 'data.validation_path', 'data.source.validation_path'),
+    ('python_source', 'data.source', 'data.source'),
+    ('c4/en', 'data.path', 'data.source.data_dir'),
+  ],
+)
+def test_records_from_before_fields_had_sections(source, before, now):
+  """Written by the code of then: checkpoints keep them."""
+  old = OLD | {'source': source, 'files': {before: {'x.txt': '1', 'y.txt': '2'}}}
+  new = OLD | {'source': source, 'files': {now: {'x.txt': '1', 'y.txt': '2'}}}
+  assert difference(old, new) == ''
+  assert record.lifted(old) == new
+  assert record.lifted(new) == new
+  changed = new | {'splits': splits(train='other'), 'files': {now: {'x.txt': '1'}}}
+  assert difference(old, changed) == (
+    f'{now}: 1 file (y.txt) missing; train: other contents of the same size'
+  )
+
+
+def test_records_without_a_list_are_lifted_too():
+  for files in (None, {}):
+    assert difference(OLD | {'files': files}, OLD) == ''

@@ -2,6 +2,7 @@
 
 import io
 import shutil
+import types
 
 import numpy as np
 import PIL.Image
@@ -10,30 +11,21 @@ import tensorflow_datasets as tfds
 from scipy import special
 
 from elas_jax.common.errors import UserError
-from elas_jax.config.config import RowsConfig
-from elas_jax.data import functions
-from elas_jax.data.rows import open_rows
+from elas_jax.data import cache, functions
+from elas_jax.data.record import SPLITS
+from elas_jax.systems.row_sources import ROW_SOURCES
 
 
-def rows_config(**fields) -> RowsConfig:
-  common = {
-    'source': 'digits',
-    'path': '',
-    'validation_share': 0.2,
-    'examples': 200,
-    'noise': 0.0,
-    'draw_seed': 0,
-    'augment': 'none',
-    'batch_size': 8,
-    'cache_dir': '',
-    'read_threads': 1,
-    'prefetch': 1,
-  }
-  return RowsConfig(**common | fields)
+def open_rows(kind, cache_dir='', **fields):
+  if kind in ('function', 'shape'):
+    fields = {'examples': 200} | fields
+  source = ROW_SOURCES[kind](**fields)
+  source.check('data.source', None)
+  return source.rows(types.SimpleNamespace(cache_dir=str(cache_dir)))
 
 
 def test_digits_are_split_by_their_pixels():
-  data = open_rows(rows_config())
+  data = open_rows('digits')
   train, held_out = ({x.tobytes() for x in s.inputs} for s in (data.train, data.validation))
   assert len(data.train) + len(data.validation) == 1797
   assert abs(len(data.validation) / 1797 - 0.2) < 0.002
@@ -41,7 +33,7 @@ def test_digits_are_split_by_their_pixels():
   assert data.train.inputs.min() == -1
   assert data.train.inputs.max() == 1
   assert data.class_names == tuple('0123456789')
-  again = open_rows(rows_config())
+  again = open_rows('digits')
   np.testing.assert_array_equal(again.validation.targets, data.validation.targets)
   row = data.train.read([3, 0])
   np.testing.assert_array_equal(row['inputs'], data.train.inputs[[3, 0]])
@@ -68,20 +60,20 @@ def test_functions_have_their_values(name):
 
 def test_noise_is_of_the_train_split_alone():
   clean, noisy = (
-    open_rows(rows_config(source='product', noise=noise)) for noise in (0.0, 0.5)
+    open_rows('function', name='product', noise=noise) for noise in (0.0, 0.5)
   )
   off = noisy.train.targets - clean.train.targets
   assert 0.3 < off.std() < 0.7
   np.testing.assert_array_equal(noisy.validation.targets, clean.validation.targets)
   assert len(clean.validation) == 40
-  other = open_rows(rows_config(source='product', draw_seed=1))
+  other = open_rows('function', name='product', draw_seed=1)
   assert not np.isin(other.train.inputs[:, 0], clean.train.inputs[:, 0]).any()
   assert not np.isin(clean.validation.inputs[:, 0], clean.train.inputs[:, 0]).any()
 
 
 @pytest.mark.parametrize('shape', functions.SHAPES)
 def test_shapes_have_two_classes_in_the_square(shape):
-  data = open_rows(rows_config(source=shape))
+  data = open_rows('shape', name=shape)
   assert abs(data.train.inputs).max() <= 1
   assert np.bincount(data.train.targets).tolist() == [80, 80]
   # No line tells them apart: a linear fit stays near chance.
@@ -123,11 +115,10 @@ def build(builder, tmp_path):
 
 def test_a_set_of_tfds_is_decoded_once(tmp_path, monkeypatch):
   build(TinyImages, tmp_path)
-  config = rows_config(
-    source='tiny_images', path=str(tmp_path / 'tfds'), cache_dir=str(tmp_path / 'cache')
-  )
+  where = {'data_dir': str(tmp_path / 'tfds'), 'cache_dir': tmp_path / 'cache'}
+  config = {'name': 'tiny_images'} | where
   for _ in range(2):
-    data = open_rows(config)
+    data = open_rows('tfds_images', **config)
     found = sorted(
       (int(label), round(float(image[0, 0, 0] + 1) * 127.5))
       for label, image in zip(
@@ -142,21 +133,20 @@ def test_a_set_of_tfds_is_decoded_once(tmp_path, monkeypatch):
 
 def test_a_set_without_labels_is_refused(tmp_path):
   build(NoLabels, tmp_path)
-  config = rows_config(
-    source='no_labels', path=str(tmp_path / 'tfds'), cache_dir=str(tmp_path / 'cache')
-  )
+  where = {'data_dir': str(tmp_path / 'tfds'), 'cache_dir': tmp_path / 'cache'}
+  config = {'name': 'no_labels'} | where
   with pytest.raises(UserError, match="has no 'image' with a 'label', only image, label"):
-    open_rows(config)
+    open_rows('tfds_images', **config)
 
 
 def test_record_follows_the_rows():
-  first = open_rows(rows_config()).record()
-  assert open_rows(rows_config()).record() == first
+  first = open_rows('digits').record()
+  assert open_rows('digits').record() == first
   assert first['splits']['validation']['rows'] == 360
-  other = open_rows(rows_config(validation_share=0.3)).record()
+  other = open_rows('digits', validation_share=0.3).record()
   assert other['splits'] != first['splits']
   drawn, noisy = (
-    open_rows(rows_config(source='product', noise=noise)).record()['splits']
+    open_rows('function', name='product', noise=noise).record()['splits']
     for noise in (0.0, 0.5)
   )
   assert drawn['train'] != noisy['train']
@@ -164,9 +154,8 @@ def test_record_follows_the_rows():
 
 
 def test_another_set_at_the_same_place_is_decoded_again(tmp_path, capsys, monkeypatch):
-  config = rows_config(
-    source='tiny_images', path=str(tmp_path / 'tfds'), cache_dir=str(tmp_path / 'cache')
-  )
+  where = {'data_dir': str(tmp_path / 'tfds'), 'cache_dir': tmp_path / 'cache'}
+  config = {'name': 'tiny_images'} | where
   original = TinyImages._generate_examples
 
   def reordered(self, count):  # the files have the same sizes
@@ -178,8 +167,49 @@ def test_another_set_at_the_same_place_is_decoded_again(tmp_path, capsys, monkey
   for generate in (original, reordered, repeated):
     monkeypatch.setattr(TinyImages, '_generate_examples', generate)
     build(TinyImages, tmp_path)
-    records.append(open_rows(config).record())
+    records.append(open_rows('tfds_images', **config).record())
     said = '3 of 3 rows of the validation split are equal to some of the train split'
     assert (said in capsys.readouterr().err) == (generate is repeated)
     shutil.rmtree(tmp_path / 'tfds')
   assert len({record['splits']['train']['fingerprint'] for record in records}) == 3
+
+
+# What the first versions of the code had: a continued run knows its rows again.
+FIRST = {
+  'digits': ({}, '0e181496e5340f692ee3', '69148e6eb1a6cf3c443c'),
+  'product': (
+    {'examples': 50, 'noise': 0.25, 'draw_seed': 3},
+    '55be0afd9b101c49a0f0',
+    '7e270ec9ab592893963a',
+  ),
+  'rings': (
+    {'examples': 50, 'noise': 0.25, 'draw_seed': 3},
+    '1143caf6884075d2f67e',
+    '7db6e6f4d3d854988afd',
+  ),
+}
+
+
+@pytest.mark.parametrize(
+  ('kind', 'name'), [('digits', 'digits'), ('function', 'product'), ('shape', 'rings')]
+)
+def test_rows_stay_what_they_were(kind, name):
+  fields, *expected = FIRST[name]
+  fields = fields if kind == 'digits' else fields | {'name': name}
+  record = open_rows(kind, **fields).record()
+  assert record['source'] == name
+  assert [record['splits'][x]['fingerprint'] for x in SPLITS] == expected
+
+
+def test_the_folder_of_decoded_rows_keeps_its_name(tmp_path, monkeypatch):
+  folder = tmp_path / 'sets/images/1.0.0'
+  folder.mkdir(parents=True)
+  (folder / 'dataset_info.json').write_text('{"fileFormat": "array_record"}')
+  (folder / 'features.json').write_text('{}')
+  asked = []
+  monkeypatch.setattr(
+    cache, 'make_folder', lambda cache_dir, name, write: asked.append(name) or 1 / 0
+  )
+  with pytest.raises(ZeroDivisionError):
+    open_rows('tfds_images', tmp_path, name='images', data_dir=str(tmp_path / 'sets'))
+  assert asked == ['rows/bb0ab025dbc528a33956']

@@ -27,7 +27,7 @@ def pack(content, kind):
 
 
 @pytest.mark.parametrize('kind', ['jsonl', 'jsonl.gz', 'jsonl.zst'])
-def test_half_of_the_shards_cut_off(make_data_config, tmp_path, kind):
+def test_half_of_the_shards_cut_off(make_corpus, tmp_path, kind):
   """Nearly every record that is left is good, and a quarter of the text has gone."""
   folder = tmp_path / 'corpus'
   folder.mkdir()
@@ -38,37 +38,37 @@ def test_half_of_the_shards_cut_off(make_data_config, tmp_path, kind):
       kept -= 1
     (folder / f'{i}.{kind}').write_bytes(packed[:kept])
   with pytest.raises(UserError) as error:
-    open_source(make_data_config(max_bad_share=0.01))
+    open_source(make_corpus(max_bad_share=0.01))
   message = str(error.value)
   assert message.startswith('data.max_bad_share=0.01: 3 files ')
   places = [message.index(f'{folder}/{i}.{kind}:') for i in (3, 4, 5)]
   assert places == sorted(places)
   assert '\n' not in message
   with pytest.raises(UserError):
-    open_source(make_data_config(max_bad_share=0.9999))
-  report = open_source(make_data_config(max_bad_share=1.0)).report
+    open_source(make_corpus(max_bad_share=0.9999))
+  report = open_source(make_corpus(max_bad_share=1.0)).report
   assert (report.broken_files, report.bad) == (3, 3)
   assert '3 files break off' in report.lines()[0]
 
 
 @pytest.mark.parametrize('kind', ['jsonl.gz', 'jsonl.zst'])
-def test_an_empty_archive_is_refused(make_data_config, corpus, tmp_path, kind):
+def test_an_empty_archive_is_refused(make_corpus, corpus, tmp_path, kind):
   (tmp_path / 'corpus' / f'x.{kind}').write_bytes(b'')
   with pytest.raises(UserError, match=rf'1 files .* x?.*x\.{kind}:1: .*empty'):
-    open_source(make_data_config(max_bad_share=0.5))
+    open_source(make_corpus(max_bad_share=0.5))
 
 
-def test_lines_that_cannot_be_opened_are_not_one_record(make_data_config, tmp_path):
+def test_lines_that_cannot_be_opened_are_not_one_record(make_corpus, tmp_path):
   folder = tmp_path / 'corpus'
   folder.mkdir()
   (folder / 'good.jsonl').write_text(json_lines(1000))
   (folder / 'lost.jsonl').symlink_to(tmp_path / 'nowhere')
   with pytest.raises(UserError, match='1 files .*lost.jsonl:1: .*No such file'):
-    open_source(make_data_config(max_bad_share=0.5))
+    open_source(make_corpus(max_bad_share=0.5))
   (folder / 'lost.jsonl').unlink()
   os.mkfifo(folder / 'pipe.jsonl')
   with pytest.raises(UserError, match='1 files .*pipe.jsonl: not a regular file'):
-    open_source(make_data_config(max_bad_share=0.5))
+    open_source(make_corpus(max_bad_share=0.5))
 
 
 def test_a_last_line_without_newline_may_be_whole_or_cut(tmp_path):
@@ -82,13 +82,13 @@ def test_a_last_line_without_newline_may_be_whole_or_cut(tmp_path):
   assert [x.breaks_off for x in read_documents('x', path)] == [False] * 4
 
 
-def test_a_large_bad_file_weighs_more_than_its_one_record(make_data_config, tmp_path):
+def test_a_large_bad_file_weighs_more_than_its_one_record(make_corpus, tmp_path):
   folder = tmp_path / 'corpus'
   folder.mkdir()
   (folder / 'good.jsonl').write_text(json_lines(1000))
   (folder / 'latin.txt').write_bytes(b'\xe9' * 100_000)
   with pytest.raises(UserError, match=r'1 of 1001 records .*100000 of 1\d{5} bytes'):
-    open_source(make_data_config(max_bad_share=0.5))
+    open_source(make_corpus(max_bad_share=0.5))
 
 
 def test_share_is_of_records_or_bytes():
@@ -115,7 +115,7 @@ def test_broken_files_are_told_before_single_lines():
   assert report.lines()[-1] == '  ... and 12 more'
 
 
-def test_long_lines_are_left_out(make_data_config, tmp_path, monkeypatch):
+def test_long_lines_are_left_out(make_corpus, tmp_path, monkeypatch):
   monkeypatch.setattr(text_reader, 'MAX_LINE_BYTES', 100)
   content = json_lines(3) + json.dumps({'text': 'x' * 200}) + '\n' + json_lines(2)
   for kind in ('jsonl', 'jsonl.gz', 'jsonl.zst'):
@@ -170,10 +170,10 @@ def test_a_glob_does_not_pass_over_a_locked_folder(tmp_path, monkeypatch, patter
     list_files('data.path', f'{tmp_path}/{pattern}')
 
 
-def test_files_without_a_record_are_counted(make_data_config, corpus, tmp_path):
+def test_files_without_a_record_are_counted(make_corpus, corpus, tmp_path):
   (tmp_path / 'corpus' / 'x.jsonl').write_text('')
   (tmp_path / 'corpus' / 'y.jsonl').write_text('\n \n')
-  report = open_source(make_data_config()).report
+  report = open_source(make_corpus()).report
   assert (report.empty_files, report.bad) == (2, 0)
   assert report.lines() == ['2 files hold no record']
 

@@ -84,7 +84,7 @@ MAKERS = {
 @pytest.fixture(scope='module')
 def made():
   loaded = {name: parse_tokenizer(make().to_str(), name) for name, make in MAKERS.items()}
-  return loaded | {'bytes': load_tokenizer('bytes')}
+  return loaded | {'bytes': load_tokenizer('')}
 
 
 @pytest.mark.parametrize('name', [*MAKERS, 'bytes'])
@@ -205,7 +205,7 @@ def test_dropout_is_switched_off_and_said():
   settings['model']['dropout'] = 0.5
   tokenizer = parse_tokenizer(json.dumps(settings), 'x.json')
   assert tokenizer.notes == (
-    "data.tokenizer='x.json': its BPE dropout of 0.5 is switched off",
+    "data.tokenizer.path='x.json': its BPE dropout of 0.5 is switched off",
   )
   text = ' '.join(TEXTS * 10)
   for _ in range(5):
@@ -219,5 +219,7 @@ def test_a_tokenizer_that_cannot_encode_the_text(kind):
   else:
     model = hf.models.WordLevel({'a': 0, '</s>': 1}, unk_token='[UNK]')
   tokenizer = parse_tokenizer(hf.Tokenizer(model).to_str(), 'x.json')
-  with pytest.raises(UserError, match=r"^data\.tokenizer='x\.json' cannot encode [^\n]*$"):
+  with pytest.raises(
+    UserError, match=r"^data\.tokenizer\.path='x\.json' cannot encode [^\n]*$"
+  ):
     tokenizer.encode('b')

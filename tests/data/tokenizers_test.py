@@ -83,13 +83,13 @@ def check_bytes(tokenizer, text):
 
 @given(text=st.text())
 def test_bytes_round_trip(text):
-  tokenizer = load_tokenizer('bytes')
+  tokenizer = load_tokenizer('')
   check_bytes(tokenizer, text)
   assert tokenizer.decode(tokenizer.encode(text)[0]) == text
 
 
 def test_bytes_decode_drops_specials_and_replaces_broken_text():
-  tokenizer = load_tokenizer('bytes')
+  tokenizer = load_tokenizer('')
   assert tokenizer.vocab_size == 257
   assert tokenizer.decode([104, 256, 105, 300]) == 'hi'
   assert tokenizer.decode([104, 0xC3]) == 'h\ufffd'
@@ -133,7 +133,7 @@ def test_batch_is_one_by_one(bpe):
 def test_long_documents_are_encoded_in_pieces(bpe, t5_like, monkeypatch):
   text = '\n'.join(TEXTS * 3)
   monkeypatch.setattr(our_tokenizers, 'PIECE_CHARACTERS', 40)
-  for tokenizer in (bpe, t5_like, load_tokenizer('bytes')):
+  for tokenizer in (bpe, t5_like, load_tokenizer('')):
     pieces = check_bytes(tokenizer, text)
     assert len(pieces) > 5
     assert max(len(piece.ids) for piece in pieces) < len(text) / 2
@@ -154,7 +154,7 @@ def test_long_documents_are_encoded_in_pieces(bpe, t5_like, monkeypatch):
 @pytest.mark.parametrize('protocol', ['packed', 'document'])
 def test_a_long_document_is_encoded_in_little_memory(protocol):
   text = 'x' * (32 << 20)
-  tokenizer = load_tokenizer('bytes')
+  tokenizer = load_tokenizer('')
   rows_of = PROTOCOLS[protocol](row_dtype(128, 257), 256)
   tracemalloc.start()
   try:
@@ -168,7 +168,7 @@ def test_a_long_document_is_encoded_in_little_memory(protocol):
 
 @pytest.mark.parametrize('name', ['bytes', 'bpe'])
 def test_save_and_load(name, bpe, tmp_path):
-  tokenizer = load_tokenizer('bytes') if name == 'bytes' else bpe
+  tokenizer = load_tokenizer('') if name == 'bytes' else bpe
   path = tokenizer.save(tmp_path)
   for spec in (path, tmp_path):
     again = load_tokenizer(str(spec))
@@ -194,19 +194,19 @@ def test_unusable_file(content, tmp_path):
     path.write_bytes(content)
   elif content is not None:
     path.write_text(content)
-  with pytest.raises(UserError, match=r"^data\.tokenizer='.*x\.json'.*bytes.*$"):
+  with pytest.raises(UserError, match=r"^data\.tokenizer\.path='.*x\.json'.*bytes.*$"):
     load_tokenizer(str(path))
 
 
 def test_without_end_token(tmp_path):
   model = hf.models.WordLevel({'a': 0}, unk_token='a')
   hf.Tokenizer(model).save(str(tmp_path / 'tokenizer.json'))
-  with pytest.raises(UserError, match=r'^data\.tokenizer=.*</s>'):
+  with pytest.raises(UserError, match=r'^data\.tokenizer\.path=.*</s>'):
     load_tokenizer(str(tmp_path))
 
 
-def test_train_command_is_deterministic(make_data_config, corpus, tmp_path, capsys):
-  config = make_data_config()
+def test_train_command_is_deterministic(make_corpus, corpus, tmp_path, capsys):
+  config = make_corpus()
   contents = []
   for name in ('a.json', 'b.json'):
     output = tmp_path / 'new' / name
@@ -224,7 +224,7 @@ def test_file_of_brackets_is_refused(tmp_path):
   path = tmp_path / 'tokenizer.json'
   for content in ('[' * 100_000, '{"a":' * 100_000, '[' * 100_000 + ']' * 100_000):
     path.write_text(content)
-    with pytest.raises(UserError, match='^data.tokenizer=.* cannot be read'):
+    with pytest.raises(UserError, match='^data.tokenizer.path=.* cannot be read'):
       load_tokenizer(str(path))
 
 
@@ -237,7 +237,7 @@ def test_train_command_errors_are_one_line(tmp_path, capsys):
   for wrong, field in [
     (f'--vocab_size={10**12}', 'argument --vocab_size'),
     (f'--vocab_size={10**30}', 'argument --vocab_size'),
-    ('--validation_share=nan', 'data.validation_share=nan'),
+    ('--validation_share=nan', 'data.source.validation_share=nan'),
     ('--max_bad_share=nan', 'data.max_bad_share=nan'),
   ]:
     with pytest.raises(SystemExit, match='2'):
@@ -249,5 +249,5 @@ def test_train_command_errors_are_one_line(tmp_path, capsys):
   with pytest.raises(SystemExit, match='2'):
     run_command(lambda: train_tokenizer.main(missing))
   error = capsys.readouterr().err
-  assert error.startswith('error: data.path=')
+  assert error.startswith('error: data.source.path=')
   assert error.count('\n') == 1

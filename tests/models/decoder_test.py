@@ -8,9 +8,14 @@ import numpy as np
 import pytest
 
 from configs import c4, methods
-from elas_jax.config.config import parse
+from elas_jax.config.parsing import parse
 from elas_jax.models.decoder import Decoder, empty_cache
 from elas_jax.run.state import abstract_variables, init_variables, parameter_count
+from elas_jax.systems.activations.relu2 import Relu2
+from elas_jax.systems.feed_forwards.glu import GLU
+from elas_jax.systems.feed_forwards.mlp import MLP
+from elas_jax.systems.kinds import name_of
+from elas_jax.systems.linears import LINEARS
 
 
 def logits_of(config, params, tokens_BxL):
@@ -39,17 +44,18 @@ def test_parameter_counts_are_the_published_ones(size, full, low_rank):
 
 def counted(model):
   """Parameters by arithmetic on the sizes of the seven, or six, maps of a layer."""
-  D, F, R = model.width, model.feed_forward_width, model.rank
-  gates = 2 if model.feed_forward in ('swiglu', 'bilinear') else 1
+  D, F, kind = model.width, model.feed_forward_width, model.linear
+  R = getattr(kind, 'rank', None)
+  gates = 2 if isinstance(model.feed_forward, GLU) else 1
   maps = [(D, D)] * 4 + [(D, F)] * gates + [(F, D)]
   of_map = {
     'dense': lambda i, o: i * o,
     'low_rank': lambda i, o: R * (i + o),
     'cola': lambda i, o: R * (i + o),
     'lora': lambda i, o: i * o + R * (i + o),
-    'sltrain': lambda i, o: R * (i + o) + int(model.sparse_share * i * o),
-    'lost': lambda i, o: R * (i + o) + int(model.sparse_share * i) * o,
-  }[model.linear]
+    'sltrain': lambda i, o: R * (i + o) + int(kind.sparse_share * i * o),
+    'lost': lambda i, o: R * (i + o) + int(kind.sparse_share * i) * o,
+  }[name_of(LINEARS, kind)]
   layer = sum(of_map(i, o) for i, o in maps) + 2 * D
   return model.layers * layer + 2 * model.vocab_size * D + D
 
@@ -64,7 +70,7 @@ def test_logits_equal_recorded_pytorch(make_config, golden_model, golden):
   'overrides',
   [
     {},
-    {'model.linear': 'dense', 'model.feed_forward': 'swiglu', 'model.kv_heads': 2},
+    {'model.linear': 'dense', 'model.feed_forward': 'glu', 'model.attention.kv_heads': 2},
     {'data.sequence_length': 200},  # several blocks of attention
   ],
 )
@@ -92,7 +98,7 @@ def test_no_gradient_from_later_tokens(make_config, overrides):
 
 @pytest.mark.parametrize('kv_heads', [4, 2, 1])
 def test_cached_logits_equal_uncached(make_config, kv_heads):
-  config = make_config(**{'model.kv_heads': kv_heads})
+  config = make_config(**{'model.attention.kv_heads': kv_heads})
   params = init_variables(config)['params']
   tokens_BxL = jax.random.randint(jax.random.key(1), (3, 20), 0, 257)
   whole = logits_of(config, params, tokens_BxL)
@@ -109,7 +115,7 @@ def test_cached_logits_equal_uncached(make_config, kv_heads):
 
 def test_low_rank_at_full_rank_from_svd_equals_dense(make_config):
   dense = make_config(**{'model.linear': 'dense'})
-  low_rank = make_config(**{'model.rank': 32})  # the full rank of every matrix
+  low_rank = make_config(**{'model.linear.rank': 32})  # the full rank of every matrix
 
   def factorise(tree):
     if 'kernel' in tree:
@@ -138,12 +144,12 @@ def test_low_rank_at_full_rank_from_svd_equals_dense(make_config):
 )
 def test_squared_relu_width(size, feed_forward_width):
   config = parse(c4.get_config(f'{size},low_rank_relu2'))
-  assert config.model.feed_forward == 'relu2'
+  assert config.model.feed_forward == MLP(activation=Relu2())
   assert config.model.feed_forward_width == feed_forward_width
 
 
 def test_initialisation(make_config):
-  config = make_config(**{'model.width': 128, 'model.rank': 32})
+  config = make_config(**{'model.width': 128, 'model.linear.rank': 32})
   params = init_variables(config)['params']
   assert abs(float(params['embedding'].std()) - 0.02) < 1e-3
   factors = params['layers']['attention']['query']
@@ -221,8 +227,8 @@ def test_pruning_does_not_show_later_tokens(make_config, rule):
   config = make_config(
     **{
       'model.feed_forward': 'relu2_two_four',
-      'model.two_four_rule': rule,
-      'model.two_four_backward': backward,
+      'model.feed_forward.recipe': rule,
+      'model.feed_forward.recipe.backward': backward,
     }
   )
   variables = init_variables(config)

@@ -12,10 +12,11 @@ from jax._src.ad_checkpoint import saved_residuals
 from jax.test_util import check_grads
 
 from elas_jax.config.config import at_step
-from elas_jax.layers.feed_forward import FEED_FORWARDS
-from elas_jax.models.decoder import REMAT_POLICIES, Decoder
+from elas_jax.models.decoder import Decoder
 from elas_jax.ops.activation_statistics import activation_statistics
+from elas_jax.ops.remat import REMAT_POLICIES
 from elas_jax.ops.two_four import BACKWARDS, Recipe, estimated_scale, sparse_feed_forward
+from elas_jax.systems.feed_forwards import FEED_FORWARDS
 from pallas_kernels.two_four import compress, expand
 
 T, L, D, F, R = 32, 16, 6, 40, 3
@@ -242,24 +243,29 @@ def test_estimated_scale():
   assert not jax.jit(jax.grad(lambda x: estimated_scale(x, up, down[0])))(x).any()
 
 
+RECIPE = 'model.feed_forward.recipe'
+SOFT = {RECIPE: 'soft_weights', f'{RECIPE}.backward': 'straight_through'}
+
+
 def two_four_config(make_config, **overrides):
-  small = {'vocab_size': 11, 'width': 8, 'layers': 1, 'heads': 1, 'kv_heads': 1, 'rank': R}
-  small |= {'feed_forward': 'relu2_two_four', 'feed_forward_width': F} | overrides
-  return make_config(**{f'model.{name}': value for name, value in small.items()})
-
-
-SOFT = {'two_four_rule': 'soft_weights', 'two_four_backward': 'straight_through'}
+  small = {'vocab_size': 11, 'width': 8, 'layers': 1, 'feed_forward_width': F}
+  small |= {'attention.heads': 1, 'linear': 'low_rank', 'feed_forward': 'relu2_two_four'}
+  small = {f'model.{name}': value for name, value in small.items()} | overrides
+  if small['model.linear'] == 'low_rank':
+    small['model.linear.rank'] = R
+  return make_config(**small)
 
 
 @pytest.mark.parametrize('linear', ['dense', 'low_rank'])
 def test_the_warm_up_has_the_same_parameters(make_config, linear):
-  config = two_four_config(make_config, linear=linear, two_four_dense_steps=3)
+  overrides = {'model.linear': linear, 'model.feed_forward.dense_steps': 3}
+  config = two_four_config(make_config, **overrides)
   assert at_step(config, 4) == config
   warm_up = at_step(config, 3)
-  expected = dataclasses.replace(config.model, feed_forward='relu2')
+  expected = dataclasses.replace(config.model, feed_forward=FEED_FORWARDS['mlp']())
   assert warm_up == dataclasses.replace(config, model=expected)
   pruned, dense = (
-    FEED_FORWARDS[c.model.feed_forward](c.model).init(
+    c.model.feed_forward.make(c.model.parts, name=None).init(
       jax.random.key(0), jnp.ones((1, 4, 8))
     )
     for c in (config, warm_up)
@@ -268,7 +274,7 @@ def test_the_warm_up_has_the_same_parameters(make_config, linear):
 
 
 def test_the_warm_up_keeps_the_buffers(make_config):
-  config = two_four_config(make_config, two_four_dense_steps=3, **SOFT)
+  config = two_four_config(make_config, **SOFT | {'model.feed_forward.dense_steps': 3})
   tokens = jnp.zeros((1, 4), jnp.int32)
   init = functools.partial(Decoder(config.model).init, jax.random.key(0), tokens)
   variables = jax.eval_shape(init)
@@ -280,7 +286,7 @@ def test_the_warm_up_keeps_the_buffers(make_config):
 
 def layer_and_inputs(make_config, **overrides):
   model = two_four_config(make_config, **overrides).model
-  layer = FEED_FORWARDS['relu2_two_four'](model)
+  layer = model.feed_forward.make(model.parts, name=None)
   inputs = jnp.asarray(np.random.default_rng(0).normal(size=(8, 2, 4, 8)), jnp.float32)
   return layer, jax.jit(layer.init)(jax.random.key(0), inputs[0]), inputs
 
@@ -315,7 +321,7 @@ def test_soft_weights_fixes_its_scale_in_the_first_pass(make_config):
 
 
 def test_soft_activations_estimates_its_scale_periodically(make_config):
-  overrides = SOFT | {'two_four_rule': 'soft_activations', 'two_four_refresh': 4}
+  overrides = SOFT | {RECIPE: 'soft_activations', f'{RECIPE}.refresh': 4}
   layer, variables, inputs = layer_and_inputs(make_config, **overrides)
   scales, _ = scales_of_training(layer, variables, inputs)
   up = tuple(variables['params']['up'][n] for n in 'ab')
@@ -326,7 +332,7 @@ def test_soft_activations_estimates_its_scale_periodically(make_config):
 
 
 def test_mvue_draws_in_training_and_takes_the_key_it_is_given(make_config):
-  overrides = SOFT | {'two_four_rule': 'mvue'}
+  overrides = SOFT | {RECIPE: 'mvue'}
   layer, variables, inputs = layer_and_inputs(make_config, **overrides)
   apply = lambda seed: layer.apply(
     variables, inputs[0], rngs={'two_four': jax.random.key(seed)}

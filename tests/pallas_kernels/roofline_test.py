@@ -29,7 +29,7 @@ def test_sizes_are_those_of_the_configs():
   assert set(SIZES) == set(c4.SIZES) - {'tiny'}
   for size, widths in SIZES.items():
     model = c4.get_config(f'{size},elas').model
-    assert widths == (model.width, model.feed_forward_width, model.rank)
+    assert widths == (model.width, model.feed_forward_width, model.linear.rank)
 
 
 def test_floor_takes_the_larger_of_each_op():

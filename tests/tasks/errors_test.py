@@ -1,4 +1,4 @@
-"""Networks on rows that cannot be are refused by name, before anything is written."""
+"""Classifiers and regressors that cannot be are refused by name, and nothing is written."""
 
 import runpy
 
@@ -10,24 +10,39 @@ from elas_jax.train import train
 from tests.tasks.networks import config_of, tiny
 
 ERRORS = {
-  'square': ('quadratic', 'model.quadratic_form', 'square', "model.quadratic_start='r"),
-  'relinear': ('mlp', 'optimizer.relinear', 'gradients', "needs model.layer='quadratic'"),
-  'gamma': ('quadratic', 'optimizer.relinear_g', 2.0, 'relinear_g=2.0: must be between'),
-  'seed': ('mlp', 'data.draw_seed', -1, 'data.draw_seed=-1: must be between 0 and'),
-  'grid': ('bspline', 'model.kan.grid', 0, 'model.kan.grid=0: must be at least 1'),
+  'square': ('quadratic', 'model.linear.form', 'square', "model.linear.start='r"),
+  'relinear': (
+    'mlp',
+    'model.linear.relinear',
+    'gradients',
+    "no such field of model.linear='dense'; 'quadratic' has it",
+  ),
+  'gamma': ('quadratic', 'model.linear.relinear_g', 2.0, 'relinear_g=2.0: must be between'),
+  'grid': ('bspline', 'model.linear.grid', 0, 'model.linear.grid=0: must be at least 1'),
   'order': (
     'af_kan',
-    'model.kan.order',
+    'model.linear.order',
     9,
-    'model.kan.order=9: must be at most model.kan.gri',
+    'model.linear.order=9: must be at most model.linear.gri',
   ),
-  'groups': ('gr_kan', 'model.rational_groups', 7, 'model.rational_groups=7: must'),
+  'source': ('mlp', 'data.source', 'digit', "data.source='digit': did you mean 'digits'"),
+  'groups': ('gr_kan', 'model.linear.groups', 7, 'model.linear.groups=7: must'),
   'shape': ('mlp', 'model.input_shape', '(8,8)', r'model.input_shape=\(8, 8\): must'),
   'augment': ('mlp', 'data.augment', 'spin', "data.augment='spin': must be one of"),
-  'layer': ('conv_mlp', 'model.layer', 'rational', "model.layer='rational': must be"),
-  'optimizer': ('mlp', 'optimizer.name', 'loro', "optimizer.name='loro'"),
-  'heads': ('vit', 'model.heads', 5, 'model.heads=5: must divide model.width=64'),
-  'patch': ('vit', 'model.patch', 3, 'model.patch=3: must divide a side'),
+  'layer': ('conv_mlp', 'model.linear', 'rational', "model.linear='rational': must be"),
+  'optimizer': ('mlp', 'optimizer', 'loro', "optimizer='loro'"),
+  'heads': (
+    'vit',
+    'model.architecture.heads',
+    5,
+    'model.architecture.heads=5: must divide model.width=64',
+  ),
+  'patch': (
+    'vit',
+    'model.architecture.patch',
+    3,
+    'model.architecture.patch=3: must divide a side',
+  ),
 }
 
 
@@ -40,14 +55,25 @@ def test_bad_fields_are_named(argument, field, value, message):
 @pytest.mark.parametrize(
   ('overrides', 'message'),
   [
-    ({'data.source': 'mnist', 'data.path': '/nowhere'}, 'tfds build mnist'),
+    (
+      {'data.source': 'tfds_images', 'data.source.data_dir': '/nowhere'},
+      'tfds build mnist',
+    ),
     ({'model.outputs': 11}, "model.outputs=11: must be 10 for data.source='digits'"),
     ({'model.input_shape': '(64,)'}, r'model.input_shape=\(64,\): must be \(8, 8, 1\)'),
     ({'task': 'regression'}, "task='regression': must be 'classification'"),
-    ({'data.source': 'digit'}, "data.source='digit' is neither digits nor bessel"),
     (
-      {'data.source': 'rings', 'data.examples': 2, 'data.validation_share': 0.1},
-      'data.validation_share=0.1: leaves the validation split without rows',
+      {'data.source': 'tfds_images', 'data.source.name': 'digit'},
+      "data.source.name='digit': no TFDS set .* are digits, function, shape",
+    ),
+    (
+      {
+        'data.source': 'shape',
+        'data.source.name': 'rings',
+        'data.source.examples': 2,
+        'data.source.validation_share': 0.1,
+      },
+      'data.source.validation_share=0.1: leaves the validation split without rows',
     ),
   ],
 )
@@ -61,11 +87,16 @@ def test_decay_of_weights_must_not_overshoot():
   make = lambda factor: config_of(
     'images',
     'digits,quadratic',
-    **{'optimizer.relinear': 'weights', 'optimizer.relinear_g': factor},
+    **{'model.linear.relinear': 'weights', 'model.linear.relinear_g': factor},
   )
   assert make(50.0).optimizer.learning_rate == 3e-3
   with pytest.raises(UserError, match='relinear_g=400.0: must be between 0 and 333.3'):
     make(400.0)
+
+
+def test_a_seed_of_points_below_0_is_refused():
+  with pytest.raises(UserError, match='data.source.draw_seed=-1: must be between 0 and'):
+    config_of('functions', 'rings,mlp', **{'data.source.draw_seed': -1})
 
 
 def test_what_regression_lacks_is_refused():

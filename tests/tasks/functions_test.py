@@ -26,7 +26,9 @@ def test_every_model_fits_a_function(model):
 
 
 def test_regression_is_measured_as_numpy_does():
-  config = tiny('functions', 'product,fast', **{'eval.tokens': 0, 'data.examples': 300})
+  config = tiny(
+    'functions', 'product,fast', **{'eval.units': 0, 'data.source.examples': 300}
+  )
   task, mesh = task_of(config), make_mesh(config, jax.devices()[:1])
   data, state = task.prepare(config), create_state(config, mesh)
   values = evaluate(config, state.variables, data.validation, mesh)

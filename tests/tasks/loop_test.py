@@ -1,4 +1,4 @@
-"""Networks on rows, through the same loop and commands as the language models."""
+"""Classifiers and regressors, through the same loop and commands as the language models."""
 
 import dataclasses
 
@@ -49,8 +49,8 @@ def test_stopped_and_resumed_run_is_bit_equal(tmp_path):
     'checkpoint.every': 3,
     'eval.every': 3,
     'train.log_every': 1,
-    'optimizer.schedule': 'constant',
-    'optimizer.warmup_steps': 1,
+    'schedule': 'constant',
+    'schedule.warmup_steps': 1,
   }
   make = lambda steps: tiny('images', 'digits,mlp', **flags | {'train.steps': steps})
   train(make(6), tmp_path / 'whole')
@@ -70,7 +70,7 @@ def test_four_devices_equal_one():
 
 def test_evaluation_equals_numpy():
   """Also with a last batch that is filled up: 359 rows of validation in batches of 64."""
-  config = tiny('images', 'digits,mlp', **{'eval.tokens': 0})
+  config = tiny('images', 'digits,mlp', **{'eval.units': 0})
   task, mesh = task_of(config), make_mesh(config, jax.devices()[:1])
   data, state = task.prepare(config), create_state(config, mesh)
   values = evaluate(config, state.variables, data.validation, mesh)

@@ -1,4 +1,4 @@
-"""Small networks on rows for the tests: their configs, and losses of a few steps."""
+"""Small classifiers and regressors for the tests: configs, and losses of a few steps."""
 
 import functools
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from configs.functions import SHAPES
 from elas_jax.config.cli import load_config
-from elas_jax.config.config import parse
+from elas_jax.config.parsing import parse
 from elas_jax.run.sharding import make_mesh
 from elas_jax.run.state import create_state
 from elas_jax.tasks import task_of
@@ -27,7 +27,7 @@ tiny = functools.partial(
     'model.depth': 1,
     'data.batch_size': 8,
     'eval.batch_size': 64,
-    'eval.tokens': 64,
+    'eval.units': 64,
     'train.steps': 20,
     'train.log_every': 5,
     'train.compilation_cache': '',
@@ -68,7 +68,7 @@ def trained(file, argument, own_rows=True):
   """20 steps on one batch lower its loss."""
   # So few steps hardly move the two classes of a shape at the rate of the others.
   rate = 0.05 if argument.partition(',')[0] in SHAPES else 0.01
-  flags = {'optimizer.learning_rate': rate, 'optimizer.warmup_steps': 1}
+  flags = {'optimizer.learning_rate': rate, 'schedule.warmup_steps': 1}
   config = tiny(file, argument, **flags)
   found = losses(config, rows=None if own_rows else drawn_rows(config))
   assert np.isfinite(found).all()

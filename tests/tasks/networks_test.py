@@ -1,4 +1,4 @@
-"""Every network on rows learns, has its published size, and knows its data."""
+"""Every classifier or regressor learns, has its published size, and knows its data."""
 
 import itertools
 

@@ -2,11 +2,10 @@
 
 import functools
 import operator
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-
-from elas_jax.ops.kan.base import ACTIVATIONS
 
 FUNCTIONS = {
   'quad1': lambda a, b: (a * b) ** 2,
@@ -20,15 +19,16 @@ FUNCTIONS = {
 
 
 def pair_functions(
-  x: jax.Array, low_S: jax.Array, high_S: jax.Array, activation: str, function: str
+  x: jax.Array, low_S: jax.Array, high_S: jax.Array, activation: Callable, function: str
 ) -> jax.Array:
   """f(act(x - low), act(high - x)): (..., I) -> (S, ..., I), in float32.
 
   The bounds are shared by all inputs. S comes first, for vectors along the inputs. The
   barrier has the compiler keep these values alone, not both activations as well.
   """
-  x, act = x.astype(jnp.float32)[None], ACTIVATIONS[activation]
-  a, b = act(x - follow(low_S, x.ndim - 1)), act(follow(high_S, x.ndim - 1) - x)
+  x = x.astype(jnp.float32)[None]
+  a = activation(x - follow(low_S, x.ndim - 1))
+  b = activation(follow(high_S, x.ndim - 1) - x)
   return jax.lax.optimization_barrier(FUNCTIONS[function](a, b))
 
 

@@ -1,10 +1,9 @@
-"""What the Kolmogorov-Arnold families share: activations, grids and the one product.
+"""What the Kolmogorov-Arnold families share: grids and the one product.
 
 Every family maps (..., I) to a basis (..., I, S) in float32 and then to (..., O) by one
 matrix product with I * S rows, so nothing has the size of a basis times the outputs.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -13,18 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from elas_jax.ops.linear import dense
-
-ACTIVATIONS = {
-  'silu': jax.nn.silu,
-  'softplus': jax.nn.softplus,
-  'sigmoid': jax.nn.sigmoid,
-  'relu': jax.nn.relu,
-  'leaky_relu': jax.nn.leaky_relu,
-  'elu': jax.nn.elu,
-  'gelu': functools.partial(jax.nn.gelu, approximate=False),
-  'selu': jax.nn.selu,
-  'tanh': jnp.tanh,
-}
 
 
 def per_input(basis: Callable, x: jax.Array, *constants: jax.Array) -> jax.Array:
@@ -62,10 +49,10 @@ def mix(basis: jax.Array, coefficients_IxSxO: jax.Array, dtype: Any) -> jax.Arra
 
 
 def base_branch(
-  x: jax.Array, kernel_IxO: jax.Array, activation: str, dtype: Any
+  x: jax.Array, kernel_IxO: jax.Array, activation: Callable, dtype: Any
 ) -> jax.Array:
   """Y = activation(x) W in float32, the part of a KAN that is an ordinary layer."""
-  wide = ACTIVATIONS[activation](x.astype(jnp.float32))
+  wide = activation(x.astype(jnp.float32))
   return dense(wide.astype(dtype), kernel_IxO.astype(dtype), jnp.float32)
 
 

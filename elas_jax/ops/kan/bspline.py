@@ -7,6 +7,7 @@ of the range and `order` more on either side. S = grid + order.
 
 import functools
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -65,7 +66,7 @@ def bspline(
   scaler_IxO: jax.Array,
   knots_IxM: jax.Array,
   order: int,
-  activation: str,
+  activation: Callable,
   dtype: Any,
 ) -> jax.Array:
   """Y = activation(x) W_b + sum over i, s of B_s(x_i) c_iso scaler_io; in float32."""

@@ -1,7 +1,5 @@
 """AF-KAN's steps against NumPy's formulas."""
 
-import math
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +14,6 @@ from elas_jax.ops.kan.af import (
   pair_functions,
   spatial_attention,
 )
-from elas_jax.ops.kan.base import ACTIVATIONS
 
 I, S = 5, 6
 
@@ -30,22 +27,12 @@ def softmax(x, axis):
   return e / e.sum(axis, keepdims=True)
 
 
+def silu(x):
+  return x / (1 + np.exp(-x))
+
+
 X, LOW, HIGH = normal(0, 4, I), normal(1, S), normal(2, S)
 Y = np.abs(normal(3, S, 4, I))
-ERF = np.vectorize(math.erf)
-ACT = {
-  'silu': lambda x: x / (1 + np.exp(-x)),
-  'softplus': lambda x: np.log1p(np.exp(x)),
-  'sigmoid': lambda x: 1 / (1 + np.exp(-x)),
-  'relu': lambda x: np.maximum(x, 0),
-  'leaky_relu': lambda x: np.where(x > 0, x, 0.01 * x),
-  'elu': lambda x: np.where(x > 0, x, np.exp(x) - 1),
-  'gelu': lambda x: x * (1 + ERF(x / 2**0.5)) / 2,
-  'selu': lambda x: (
-    1.0507009873554805 * np.where(x > 0, x, 1.6732632423543772 * np.expm1(x))
-  ),
-  'tanh': np.tanh,
-}
 PAIR = {
   'quad1': lambda a, b: a**2 * b**2,
   'quad2': lambda a, b: a * b + a * a + b * b,
@@ -55,20 +42,19 @@ PAIR = {
   'cubic1': lambda a, b: a**3 + a * b**2 + b * a**2 + b**3,
   'cubic2': lambda a, b: a**3 * b**3,
 }
-CASES = [('silu', f) for f in PAIR] + [(a, 'prod') for a in ACT if a != 'silu']
 
 
 def test_every_name_is_here():
-  assert set(ACT) == set(ACTIVATIONS) and set(PAIR) == set(FUNCTIONS)
+  assert set(PAIR) == set(FUNCTIONS)
 
 
-@pytest.mark.parametrize('activation, function', CASES)
-def test_pairs_equal_numpy(activation, function):
+@pytest.mark.parametrize('function', PAIR)
+def test_pairs_equal_numpy(function):
   pairs = jax.jit(pair_functions, static_argnums=(3, 4))
-  actual = pairs(jnp.asarray(X), LOW, HIGH, activation, function)
+  actual = pairs(jnp.asarray(X), LOW, HIGH, jax.nn.silu, function)
   wide, column = X.astype(np.float64), (S, 1, 1)
-  a = ACT[activation](wide - LOW.reshape(column))
-  b = ACT[activation](HIGH.reshape(column) - wide)
+  a = silu(wide - LOW.reshape(column))
+  b = silu(HIGH.reshape(column) - wide)
   assert actual.dtype == jnp.float32
   np.testing.assert_allclose(actual, PAIR[function](a, b), rtol=1e-4, atol=1e-5)
 

@@ -103,7 +103,7 @@ def test_layer_equals_scipy():
   low, high = knots[:, ORDER].max(), knots[:, ORDER + GRID].min()
   x = np.random.default_rng(1).uniform(low, high, (9, I)).astype(np.float32)
   y = jax.jit(bspline, static_argnums=(5, 6, 7))(
-    x, base, c, scaler, knots, ORDER, 'silu', jnp.float32
+    x, base, c, scaler, knots, ORDER, jax.nn.silu, jnp.float32
   )
   wide = x.astype(np.float64)
   expected = (curves(x, c, knots) * scaler).sum(1) + wide / (1 + np.exp(-wide)) @ base

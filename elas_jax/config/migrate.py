@@ -1,0 +1,42 @@
+"""Stored configs of older versions: a tree of version n becomes one of version n + 1.
+
+A config.json, the config in a checkpoint and those of recorded runs say their version;
+those of before there were versions are of version 0. Lifting never looks at today's
+classes, which change: what a version looked like is written down here.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from elas_jax.common.errors import UserError
+from elas_jax.common.limits import shown
+from elas_jax.config import version_0
+
+LIFTS = (version_0.lift,)  # of version n, to n + 1
+VERSION = len(LIFTS)
+
+
+def lifted(tree: Mapping[str, Any], of: str = '') -> dict[str, Any]:
+  """A stored tree as one of today's version, without the number.
+
+  Raises:
+    UserError: a later version of the code has stored it; `of` is what the line begins with.
+  """
+  if not isinstance(tree, Mapping):
+    raise UserError(f'{of}{shown(tree)}: must be a stored config, a tree of sections')
+  tree = dict(tree)
+  version = tree.pop('version', 0)
+  if type(version) is not int or not 0 <= version <= VERSION:
+    raise UserError(
+      f'{of}version={shown(version)}: this code reads stored configs of versions 0 to '
+      f'{VERSION}'
+    )
+  for number, lift in enumerate(LIFTS[version:], version):
+    try:
+      tree = lift(tree)
+    # What trees of another shape end with: a name or a section that is not there.
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+      raise UserError(
+        f'the stored config is none of version {number}: {type(error).__name__}: {error}'
+      ) from error
+  return tree

@@ -1,0 +1,218 @@
+"""Changes of a ConfigDict by path: kinds by name, fields by the types of their classes."""
+
+import ast
+import dataclasses
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+from ml_collections import ConfigDict
+
+from elas_jax.common.errors import UserError
+from elas_jax.common.limits import check_float, cut, shown
+from elas_jax.config import schema
+from elas_jax.config.config import Config, sections_of
+from elas_jax.config.schema import KIND
+from elas_jax.systems.kinds import Kinds, is_phase, kinds_of
+
+
+class Place(NamedTuple):
+  """Where a path leads: a section of the tree, its class, and the field in it."""
+
+  section: ConfigDict
+  field: dataclasses.Field
+  type: Any
+
+
+def choose(
+  config: ConfigDict, path: str, kind: str, /, keep: bool = False, **fields: Any
+) -> None:
+  """Makes a section that kind, with these fields and its defaults in all others.
+
+  choose(config, 'model.linear', 'lora', rank=8)
+
+  With `keep`, fields that the kind of before has too keep their values.
+  """
+  place = find(config, path, f'{path}={kind}')
+  kinds, name = kinds_of(place.field), place.field.name
+  schema.check_kind(kinds, kind, path)
+  new, old = ConfigDict(schema.tree_of_kind(kinds, kinds[kind]())), place.section.get(name)
+  old = old if isinstance(old, ConfigDict) else {}
+  for field in set(new) & set(old) - {KIND} if keep else ():
+    section = isinstance(old[field], ConfigDict)
+    _put(new, field, old[field] if section else old.get_ref(field))
+  _put(place.section, name, new)
+  for name, value in fields.items():
+    set_field(config, f'{path}.{name}', value)
+
+
+def set_field(config: ConfigDict, path: str, value: Any) -> None:
+  """Sets the field at a path; the name of a kind sets the section to its defaults."""
+  place = find(config, path, cut(f'{path}={value}'))
+  if kinds_of(place.field):
+    choose(config, path.removesuffix(f'.{KIND}'), value)
+  else:
+    _set(config, place, value)
+
+
+def set_fields(config: ConfigDict, fields: Mapping[str, Any]) -> None:
+  """Sets many fields by path, kinds before the fields in them."""
+  for path in sorted(fields, key=lambda path: path.count('.')):
+    set_field(config, path, fields[path])
+
+
+def of_another_kind(config: ConfigDict, path: str) -> bool:
+  """Whether only kinds that the config has not chosen have the field at a path."""
+  parts = path.split('.')
+  for depth in range(1, len(parts)):
+    above, name = '.'.join(parts[:depth]), parts[depth]
+    place = find(config, above, path)
+    kinds, section = kinds_of(place.field), place.section.get(place.field.name, {})
+    if kinds and name not in section:
+      return any(name in schema.hints(kind) for kind in kinds.values())
+  return False
+
+
+def apply(config: ConfigDict, overrides: Sequence[str]) -> None:
+  """Applies '--config.FIELD=VALUE', in any order: kinds before the fields in them.
+
+  Raises:
+    UserError: no such field, not one of this kind, or not a value of its type.
+  """
+  given = {}
+  for override in overrides:
+    name, equals, text = override.removeprefix('--config.').partition('=')
+    if not override.startswith('--config.') or not equals:
+      raise UserError(
+        f'{shown(override)}: no such flag; a field is overridden like '
+        '--config.train.steps=100, and --help shows the flags'
+      )
+    given[name.removesuffix(f'.{KIND}')] = name, text  # the last of several counts
+  for name in sorted(given, key=lambda name: name.count('.')):
+    _override(config, name, *given[name])
+
+
+def _override(config: ConfigDict, name: str, written: str, text: str) -> None:
+  given = cut(f'{written}={text}')
+  place = find(config, name, given)
+  if kinds_of(place.field):
+    choose(config, name, text)
+    return
+  if written != name:  # a kind of what has none
+    find(config, written, given)
+  if dataclasses.is_dataclass(place.type):
+    accepted = ', '.join(f'{name}.{field}' for field in sorted(schema.hints(place.type)))
+    raise UserError(f'{given}: is a section; accepted: {accepted}')
+  _set(config, place, _value(place, name, text))
+
+
+def _set(config: ConfigDict, place: Place, value: Any) -> None:
+  """Sets a field; a share of steps as those steps, for what a config file derives."""
+  section, name = place.section, place.field.name
+  if is_phase(place.field) and type(value) is float and 0 < value < 1 and name in section:
+    train = find(config, 'train.steps', name).section
+    if type(train.get('steps')) is int:
+      steps = (train.get_ref('steps') * value + schema.ROUNDING).to_int()
+      section.get_ref(name).set(steps, type_safe=False)
+      return
+  _put(section, name, value)
+
+
+def _value(place: Place, name: str, text: str) -> Any:
+  """The text as a value of the field's type."""
+  kind = place.type
+  if kind is str or typing.get_origin(kind) is Literal:
+    return text
+  value = _literal(text)
+  accepted = {int: (int, float) if is_phase(place.field) else (int,), float: (float, int)}
+  plain = typing.get_origin(kind) or kind
+  if type(value) not in accepted.get(plain, (plain,)):
+    raise UserError(f'{name}={shown(text)}: must be of type {plain.__name__}')
+  if isinstance(value, (int, float)) and plain is float:  # too large a one for float32
+    check_float(name, value)
+  return value
+
+
+def _literal(text: str) -> Any:
+  """A number, a bool or a tuple as Python writes it; the text itself otherwise."""
+  if text.lower() in ('true', 'false'):
+    return text.lower() == 'true'
+  try:
+    value = ast.literal_eval(text)
+  # What it may raise, by its documentation: the last three for operators or brackets of too
+  # many levels; ValueError also for an integer of too many digits.
+  except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+    return text
+  return tuple(value) if isinstance(value, list) else value
+
+
+def find(config: ConfigDict, path: str, given: str) -> Place:
+  """Where a path leads; sections on the way are filled with their defaults.
+
+  `given` is the path with its value, for errors.
+  """
+  section, cls, chosen, above = config, Config, sections_of(config), ''
+  kinds: Kinds | None = None
+  parts = path.split('.')
+  for depth, part in enumerate(parts, 1):
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    if part not in fields:
+      raise _no_field(config, cls, kinds, section, above, part, given)
+    field, type_ = fields[part], chosen.get(part) or schema.hints(cls)[part]
+    if depth == len(parts):
+      return Place(section, field, type_)
+    kinds = kinds_of(field)
+    if not kinds and not dataclasses.is_dataclass(type_):
+      raise UserError(f'{given}: no such field; {above}{part} is not a section')
+    section = _section(section, field, kinds, type_, above + part)
+    above = f'{above}{part}.'
+    cls, chosen = kinds[_kind(kinds, section, above)] if kinds else type_, {}
+  raise AssertionError(path)  # there is a last part
+
+
+def _section(
+  section: ConfigDict, field: dataclasses.Field, kinds: Any, type_: Any, where: str
+) -> ConfigDict:
+  """The section of a field, made of its defaults or of the kind that stands for them."""
+  if field.name not in section:
+    default = (
+      schema.tree_of_kind(kinds, field.default_factory()) if kinds else schema.tree(type_())
+    )
+    _put(section, field.name, ConfigDict(default))
+  value = section[field.name]
+  if kinds and not isinstance(value, ConfigDict):  # a name alone
+    schema.check_kind(kinds, value, where)
+    value = ConfigDict(schema.tree_of_kind(kinds, kinds[value]()))
+    _put(section, field.name, value)
+  if not isinstance(value, ConfigDict):
+    raise schema.no_section(where, value)
+  return value
+
+
+def _kind(kinds: Kinds, section: ConfigDict, above: str) -> str:
+  name = section.get(KIND)
+  schema.check_kind(kinds, name, above[:-1])
+  return name
+
+
+def _no_field(config, cls, kinds, section, above: str, part: str, given: str) -> UserError:
+  if kinds:
+    return schema.other_kinds(
+      kinds, section[KIND], part, above[:-1], given.partition('=')[2]
+    )
+  return schema.unknown(cls, part, above, given, _paths(config))
+
+
+def _paths(section: Any, above: str = '') -> list[str]:
+  found = []
+  for name in section:
+    if isinstance(value := section.get(name), ConfigDict):
+      found += _paths(value, f'{above}{name}.')
+    else:
+      found.append(above + name)
+  return found
+
+
+def _put(section: ConfigDict, name: str, value: Any) -> None:
+  with section.unlocked(), section.ignore_type():
+    section[name] = value

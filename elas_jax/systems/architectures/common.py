@@ -1,0 +1,67 @@
+"""What architectures share: checks of images, and layers that are plain by design."""
+
+from typing import Any
+
+import flax.linen as nn
+
+from elas_jax.common.errors import UserError
+from elas_jax.common.fields import at_least
+from elas_jax.common.limits import quoted
+from elas_jax.systems.kinds import Axes, name_of
+from elas_jax.systems.linears import LINEARS
+
+Owners = dict[str, Any]
+# Of flax's own layers: every device has all parameters of a classifier or regressor.
+DENSE: Axes = {'kernel': (None,) * 2, 'bias': (None,)}
+CONVOLUTION: Axes = {'kernel': (None,) * 4, 'bias': (None,)}
+
+
+def check_images(where: str, kind: str, model: Any) -> None:
+  """Refuses what cannot be a network on images of at least one layer."""
+  at_least(1, 'model', model, 'depth')
+  if len(model.input_shape) != 3:
+    raise UserError(
+      f'{where}={kind!r}: needs images, model.input_shape of (H, W, C), not '
+      f"{model.input_shape}; 'stack' takes any row"
+    )
+
+
+def check_convolution(where: str, kind: str, model: Any) -> None:
+  """Refuses a kind of linear map that there is no convolution of."""
+  if not hasattr(model.linear, 'convolve'):
+    accepted = [name for name, linear in LINEARS.items() if hasattr(linear, 'convolve')]
+    raise UserError(
+      f'model.linear={name_of(LINEARS, model.linear)!r}: must be one of '
+      f'{quoted(accepted)} with {where}={kind!r}, whose layers are convolutions'
+    )
+
+
+def plain_convolution(features: int, use_bias: bool, name: str) -> nn.Module:
+  """3 x 3, with zeros beyond the border."""
+  return nn.Conv(
+    features,
+    (3, 3),
+    padding=1,
+    use_bias=use_bias,
+    kernel_init=nn.initializers.he_normal(),
+    name=name,
+  )
+
+
+class Network(nn.Module):
+  """The base of the modules: parts of the model by their names."""
+
+  model: Any
+  train: bool
+
+  def norm(self, name: str) -> Any:
+    return self.model.norm.make(self.model.parts, name=name, train=self.train)
+
+  def activation(self, name: str) -> Any:
+    return self.model.activation.make(self.model.parts, name=name)
+
+  def linear(self, features: int, name: str) -> nn.Module:
+    return self.model.linear.make(features, self.model.parts, name=name)
+
+  def convolution(self, features: int, stride: int, name: str) -> nn.Module:
+    return self.model.linear.convolve(features, 3, stride, self.model.parts, name=name)

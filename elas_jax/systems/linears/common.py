@@ -1,0 +1,51 @@
+"""What linear maps share: the start of a plain kernel, biases, what a rank may be."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+from elas_jax.common.errors import UserError
+from elas_jax.common.fields import at_least
+from elas_jax.ops.linear import kaiming_uniform
+from elas_jax.systems.kinds import Parts
+
+
+def plain_start(parts: Parts) -> jax.nn.initializers.Initializer:
+  """How a dense kernel (I, O) is drawn."""
+  if parts.init_std is not None:
+    return nn.initializers.normal(parts.init_std)
+  return nn.initializers.he_normal() if parts.init == 'he' else kaiming_uniform
+
+
+def bias_of(module: nn.Module) -> jax.Array | None:
+  """Declares the bias (O,) of a linear map, after its other parameters, if it has one."""
+  if not module.parts.use_bias:
+    return None
+  zeros, shape = nn.initializers.zeros, (module.features,)
+  return module.param('bias', zeros, shape, module.parts.param_dtype)
+
+
+def plus(y: jax.Array, bias_O: jax.Array | None) -> jax.Array:
+  if bias_O is None:
+    return y
+  return y + bias_O.astype(y.dtype).reshape((1,) * (y.ndim - 1) + (-1,))
+
+
+def check_rank(where: str, kind: Any, config: Any) -> None:
+  """Refuses a rank beyond the full one of the narrowest map."""
+  at_least(1, where, kind, 'rank')
+  widths = config.model.widths
+  full = min(widths.values())
+  if kind.rank > full:
+    *others, last = widths
+    which = {0: 'the', 1: 'the smaller of'}.get(len(others), 'the smallest of')
+    names = f'{", ".join(others)} and {last}' if others else last
+    raise UserError(f'{where}.rank={kind.rank}: must be at most {full}, {which} {names}')
+
+
+def check_share(where: str, kind: Any) -> None:
+  if not 0 < kind.sparse_share < 1:
+    raise UserError(
+      f'{where}.sparse_share={kind.sparse_share!r}: must be above 0 and below 1'
+    )

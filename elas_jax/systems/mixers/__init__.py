@@ -1,0 +1,20 @@
+"""What mixes the positions of a sequence, by name.
+
+A module maps (x_BxLxD, angles, state, start) to (y_BxLxD, state). `angles` come from the
+kind of position; `state` holds what came before position `start` (`empty_state`), None
+keeps nothing.
+
+  make(parts, name)                  the module
+  maps(parts)                        the linear maps by name, inner(parts) the kinds of
+                                     other modules inside
+  head_size(parts)                   K, for the angles
+  empty_state(parts, batch, length)  of one layer
+  flops(parts, length)               FLOPs of a token beside those of the maps
+
+All but inner must be there. truth(kind, x, p, linear, position): `linear` is a map's
+(x, p), `position` turns (B, L, H, K).
+"""
+
+from elas_jax.systems.mixers.mha import MHA
+
+MIXERS = {'mha': MHA}

@@ -1,0 +1,144 @@
+"""Paths of fields and flags: `~`, addresses, what no path can hold, and no home."""
+
+import pathlib
+import pwd
+
+import pytest
+
+from elas_jax import evaluate, extend_grid, generate, train
+from elas_jax.common.errors import UserError
+from elas_jax.common.places import place
+from elas_jax.config.overrides import set_field
+from elas_jax.config.parsing import parse
+from elas_jax.data import blocks, catalogue, train_tokenizer
+from elas_jax.run import checkpoint
+from elas_jax.run.workdir import locked
+
+COMMANDS = {
+  'train': [train.main, '--dry_run', '--config=configs/default.py'],
+  'evaluate': [evaluate.main],
+  'generate': [generate.main],
+  'extend_grid': [extend_grid.main, '--output=x'],
+}
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+  monkeypatch.setenv('HOME', str(tmp_path))
+  return tmp_path
+
+
+@pytest.fixture
+def no_home(monkeypatch):
+  """A user that no list knows, without HOME: as containers start programs."""
+
+  def unknown(user):
+    raise KeyError(user)
+
+  monkeypatch.delenv('HOME', raising=False)
+  monkeypatch.setattr(pwd, 'getpwuid', unknown)
+
+
+def test_home_is_expanded(home):
+  assert place('--workdir', '~/runs/x') == home / 'runs/x'
+  assert place('--workdir', '~') == home
+  assert place('--workdir', 'runs/~x') == pathlib.Path('runs/~x')
+
+
+@pytest.mark.parametrize('command', ['evaluate', 'generate', 'extend_grid'])
+def test_workdir_of_the_commands_is_expanded(home, command):
+  main, *arguments = COMMANDS[command]
+  with pytest.raises(UserError, match=f'no checkpoint under {home}/none/checkpoints'):
+    main([*arguments, '--workdir=~/none'])
+
+
+def test_run_is_written_below_home(home, make_config, corpus, monkeypatch):
+  def run_steps(*arguments):
+    *_, log, _ = arguments
+    log.close()
+    raise OSError('reached')
+
+  monkeypatch.setattr(train, 'run_steps', run_steps)
+  config = make_config(**{'data.source.path': '~/corpus', 'data.cache_dir': '~/cache'})
+  with pytest.raises(UserError, match=f'reached; no checkpoint yet in {home}/one'):
+    train.train(config, '~/one')
+  assert (home / 'one/config.json').is_file()
+  assert (home / 'cache/blocks').is_dir()
+
+
+def test_restore_is_expanded(home):
+  with pytest.raises(UserError, match=f"^restore='~/one': .* under {home}/one/checkpoints"):
+    checkpoint.steps('~/one', 'restore')
+
+
+def test_output_is_expanded(home, corpus, tmp_path):
+  arguments = ['--source=text_files', '--path=~/corpus', '--cache_dir=~/cache']
+  train_tokenizer.main([*arguments, '--vocab_size=260', '--output=~/new/bpe.json'])
+  assert (home / 'new/bpe.json').is_file()
+
+
+@pytest.mark.parametrize('address', ['gs://bucket/run', 's3://b', 'file:///tmp/x'])
+@pytest.mark.parametrize('command', COMMANDS)
+def test_address_as_workdir_is_refused_by_name(command, address):
+  main, *arguments = COMMANDS[command]
+  with pytest.raises(UserError, match=f"^--workdir='{address}': {address[:2]}.*mounted"):
+    main([*arguments, f'--workdir={address}'])
+
+
+@pytest.mark.parametrize(
+  'kinds, field',
+  [
+    ({}, 'restore'),
+    ({}, 'train.compilation_cache'),
+    ({}, 'data.cache_dir'),
+    ({}, 'data.source.path'),
+    ({}, 'data.source.validation_path'),
+    ({'data.source': 'tfds'}, 'data.source.data_dir'),
+    ({'data.tokenizer': 'file'}, 'data.tokenizer.path'),
+  ],
+)
+@pytest.mark.parametrize('value', ['gs://bucket/x', 'a\0b'])
+def test_field_that_is_no_path_is_refused(make_config, kinds, field, value):
+  with pytest.raises(UserError, match=f'^{field}=.*(addresses are not|holds no NUL)'):
+    make_config(**kinds | {field: value})
+
+
+@pytest.mark.parametrize('field', ['data.cache_dir', 'data.source.data_dir'])
+def test_fields_of_rows_are_checked_too(field):
+  from configs import images
+
+  config = images.get_config('mnist,mlp')
+  set_field(config, field, 'https://x/y')
+  with pytest.raises(UserError, match=f'^{field}=.*https:// addresses'):
+    parse(config)
+
+
+def test_without_a_home_the_field_is_named(no_home, make_config, corpus):
+  with pytest.raises(UserError, match="^--workdir='~/x': there is no home.*set HOME"):
+    place('--workdir', '~/x')
+  caches = {'data.cache_dir': '~/c', 'data.source.path': str(corpus)}
+  with pytest.raises(UserError, match="^data.cache_dir='~/c': there is no home"):
+    data = make_config(**caches).data
+    blocks.prepare(data.source.corpus(data))
+  with pytest.raises(UserError, match='^train.compilation_cache='):
+    train.train(make_config(**{'train.compilation_cache': '~/c'}), 'unused')
+  with pytest.raises(UserError, match="^data.source.data_dir='~/tensorflow_da"):
+    catalogue.find_folder('c4/en', '')
+
+
+@pytest.mark.parametrize('name', ['a' * 300, '/proc/none', '/dev/null'])
+def test_places_where_no_run_can_be(make_config, corpus, tmp_path, name):
+  with pytest.raises(UserError, match='^--workdir='), locked(pathlib.Path(name)):
+    pass
+  with pytest.raises(UserError, match='^restore=.*no checkpoint'):
+    checkpoint.steps(name, 'restore')
+  with pytest.raises(UserError, match='^data.cache_dir='):
+    data = make_config(**{'data.cache_dir': name}).data
+    blocks.write(data.source.corpus(data))
+  with pytest.raises(UserError, match='^--output='):
+    train_tokenizer.main(
+      [
+        *('--source=text_files', f'--path={corpus}', '--vocab_size=260'),
+        *(f'--cache_dir={tmp_path / "cache"}', f'--output={name}/x.json'),
+      ]
+    )

@@ -1,0 +1,252 @@
+"""Every kind of every dict, in every case: truth, axes, round trip, a step of training.
+
+What takes longer is marked `conformance` (`make conformance [ONLY=name]`): bfloat16, loss,
+several devices, resumption, and mixers token by token.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import inspect
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from elas_jax.catalogue import SYSTEMS
+from elas_jax.common.paths import path_name
+from elas_jax.config.config import to_json
+from elas_jax.config.parsing import parse_stored
+from elas_jax.models import layout
+from elas_jax.models.decoder import Decoder, empty_cache
+from elas_jax.run.checkpoint import Checkpoints
+from elas_jax.run.sharding import state_shardings
+from elas_jax.run.state import abstract_state, abstract_variables, create_state
+from elas_jax.systems.kinds import axes, matrices, room
+from elas_jax.tasks import task_of
+from elas_jax.train import jit_train_step
+from tests.conformance.hosts import (
+  all_cases,
+  batch,
+  cases,
+  first_cases,
+  hosts,
+  label,
+  language,
+  mesh_of,
+)
+from tests.conformance.truths import TRUTHS, WITHOUT
+
+KINDS = [(section, name) for section, kinds in SYSTEMS.items() for name in kinds]
+OF_DATA = ('data.source', 'data.source (rows)', 'data.tokenizer')
+every_case = pytest.mark.parametrize('case', all_cases(), ids=label)
+every_trained = pytest.mark.parametrize(
+  'case', [case for case in all_cases() if case[0] not in OF_DATA], ids=label
+)
+
+
+@pytest.mark.parametrize('section, name', KINDS)
+def test_a_kind_has_a_room(section, name):
+  """A line that says what it is, cases, and a truth or the reason why there is none."""
+  module = room(SYSTEMS[section][name])
+  line = (module.__doc__ or '').strip().splitlines()[0]
+  assert 4 < len(line) <= 92, f'{module.__name__}: its first line is {line!r}'
+  assert inspect.isfunction(module.CASES) or module.CASES
+  recipes = 'prune' if section.endswith('.recipe') else 'truth'
+  explained = '# No truth' in inspect.getsource(module)
+  assert hasattr(module, recipes) or explained or section == 'model.architecture'
+
+
+def test_every_section_has_its_truths():
+  assert {*TRUTHS, *WITHOUT} == set(SYSTEMS)
+
+
+@every_case
+def test_round_trip_through_json(case):
+  section, _, kind = case
+  found = hosts(section, kind)
+  assert found, f'{label(case)}: no model takes it'
+  for config in found:
+    assert parse_stored(json.loads(to_json(config))) == config
+
+
+@pytest.mark.parametrize('section', OF_DATA)
+def test_cases_of_files(section, tmp_path):
+  """Those that read what they write: the configs round trip, and the data open."""
+  for _, _, kind in cases(section, tmp_path):
+    (config,) = hosts(section, kind)
+    assert parse_stored(json.loads(to_json(config))) == config
+    if section == 'data.tokenizer':
+      ids = kind.load().encode('the quick fox')[0]
+      assert kind.load().decode([int(i) for i in ids])
+
+
+@pytest.mark.parametrize('case', [x for x in all_cases() if x[0] in TRUTHS], ids=label)
+def test_truth(case):
+  section, _, kind = case
+  TRUTHS[section](kind)
+
+
+@every_trained
+def test_every_parameter_has_a_place(case):
+  """Axes, decay and FLOPs name each parameter, of each model that takes the kind."""
+  section, _, kind = case
+  for config in hosts(section, kind):
+    variables = abstract_variables(config)
+    placed = layout.axes(config.model)
+    for part in variables.values():
+      for path, leaf in jax.tree_util.tree_leaves_with_path(part):
+        name = path_name(path)
+        # Of decoders all dimensions but that of the stacked layers; others are whole.
+        own = leaf.ndim - name.startswith('layers/') if config.task == 'language' else 0
+        assert len(placed[name]) == own, name
+    params = jax.tree_util.tree_leaves_with_path(variables['params'])
+    names = {path_name(path) for path, _ in params}
+    assert layout.no_decay(config.model) <= names
+    assert task_of(config).flops(config, variables['params']) > 0
+    mesh = mesh_of(config)
+    state_shardings(config, mesh, abstract_state(config, mesh))
+
+
+@pytest.mark.parametrize('case', list(cases('model.linear')), ids=label)
+def test_every_matrix_counts_for_flops(case):
+  """What has inputs, outputs or a rank on two sides multiplies activations."""
+  kind = case[2]
+  two_sided = {path for path, roles in axes(kind).items() if sum(map(bool, roles)) > 1}
+  assert hasattr(kind, 'flops') or two_sided <= set(matrices(kind))
+
+
+@functools.cache
+def step_of(config):
+  return jit_train_step(config, mesh_of(config))
+
+
+def trained(config, steps, state=None):
+  """(state, losses) after steps on one batch."""
+  mesh, rows, losses = mesh_of(config), batch(config), []
+  state = state or create_state(config, mesh)
+  with jax.set_mesh(mesh):
+    for _ in range(steps):
+      state, metrics = step_of(config)(state, jax.tree.map(jnp.asarray, rows))
+      losses.append(float(metrics['loss'] / metrics['count']))
+  return state, losses
+
+
+@pytest.mark.parametrize(
+  'case', [case for case in first_cases() if case[0] not in OF_DATA], ids=label
+)
+def test_a_step_of_training(case):
+  section, _, kind = case
+  found = hosts(section, kind)
+  # Of linear maps the stack, which has two of them: a decoder is compiled for longer.
+  config = found[1] if section == 'model.linear' and found[1:] else found[0]
+  before = jax.device_get(create_state(config, mesh_of(config)).params)
+  state, losses = trained(config, 1)
+  assert np.isfinite(losses).all()
+  moved = jax.tree.map(lambda a, b: not np.array_equal(a, b), before, state.params)
+  assert any(jax.tree.leaves(moved))
+
+
+@pytest.mark.parametrize('case', list(cases('model.attention')), ids=label)
+def test_mixers_are_causal(case):
+  """The gradient of an output by later inputs is zero."""
+  model = language(attention=case[2]).model
+  module, x = case[2].make(model.parts, name=None), jnp.ones((1, 8, 8))
+  x = x + jax.random.normal(jax.random.key(0), x.shape)
+  angles = model.position.angles(jnp.arange(8), case[2].head_size(model.parts))
+  variables = module.init(jax.random.key(1), x, angles, None, 0)
+  y = lambda x: module.apply(variables, x, angles, None, 0)[0][0].sum(-1)
+  by_input = np.abs(jax.jacobian(y)(x)[:, 0]).sum(-1)  # (output, input)
+  assert not by_input[np.triu_indices(8, 1)].any()
+  assert by_input[np.tril_indices(8)].all()
+
+
+# --- the rest takes longer: make conformance ---
+
+
+@pytest.mark.conformance
+@every_trained
+def test_loss_falls_on_a_repeated_batch(case):
+  section, _, kind = case
+  for config in hosts(section, kind):
+    _, losses = trained(config, config.train.steps)
+    assert np.isfinite(losses).all()
+    assert min(losses[-3:]) < losses[0], losses
+
+
+@pytest.mark.conformance
+@every_trained
+def test_bfloat16_is_close_to_float32(case):
+  section, _, kind = case
+  for config in hosts(section, kind):
+    if not hasattr(config.model, 'compute_dtype'):
+      continue  # classifiers compute in float32
+    model = dataclasses.replace(config.model, compute_dtype='bfloat16')
+    narrow = dataclasses.replace(config, model=model)
+    wide, small = loss_of(config, config), loss_of(narrow, config)
+    assert abs(small - wide) < 0.03 * abs(wide)
+
+
+def loss_of(config, start):
+  """The loss of one batch by the parameters that `start` begins with."""
+  variables = create_state(start, mesh_of(start)).variables
+  task, key = task_of(config), jax.random.key(0)
+  sums, _ = task.loss_sums(config, variables, batch(config), key, False)
+  return float(sums['loss'] / sums['count'])
+
+
+@pytest.mark.conformance
+@every_trained
+def test_four_devices_equal_one(case):
+  section, _, kind = case
+  for config in hosts(section, kind):
+    if kinds_that_draw(config):
+      continue
+    for sizes in ({'data': 2, 'fsdp': 2}, {'data': 1, 'fsdp': 2, 'tensor': 2}):
+      mesh = dataclasses.replace(config.mesh, **sizes)
+      several = dataclasses.replace(config, mesh=mesh)
+      one, four = trained(config, 2)[1], trained(several, 2)[1]
+      np.testing.assert_allclose(four, one, rtol=2e-4)
+
+
+def kinds_that_draw(config):
+  """Whether a layer draws numbers, whose order differs with the devices."""
+  recipe = getattr(getattr(config.model, 'feed_forward', None), 'recipe', None)
+  return recipe is not None and not hasattr(room(recipe), 'prune')
+
+
+@pytest.mark.conformance
+@every_trained
+def test_a_resumed_run_is_the_uninterrupted_one(case, tmp_path):
+  section, _, kind = case
+  config = hosts(section, kind)[0]
+  whole, _ = trained(config, 4)
+  half, _ = trained(config, 2)
+
+  class Position:
+    get_state, set_state = (lambda self: {'at': 2}), (lambda self, state: None)
+
+  with contextlib.closing(Checkpoints(tmp_path, config.checkpoint)) as checkpoints:
+    tree = json.loads(to_json(config))
+    checkpoints.save(half, Position(), tree, {'name': 'bytes'}, {}, None)
+    checkpoints.wait()
+    abstract = abstract_state(config, mesh_of(config))
+    restored = checkpoints.restore(abstract, Position())
+  resumed, _ = trained(config, 2, restored)
+  jax.tree.map(np.testing.assert_array_equal, resumed, whole)
+
+
+@pytest.mark.conformance
+@pytest.mark.parametrize('case', list(cases('model.attention')), ids=label)
+def test_token_by_token_equals_parallel(case):
+  model = language(attention=case[2]).model
+  decoder, tokens = Decoder(model), jnp.arange(12).reshape(2, 6) % 17
+  variables = decoder.init(jax.random.key(0), tokens)
+  whole, _ = decoder.apply(variables, tokens)
+  state, parts = empty_cache(model, 2, 6), []
+  for t in range(6):
+    logits, state = decoder.apply(variables, tokens[:, t : t + 1], state, t)
+    parts.append(logits)
+  np.testing.assert_allclose(jnp.concatenate(parts, 1), whole, rtol=1e-4, atol=1e-5)

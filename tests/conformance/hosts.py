@@ -1,0 +1,184 @@
+"""Small configs around a case of any kind: where it can stand, and what is drawn for it."""
+
+import dataclasses
+import inspect
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from elas_jax.catalogue import SYSTEMS
+from elas_jax.common.errors import UserError
+from elas_jax.config.checks import check
+from elas_jax.config.config import (
+  Config,
+  DataConfig,
+  EvalConfig,
+  MeshConfig,
+  ModelConfig,
+  NetworkConfig,
+  RowsConfig,
+  TrainConfig,
+)
+from elas_jax.run.sharding import make_mesh
+from elas_jax.systems.architectures import ARCHITECTURES
+from elas_jax.systems.feed_forwards import FEED_FORWARDS
+from elas_jax.systems.kinds import room
+from elas_jax.systems.linears import LINEARS
+from elas_jax.systems.mixers import MIXERS
+from elas_jax.systems.optimizers import OPTIMIZERS
+from elas_jax.systems.schedules import SCHEDULES
+from elas_jax.tasks import task_of
+
+Case = tuple[str, str, Any]  # section, name of the kind, an instance of it
+
+
+def cases(section: str, folder: pathlib.Path | None = None) -> Iterator[Case]:
+  """Every case of a section's kinds; those of files only where there is a folder."""
+  for name, kind in SYSTEMS[section].items():
+    found = room(kind).CASES
+    if inspect.isfunction(found):
+      if folder is None:
+        continue
+      place = folder / name
+      place.mkdir()
+      found = found(place)
+    for case in found:
+      yield section, name, case
+
+
+def all_cases() -> list[Case]:
+  return [case for section in SYSTEMS for case in cases(section)]
+
+
+def first_cases() -> list[Case]:
+  """One of every kind that needs no file."""
+  return list(
+    {
+      (section, name): (section, name, case)
+      for section, name, case in reversed(all_cases())
+    }.values()
+  )
+
+
+def label(case: Case) -> str:
+  section, name, kind = case
+  return f'{section}-{name}-{kind}'
+
+
+def language(**sections: Any) -> Config:
+  """A decoder of V 17, D 8, F 16, H 2, N 2, for 20 steps of 4 rows of 8 tokens."""
+  model = {
+    'linear': LINEARS['dense'](),
+    'feed_forward': FEED_FORWARDS['mlp'](),
+    'attention': MIXERS['mha'](heads=2),
+  }
+  fields = {name: sections.pop(name) for name in list(sections) if name in MODEL}
+  return _config(
+    'language',
+    ModelConfig(
+      vocab_size=17, width=8, layers=2, feed_forward_width=16, unroll=1, **model | fields
+    ),
+    DataConfig(sequence_length=8, batch_size=4),
+    sections,
+  )
+
+
+MODEL = {field.name for field in dataclasses.fields(ModelConfig)} | {
+  field.name for field in dataclasses.fields(NetworkConfig)
+}
+
+
+def network(**sections: Any) -> Config:
+  """A network of D 8 and depth 1 on images of 8 x 8, four classes, 4 rows a step."""
+  fields = {name: sections.pop(name) for name in list(sections) if name in MODEL}
+  model = NetworkConfig(
+    input_shape=(8, 8, 1), outputs=4, width=8, depth=1, **{'use_bias': True} | fields
+  )
+  return _config('classification', model, RowsConfig(batch_size=4), sections)
+
+
+def _config(task: str, model: Any, data: Any, sections: dict[str, Any]) -> Config:
+  common = {
+    'optimizer': OPTIMIZERS['adamw'](learning_rate=0.01, clip_norm=1.0),
+    'schedule': SCHEDULES['constant'](warmup_steps=0),
+    'train': TrainConfig(steps=20, log_every=1, compilation_cache=''),
+    'mesh': MeshConfig(data=1),
+    'eval': EvalConfig(batch_size=4),
+  }
+  return Config(task=task, model=model, data=data, **common | sections)
+
+
+def hosts(section: str, kind: Any) -> list[Config]:
+  """The configs in which the kind can stand, of those that there are for its section."""
+  found = []
+  for config in _candidates(section, kind):
+    try:
+      check(config)
+    except UserError:
+      continue
+    found.append(config)
+  return found
+
+
+def _candidates(section: str, kind: Any) -> list[Config]:
+  convnet, gated = ARCHITECTURES['convnet'](), FEED_FORWARDS['glu']
+  ungated, pruned = FEED_FORWARDS['mlp'], FEED_FORWARDS['relu2_two_four']
+  low_rank = LINEARS['low_rank'](rank=3)
+  return {
+    'model.linear': lambda: [
+      language(linear=kind),
+      network(linear=kind),
+      network(linear=kind, architecture=convnet),
+    ],
+    'model.feed_forward': lambda: [language(feed_forward=kind)],
+    'model.feed_forward.recipe': lambda: [
+      language(feed_forward=pruned(kind, dense_steps=0))
+    ],
+    'model.attention': lambda: [language(attention=kind)],
+    'model.norm': lambda: [language(norm=kind), network(norm=kind)],
+    'model.position': lambda: [language(position=kind)],
+    'model.activation': lambda: [
+      language(feed_forward=ungated(kind)),
+      language(feed_forward=gated(kind)),
+      network(activation=kind),
+    ],
+    'model.architecture': lambda: [network(architecture=kind)],
+    'optimizer': lambda: [
+      language(optimizer=kind),
+      language(optimizer=kind, linear=low_rank),
+    ],
+    'schedule': lambda: [language(schedule=kind)],
+    'data.source': lambda: [_with_data(language(), source=kind)],
+    'data.source (rows)': lambda: [_with_data(network(), source=kind)],
+    'data.tokenizer': lambda: [_with_data(language(), tokenizer=kind)],
+  }[section]()
+
+
+def _with_data(config: Config, **fields: Any) -> Config:
+  return dataclasses.replace(config, data=dataclasses.replace(config.data, **fields))
+
+
+def batch(config: Config) -> dict[str, Any]:
+  """Rows of the config's task, drawn."""
+  random = np.random.default_rng(0)
+  most = {'tokens': getattr(config.model, 'vocab_size', 2), 'targets': 4}
+
+  def draw(name: str, like: Any) -> Any:
+    if name in ('valid', 'bytes'):
+      units = task_of(config).row_units(config)
+      return np.full(like.shape, units, np.int32)
+    if like.dtype == np.int32:
+      return random.integers(0, most[name], like.shape, np.int32)
+    return random.normal(size=like.shape).astype(np.float32)
+
+  rows = task_of(config).rows(config, config.data.batch_size)
+  return {name: draw(name, like) for name, like in rows.items()}
+
+
+def mesh_of(config: Config) -> jax.sharding.Mesh:
+  """Of as many devices as the config's mesh has."""
+  sizes = dataclasses.astuple(config.mesh)
+  return make_mesh(config, jax.devices()[: int(np.prod(sizes))])

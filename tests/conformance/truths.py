@@ -1,0 +1,155 @@
+"""How the truth of each folder's kinds is held against what they compute."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from elas_jax.systems.kinds import room
+from tests.conformance.hosts import hosts, language
+from tests.systems.optimizers import descent
+
+TOLERANCE = {'rtol': 2e-4, 'atol': 2e-4}
+STEPS = 20
+
+
+def close(computed: Any, expected: Any) -> None:
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(np.float64(a), b, **TOLERANCE),
+    computed,
+    expected,
+  )
+
+
+def float64(tree: Any) -> Any:
+  return jax.tree.map(lambda x: np.asarray(x, np.float64), tree)
+
+
+def drawn(module: Any, *inputs: Any, **options: Any) -> dict[str, Any]:
+  """Variables in which no parameter is zero, as after some training."""
+  variables = module.init(jax.random.key(1), *inputs, **options)
+  random = np.random.default_rng(1)
+  draw = lambda p: jnp.asarray(p + 0.3 * random.normal(size=p.shape), p.dtype)
+  return variables | {'params': jax.tree.map(draw, variables.get('params', {}))}
+
+
+def merged(variables: dict[str, Any]) -> dict[str, Any]:
+  """Parameters and buffers as one tree in float64."""
+
+  def join(a: Any, b: Any) -> Any:
+    if not isinstance(a, dict) or not isinstance(b, dict):
+      return a
+    return {key: join(a.get(key, b.get(key)), b.get(key, {})) for key in {**a, **b}}
+
+  return float64(join(variables.get('params', {}), variables.get('buffers', {})))
+
+
+def rows(*shape: int) -> np.ndarray:
+  return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+def dense(x: np.ndarray, p: dict[str, Any]) -> np.ndarray:
+  """The linear maps of the models in which a truth of something else is asked for."""
+  return x @ p['kernel']
+
+
+def of_linear(kind: Any) -> None:
+  x = rows(3, 5, 8)
+  for config in hosts('model.linear', kind):
+    parts = dataclasses.replace(config.model.parts, nested=False)
+    module = kind.make(6, parts, name=None)
+    variables = drawn(module, x)
+    close(
+      module.apply(variables, x), room(kind).truth(kind, np.float64(x), merged(variables))
+    )
+
+
+def of_activation(kind: Any) -> None:
+  x = rows(4, 8) * 2
+  function, parts = kind.make(language().model.parts, None), {}
+  if not hasattr(function, 'init'):
+    close(function(x), room(kind).truth(kind, np.float64(x), parts))
+    return
+  variables = drawn(function, x)
+  close(
+    function.apply(variables, x), room(kind).truth(kind, np.float64(x), merged(variables))
+  )
+
+
+def of_feed_forward(kind: Any) -> None:
+  x, parts = rows(2, 8, 8), language().model.parts
+  module = kind.make(parts, name=None)
+  variables = drawn(module, x)
+  y = module.apply(variables, x, rngs={'two_four': jax.random.key(0)})
+  expected = room(kind).truth(kind, np.float64(x), merged(variables), dense)
+  if expected is None:  # drawn at random: its file says what is tested instead
+    assert y.shape == x.shape
+    return
+  close(y, expected)
+
+
+def of_recipe(kind: Any) -> None:
+  (config,) = hosts('model.feed_forward.recipe', kind)
+  of_feed_forward(config.model.feed_forward)
+
+
+def of_mixer(kind: Any) -> None:
+  x, model = rows(2, 8, 8), language(attention=kind).model
+  position = room(model.position)
+  module = kind.make(model.parts, name=None)
+  angles = model.position.angles(jnp.arange(8), kind.head_size(model.parts))
+  variables = drawn(module, x, angles, None, 0)
+  y, _ = module.apply(variables, x, angles, None, 0)
+  turn = lambda heads: position.truth(model.position, heads)
+  close(y, room(kind).truth(kind, np.float64(x), merged(variables), dense, turn))
+
+
+def of_norm(kind: Any) -> None:
+  x = rows(6, 8) * 2 + 1
+  module = kind.make(language().model.parts, name=None)
+  if not hasattr(module, 'init'):
+    close(module(x), room(kind).truth(kind, np.float64(x), {}))
+    return
+  variables = drawn(module, x)
+  close(
+    module.apply(variables, x), room(kind).truth(kind, np.float64(x), merged(variables))
+  )
+
+
+def of_position(kind: Any) -> None:
+  x = rows(2, 6, 3, 4)
+  turned = kind.rotate(x, kind.angles(3 + jnp.arange(6), 4))
+  close(turned, room(kind).truth(kind, np.float64(x), 3))
+
+
+def of_optimizer(kind: Any) -> None:
+  params = descent.draw(0)
+  narrow = jax.tree.map(lambda p: p.astype(np.float32), params)
+  gradients = [descent.draw_gradient(seed) for seed in range(1, len(descent.RATES) + 1)]
+  computed = descent.descend(kind, narrow, gradients, descent.RATES)
+  expected = room(kind).truth(kind, params, gradients, descent.RATES)
+  close(descent.determined(computed), descent.determined(expected))
+
+
+def of_schedule(kind: Any) -> None:
+  schedule = kind.build(0.5, STEPS)
+  computed = [float(schedule(step)) for step in range(STEPS + 1)]
+  close(computed, [room(kind).truth(kind, 0.5, STEPS, step) for step in range(STEPS + 1)])
+
+
+TRUTHS = {
+  'model.linear': of_linear,
+  'model.activation': of_activation,
+  'model.feed_forward': of_feed_forward,
+  'model.feed_forward.recipe': of_recipe,
+  'model.attention': of_mixer,
+  'model.norm': of_norm,
+  'model.position': of_position,
+  'optimizer': of_optimizer,
+  'schedule': of_schedule,
+}
+# Of these no formula says what comes out: networks are made of the kinds above, and data
+# and tokenizers are compared with files in tests/data.
+WITHOUT = ('model.architecture', 'data.source', 'data.source (rows)', 'data.tokenizer')

@@ -1,0 +1,114 @@
+"""Architectures: shapes, what lies where, what they refuse; a stack against NumPy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from elas_jax.common.errors import UserError
+from elas_jax.models.classifier import Network
+from elas_jax.systems.activations import ACTIVATIONS
+from elas_jax.systems.architectures import ARCHITECTURES
+from elas_jax.systems.kinds import room
+from elas_jax.systems.linears import LINEARS
+from elas_jax.systems.norms import NORMS
+from tests.systems.sections import Config, Rows
+
+ALL = [(name, case) for name, kind in ARCHITECTURES.items() for case in room(kind).CASES]
+
+
+@pytest.mark.parametrize('name, kind', ALL)
+def test_outputs_and_gradients_of_every_parameter(name, kind):
+  batch = NORMS['batch' if name in ('convnet', 'resnet') else 'layer']()
+  model = Rows(kind, norm=batch, depth=1)
+  kind.check('model.architecture', Config(model))
+  x = jax.random.normal(jax.random.key(1), (3, 8, 8, 1))
+  variables = Network(model).init(jax.random.key(0), x)
+
+  network = Network(model)
+
+  def loss(params):
+    y, _ = network.apply(variables | {'params': params}, x, True, mutable=['buffers'])
+    return jnp.square(y - 1).sum(), y
+
+  grads, y = jax.jit(jax.grad(loss, has_aux=True))(variables['params'])
+  assert y.shape == (3, 3)
+  for path, grad in jax.tree_util.tree_leaves_with_path(grads):
+    where = jax.tree_util.keystr(path, simple=True, separator='/')
+    # Some biases cannot matter: those of keys in a softmax, those before a batch norm.
+    assert jnp.abs(grad).max() > 0 or where.endswith('bias'), where
+
+
+def test_stack_is_that_of_numpy():
+  model = Rows(norm=NORMS['layer'](), activation=ACTIVATIONS['relu']())
+  x = np.random.default_rng(0).normal(size=(4, 8, 8, 1)).astype(np.float32)
+  variables = Network(model).init(jax.random.key(0), x)
+  p = jax.tree.map(lambda v: np.asarray(v, np.float64), variables['params']['network'])
+
+  def norm(x):
+    return (x - x.mean(1, keepdims=True)) / np.sqrt(x.var(1, keepdims=True) + 1e-5)
+
+  h = np.float64(x).reshape(4, 64)
+  for layer in ('layer_0', 'layer_1'):
+    h = np.maximum(norm(h) @ p[layer]['kernel'] + p[layer]['bias'], 0)
+  expected = norm(h) @ p['head']['kernel'] + p['head']['bias']
+  np.testing.assert_allclose(
+    Network(model).apply(variables, x), expected, rtol=1e-4, atol=1e-5
+  )
+
+
+def test_first_map_of_a_transformers_feed_forward_is_told_so():
+  rational = LINEARS['rational'](groups=2)
+  model = Rows(ARCHITECTURES['vit'](2, 2), rational, norm=NORMS['layer'](), depth=1)
+  x = jnp.zeros((1, 8, 8, 1))
+  layers = Network(model).init(jax.random.key(0), x)['params']['network']
+  identity = [0, 1, 0, 0, 0, 0]
+  numerators = {
+    name: np.array(layers[name]['rational']['numerator'][0]) for name in ('up_0', 'down_0')
+  }
+  np.testing.assert_array_equal(numerators['up_0'], identity)
+  assert not np.array_equal(numerators['down_0'], identity)
+
+
+def test_widths():
+  stack, vit = ARCHITECTURES['stack'](), ARCHITECTURES['vit']()
+  entries = {'the entries of model.input_shape': 64}
+  assert stack.input_widths(Rows()) == entries | {'model.width': 8}
+  assert stack.input_widths(Rows(depth=0)) == entries
+  assert stack.widths(Rows()) == entries | {'model.width': 8, 'model.outputs': 3}
+  assert vit.widths(Rows(vit)) == {'model.width': 8}
+
+
+@pytest.mark.parametrize(
+  'name, kind, fields, message',
+  [
+    ('stack', {}, {'depth': -1}, r'model.depth=-1: must be at least 0'),
+    ('convnet', {}, {'depth': 0}, r'model.depth=0: must be at least 1'),
+    (
+      'resnet',
+      {},
+      {'input_shape': (64,)},
+      r"model.architecture='resnet': needs images, model.input_shape of \(H, W, C\), not "
+      r"\(64,\); 'stack' takes any row",
+    ),
+    (
+      'convnet',
+      {},
+      {'linear': LINEARS['rational']()},
+      r"model.linear='rational': must be one of 'dense', 'quadratic'.* with "
+      r"model.architecture='convnet'",
+    ),
+    ('vit', {'heads': 3}, {}, r'model.architecture.heads=3: must divide model.width=8'),
+    (
+      'vit',
+      {'patch': 3},
+      {},
+      r'architecture.patch=3: must divide a side of',
+    ),
+    ('vit', {'patch': 0}, {}, r'model.architecture.patch=0: must be at least 1'),
+  ],
+)
+def test_refused(name, kind, fields, message):
+  kind = ARCHITECTURES[name](**kind)
+  with pytest.raises(UserError, match=message):
+    kind.check('model.architecture', Config(Rows(kind, **fields)))

@@ -1,0 +1,183 @@
+"""Feed-forwards against NumPy from their own parameters, and what they refuse."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from elas_jax.common.errors import UserError
+from elas_jax.systems.activations import ACTIVATIONS
+from elas_jax.systems.feed_forwards import FEED_FORWARDS
+from elas_jax.systems.feed_forwards.sown import SOWN
+from elas_jax.systems.kinds import about, axes, no_decay, room
+from elas_jax.systems.linears import LINEARS
+from elas_jax.systems.two_four import RECIPES
+from tests.systems.sections import Config, Data, Model
+
+ALL = [(name, case) for name, kind in FEED_FORWARDS.items() for case in room(kind).CASES]
+PRUNED = FEED_FORWARDS['relu2_two_four']
+
+
+def of(feed_forward, **fields):
+  """A config with this feed-forward, its linear maps dense."""
+  model = {'linear': LINEARS['dense'](), 'feed_forward': feed_forward, 'init_std': 1.0}
+  return Config(Model(**model | fields))
+
+
+def float64(tree):
+  return jax.tree.map(lambda x: np.asarray(x, np.float64), tree)
+
+
+@pytest.mark.parametrize('name, kind', ALL)
+def test_output_is_that_of_numpy(name, kind):
+  config = of(kind)
+  about(kind, 'check', 'model.feed_forward', config)
+  x = np.random.default_rng(0).normal(size=(2, 8, 8)).astype(np.float32)
+  module = kind.make(config.model.parts, name=None)
+  variables = module.init(jax.random.key(0), x)
+  y = module.apply(variables, x, rngs={'two_four': jax.random.key(1)})
+  p = float64(variables['params'] | variables.get('buffers', {}))
+  expected = room(kind).truth(kind, np.float64(x), p, lambda x, p: x @ p['kernel'])
+  if expected is None:  # drawn at random
+    assert kind.recipe == RECIPES['mvue'](kind.recipe.backward)
+    assert y.shape == x.shape
+    return
+  np.testing.assert_allclose(y, expected, rtol=2e-5, atol=1e-4)
+
+
+def test_truths_are_the_formulas():
+  """By hand, of one row of two inputs, so that the truths themselves are not trusted."""
+  x, linear = np.array([[[1.0, -2.0]]]), lambda x, p: x @ p
+  p = {'gate': np.eye(2), 'up': 3 * np.eye(2), 'down': np.ones((2, 1))}
+  silu = lambda v: v / (1 + np.exp(-v))
+  truth = lambda kind: room(kind).truth(kind, x, p, linear).item()
+  gated = FEED_FORWARDS['glu']
+  assert truth(gated()) == pytest.approx(silu(1) * 3 + silu(-2) * -6)
+  assert truth(gated(ACTIVATIONS['none']())) == pytest.approx(1 * 3 + -2 * -6)
+  assert truth(FEED_FORWARDS['mlp']()) == pytest.approx(9)
+  # Of relu(h)^2 = 1, 4, 4, 9 the last and the first of the two equals stay.
+  wide = {'up': np.array([[1.0, 2, -2, 3], [0, 0, -2, 0]]), 'down': np.ones((4, 1))}
+  assert room(PRUNED).truth(PRUNED(), x, wide, linear).item() == pytest.approx(13)
+
+
+@pytest.mark.parametrize('name, kind', ALL)
+def test_axes_and_decay_cover_what_is_theirs(name, kind):
+  parts = of(kind).model.parts
+  shapes = jax.eval_shape(
+    kind.make(parts, name=None).init, jax.random.key(0), jnp.zeros((1, 8, 8))
+  )
+  maps = kind.maps(parts)
+  own = {
+    jax.tree_util.keystr(path, simple=True, separator='/'): leaf.ndim
+    for part in shapes.values()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(part)
+    if path[0].key not in maps
+  }
+  assert own == {path: len(roles) for path, roles in axes(kind).items()}
+  assert set(no_decay(kind)) <= set(own)
+  kernels = {path: shapes['params'][path]['kernel'].shape for path in maps}
+  assert kernels == {path: (one.inputs, one.outputs) for path, one in maps.items()}
+
+
+def test_dense_warm_up_has_the_same_parameters_and_no_pruning():
+  pruned = PRUNED(dense_steps=3)
+  assert pruned.at_step(4) is pruned
+  plain = pruned.at_step(3)
+  assert plain == FEED_FORWARDS['mlp']()
+  parts = of(pruned).model.parts
+  x = jax.random.normal(jax.random.key(1), (1, 8, 8))
+  init = lambda kind: kind.make(parts, name=None).init(jax.random.key(0), x)
+  one, two = init(pruned), init(plain)
+  jax.tree.map(np.testing.assert_array_equal, one, two)
+  y = [kind.make(parts, name=None).apply(one, x) for kind in (pruned, plain)]
+  assert not np.allclose(*y)
+
+
+@pytest.mark.parametrize('kind', [PRUNED(), FEED_FORWARDS['mlp']()])
+def test_probed_activations_are_unpruned_squared_relus(kind):
+  assert kind.probed()
+  parts = of(kind).model.parts
+  x = jax.random.normal(jax.random.key(1), (2, 8, 8))
+  module = kind.make(parts, name=None)
+  variables = module.init(jax.random.key(0), x)
+  assert SOWN not in variables
+  _, kept = module.apply(variables, x, mutable=[SOWN])
+  h = float64(x).reshape(16, 8) @ float64(variables['params']['up']['kernel'])
+  np.testing.assert_allclose(kept[SOWN]['y'], np.maximum(h, 0) ** 2, rtol=1e-4, atol=1e-4)
+
+
+def test_other_activations_are_not_probed():
+  assert not FEED_FORWARDS['mlp'](ACTIVATIONS['gelu']()).probed()
+  assert not hasattr(FEED_FORWARDS['glu'], 'probed')
+
+
+def test_soft_scale_is_estimated_in_training_and_then_read():
+  kind = PRUNED(RECIPES['soft_activations'](refresh=2))
+  module = kind.make(of(kind).model.parts, name=None)
+  x = jax.random.normal(jax.random.key(1), (2, 8, 8))
+  variables = module.init(jax.random.key(0), x)
+  assert variables['buffers'] == {'scale': 1, 'passes': 0}
+  scales = []
+  for factor in (1.0, 3.0, 3.0):
+    shifted = x + factor * jnp.arange(8)[None, None]
+    _, changed = module.apply(variables, shifted, mutable=['buffers'])
+    variables |= changed
+    scales.append(float(variables['buffers']['scale']))
+  assert int(variables['buffers']['passes']) == 3
+  assert scales[0] != 1 and scales[0] == scales[1] != scales[2]
+
+
+@pytest.mark.parametrize(
+  'kind, fields, message',
+  [
+    (
+      FEED_FORWARDS['kat'](3),
+      {},
+      r'model.feed_forward.groups=3: must divide model.width=8',
+    ),
+    (FEED_FORWARDS['kat'](0), {}, r'model.feed_forward.groups=0: must be at least 1'),
+    (PRUNED(dense_steps=20), {}, r'dense_steps=20: must be below train.steps=20'),
+    (PRUNED(dense_steps=-1), {}, r'dense_steps=-1: must be at least 0'),
+    (
+      PRUNED(dense_steps=0),
+      {'linear': LINEARS['cola'](rank=4)},
+      r"model.linear='cola': must be one of 'dense', 'low_rank' with a 2:4",
+    ),
+    (
+      PRUNED(dense_steps=0),
+      {'feed_forward_width': 18},
+      r'model.feed_forward_width=18: must be a multiple of 4',
+    ),
+    (
+      PRUNED(dense_steps=0, implementation='mosaic'),
+      {},
+      r"implementation='mosaic': needs model.compute_dtype='bfloat16', not 'float32'",
+    ),
+    (
+      PRUNED(RECIPES['mvue'](), dense_steps=0, implementation='mosaic'),
+      {'compute_dtype': 'bfloat16'},
+      r"implementation='mosaic': pruning by the rule 'mvue' has no kernel; accepted are "
+      r"model.feed_forward.recipe='top2' with model.feed_forward.recipe.backward 'exact'",
+    ),
+    (
+      PRUNED(RECIPES['top2']('split'), dense_steps=0, implementation='mosaic'),
+      {'compute_dtype': 'bfloat16'},
+      r"the backward pass 'split' have no kernels",
+    ),
+  ],
+)
+def test_refused(kind, fields, message):
+  with pytest.raises(UserError, match=message):
+    kind.check('model.feed_forward', of(kind, **fields))
+
+
+def test_recipes_refuse_what_they_cannot():
+  kind = RECIPES['top2']('split')
+  short = dataclasses.replace(of(PRUNED(kind)), data=Data(sequence_length=10))
+  with pytest.raises(UserError, match='data.sequence_length=10: must be a multiple of 4'):
+    kind.check('model.feed_forward.recipe', short)
+  RECIPES['top2']('exact').check('model.feed_forward.recipe', short)
+  with pytest.raises(UserError, match='recipe.refresh=0: must be at least 1'):
+    RECIPES['soft_activations'](refresh=0).check('model.feed_forward.recipe', short)

@@ -1,0 +1,137 @@
+"""Attention and rotary embeddings against NumPy, causality, state, and what is refused."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from elas_jax.common.errors import UserError
+from elas_jax.systems.kinds import room
+from elas_jax.systems.linears import LINEARS
+from elas_jax.systems.mixers import MIXERS
+from elas_jax.systems.positions import POSITIONS
+from tests.systems.sections import Config, Data, Model
+
+MIXER_CASES = [case for kind in MIXERS.values() for case in room(kind).CASES]
+POSITION_CASES = [case for kind in POSITIONS.values() for case in room(kind).CASES]
+MHA = MIXERS['mha']
+
+
+def of(kind, **fields):
+  fields = {'linear': LINEARS['dense'](), 'attention': kind, 'init_std': 1.0} | fields
+  return Config(Model(**fields))
+
+
+def applied(kind, model, x, positions=None, state=None, start=0, variables=None):
+  positions = jnp.arange(x.shape[1]) if positions is None else positions
+  angles = model.position.angles(positions, kind.head_size(model.parts))
+  module = kind.make(model.parts, name=None)
+  if variables is None:
+    variables = module.init(jax.random.key(0), x, angles, None, 0)
+  return variables, module.apply(variables, x, angles, state, start)
+
+
+@pytest.mark.parametrize('position', POSITION_CASES)
+@pytest.mark.parametrize('kind', MIXER_CASES)
+def test_output_is_that_of_numpy(kind, position):
+  config = of(kind, position=position)
+  kind.check('model.attention', config)
+  position.check('model.position', config)
+  x = np.random.default_rng(0).normal(size=(2, 5, 8)).astype(np.float32)
+  variables, (y, state) = applied(kind, config.model, x)
+  assert state is None
+  p = jax.tree.map(lambda v: np.asarray(v, np.float64), variables['params'])
+  turn = lambda x: room(position).truth(position, x)
+  linear = lambda x, p: x @ p['kernel']
+  expected = room(kind).truth(kind, np.float64(x), p, linear, turn)
+  np.testing.assert_allclose(y, expected, rtol=2e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize('kind', MIXER_CASES)
+def test_pieces_with_a_state_equal_the_whole(kind):
+  model = of(kind).model
+  x = jax.random.normal(jax.random.key(1), (2, 7, 8))
+  variables, (whole, _) = applied(kind, model, x)
+  state, start, parts = kind.empty_state(model.parts, 2, 9), 0, []
+  for length in (4, 1, 2):
+    positions = start + jnp.arange(length)
+    piece = x[:, start : start + length]
+    _, (y, state) = applied(kind, model, piece, positions, state, start, variables)
+    parts.append(y)
+    start += length
+  np.testing.assert_allclose(jnp.concatenate(parts, 1), whole, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize('kind', MIXER_CASES)
+def test_no_gradient_from_later_positions(kind):
+  model = of(kind).model
+  x = jax.random.normal(jax.random.key(1), (1, 6, 8))
+  variables, _ = applied(kind, model, x)
+  of_third = lambda x: applied(kind, model, x, variables=variables)[1][0][0, 2].sum()
+  sizes_L = jnp.abs(jax.grad(of_third)(x))[0].sum(1)
+  assert (sizes_L[3:] == 0).all() and (sizes_L[:3] > 0).all()
+
+
+def test_maps_are_those_that_are_made():
+  for kind in MIXER_CASES:
+    parts = of(kind).model.parts
+    variables, _ = applied(kind, of(kind).model, jnp.zeros((1, 3, 8)))
+    shapes = {name: p['kernel'].shape for name, p in variables['params'].items()}
+    maps = kind.maps(parts)
+    assert shapes == {name: (one.inputs, one.outputs) for name, one in maps.items()}
+  assert {name: one.split for name, one in maps.items()} == {
+    'query': 'out',
+    'key': 'out',
+    'value': 'out',
+    'output': 'in',
+  }
+
+
+def test_rotation_keeps_lengths_and_sees_distances_only():
+  rope = POSITIONS['rope']()
+  x = np.random.default_rng(1).normal(size=(1, 1, 1, 8)).astype(np.float32)
+  turned = lambda position: np.asarray(
+    rope.rotate(jnp.asarray(x), rope.angles(jnp.array([position]), 8))
+  )
+  np.testing.assert_allclose((turned(5) ** 2).sum(), (x**2).sum(), rtol=1e-5)
+  products = [(turned(a) * turned(b)).sum() for a, b in ((3, 1), (10, 8))]
+  np.testing.assert_allclose(*products, rtol=1e-5)
+  # The truth, of the first pair at position 1: by the angle 1.
+  y = room(rope).truth(rope, np.concatenate([np.zeros_like(x), np.float64(x)], 1))
+  first, second = x[0, 0, 0, 0], x[0, 0, 0, 4]
+  assert y[0, 1, 0, 0] == pytest.approx(first * np.cos(1) - second * np.sin(1))
+
+
+def test_flops_are_those_of_both_products_forward_and_backward():
+  # Scores and values: 2 products of 2 FLOPs for L keys of all heads, three times.
+  model = of(MHA(2)).model
+  assert MHA(2).flops(model.parts, 100) == 3 * 2 * 2 * 100 * model.width
+
+
+@pytest.mark.parametrize(
+  'kind, fields, message',
+  [
+    (MHA(3), {}, r'model.attention.heads=3: must divide model.width=8; accepted: 1, 2'),
+    (MHA(0), {}, r'model.attention.heads=0: must be at least 1'),
+    (MHA(2, -1), {}, r'model.attention.kv_heads=-1: must be at least 0'),
+    (MHA(4, 3), {}, r'model.attention.kv_heads=3: must divide model.attention.heads=4'),
+    (MHA(8), {}, r'model.width / model.attention.heads = 1 must be even'),
+  ],
+)
+def test_refused(kind, fields, message):
+  with pytest.raises(UserError, match=message):
+    kind.check('model.attention', of(kind, **fields))
+
+
+def test_odd_heads_are_refused_by_rotation_only():
+  MHA(8).check('model.attention', of(MHA(8), position=POSITIONS['none']()))
+  with pytest.raises(UserError, match=r'model.position.base=0.0: must be above 0'):
+    POSITIONS['rope'](0.0).check('model.position', of(MHA(2)))
+
+
+def test_scores_that_no_machine_holds_are_refused():
+  long = dataclasses.replace(of(MHA(2)), data=Data(sequence_length=2**26))
+  with pytest.raises(UserError, match=r'data.sequence_length=67108864: an array of'):
+    MHA(2).check('model.attention', long)
