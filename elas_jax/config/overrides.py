@@ -128,6 +128,11 @@ def _value(place: Place, name: str, text: str) -> Any:
   plain = typing.get_origin(kind) or kind
   if type(value) not in accepted.get(plain, (plain,)):
     raise UserError(f'{name}={shown(text)}: must be of type {plain.__name__}')
+  if plain is int and isinstance(value, float) and value == 1:  # one step, or all?
+    raise UserError(
+      f'{name}={shown(text)}: must be a number of steps, as 1, or a share of train.steps '
+      'below 1'
+    )
   if isinstance(value, (int, float)) and plain is float:  # too large a one for float32
     check_float(name, value)
   return value

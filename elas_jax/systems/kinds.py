@@ -11,6 +11,8 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from elas_jax.common.errors import UserError
+
 # Nothing of JAX here: the processes that prepare data import this.
 
 Kinds = Mapping[str, type]
@@ -113,7 +115,13 @@ def flops(kind: Any, shapes: dict[str, tuple[int, ...]]) -> float:
   """
   if hasattr(kind, 'flops'):
     return kind.flops(shapes)
-  return 6.0 * sum(math.prod(shapes[name]) for name in matrices(kind))
+  names = matrices(kind)
+  if absent := [name for name in names if name not in shapes]:
+    raise UserError(
+      f'{room(kind).__name__}: MATRICES has {absent[0]!r}; must be of its parameters, '
+      f'{", ".join(map(repr, shapes))}'
+    )
+  return 6.0 * sum(math.prod(shapes[name]) for name in names)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -227,6 +227,7 @@ def test_shares_follow_the_steps_that_come_after():
   'text, said',
   [
     ('1.5', 'must be a number of steps, or between 0 and 1, a share of train.steps'),
+    ('1.0', 'must be a number of steps, as 1, or a share of train.steps below 1'),
     ('-0.1', 'must be a number of steps, or between 0 and 1, a share of train.steps'),
     ('True', 'must be of type int'),
     ('nan', 'must be of type int'),

@@ -185,6 +185,14 @@ def test_axes_that_are_not_those_of_the_parameter_are_refused(roles, monkeypatch
   )
 
 
+def test_matrices_that_are_no_parameters_are_refused(monkeypatch):
+  model = Model(LINEARS['dense'](), init_std=0.5)
+  params = params_of(model)
+  monkeypatch.setattr(room(model.linear), 'MATRICES', ('krenel',))
+  with pytest.raises(UserError, match=r"dense: MATRICES has 'krenel'; must be .*'kernel'"):
+    layout.flops(model, params, 8)
+
+
 def test_what_nobody_declares_is_refused(monkeypatch):
   model = Model(LINEARS['dense'](), init_std=0.5)  # of no other test: paths are kept
   params = params_of(model)
