@@ -76,7 +76,7 @@ def test_widths():
   assert stack.input_widths(Rows()) == entries | {'model.width': 8}
   assert stack.input_widths(Rows(depth=0)) == entries
   assert stack.widths(Rows()) == entries | {'model.width': 8, 'model.outputs': 3}
-  assert vit.widths(Rows(vit)) == {'model.width': 8}
+  assert vit.widths(Rows(vit)) == {'model.width': 8, '4 model.width': 32}  # up, down
 
 
 @pytest.mark.parametrize(
