@@ -31,11 +31,14 @@ def start(*words, path=ROOT, **options):
 
 
 @pytest.fixture(autouse=True)
-def heeds_hangup():
-  """So that what is started does, also where these tests run under nohup."""
-  before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+def heeds_signals():
+  """So that what is started does, also where these tests run under nohup or in the
+  background of a shell, which ignores them."""
+  heeded = {signal.SIGHUP: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
+  before = {which: signal.signal(which, how) for which, how in heeded.items()}
   yield
-  signal.signal(signal.SIGHUP, before)
+  for which, how in before.items():
+    signal.signal(which, how)
 
 
 @pytest.mark.parametrize(
