@@ -117,13 +117,14 @@ def relora(
     def change(step, old):
       key_of_module = jax.random.fold_in(key, next(numbers))
 
-      def merged():
+      def merge_now():
         a, b = old['a'] + step['a'], old['b'] + step['b']
         new_a = _draw(init, key_of_module, a)
-        return {'kernel': scale * (a @ b), 'a': new_a - old['a'], 'b': -old['b']}
+        merged = {'kernel': scale * (a @ b), 'a': new_a - old['a'], 'b': -old['b']}
+        return step | merged  # a bias goes on as it would
 
       still = lambda: step | {'kernel': jnp.zeros_like(old['kernel'])}
-      return jax.lax.cond(merge, merged, still)
+      return jax.lax.cond(merge, merge_now, still)
 
     updates = map_modules(NAMES, change, updates, params)
     return updates, ReloraState(count, _reset_factors(inner_state, merge))

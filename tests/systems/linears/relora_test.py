@@ -155,3 +155,19 @@ def test_moments_end_in_the_path_of_their_parameter():
   found = paths.names(make().init(tree(0)))
   for name in paths.names(without_frozen(tree(0))):
     assert sum(path.endswith('/' + name) for path in found) == 2
+
+
+def test_a_bias_goes_on_through_merges():
+  params = {'a': jnp.ones((8, 2)), 'b': jnp.ones((2, 4)), 'kernel': jnp.ones((8, 4))}
+  params['bias'] = jnp.zeros(4)
+  gradient = {name: jnp.full_like(x, 0.5) for name, x in params.items()}
+
+  def bias_after(optimizer, steps=5):
+    state, moved = optimizer.init(params), params
+    for _ in range(steps):
+      updates, state = optimizer.update(gradient, state, moved)
+      moved = optax.apply_updates(moved, updates)
+    return moved['bias']
+
+  plain = optax.scale_by_adam()  # no clipping, which would see the frozen kernel
+  np.testing.assert_array_equal(bias_after(make(plain)), bias_after(plain))
