@@ -75,12 +75,11 @@ def language(**sections: Any) -> Config:
     'feed_forward': FEED_FORWARDS['mlp'](),
     'attention': MIXERS['mha'](heads=2),
   }
+  sizes = {'vocab_size': 17, 'width': 8, 'layers': 2, 'feed_forward_width': 16}
   fields = {name: sections.pop(name) for name in list(sections) if name in MODEL}
   return _config(
     'language',
-    ModelConfig(
-      vocab_size=17, width=8, layers=2, feed_forward_width=16, unroll=1, **model | fields
-    ),
+    ModelConfig(**sizes | {'unroll': 1} | model | fields),
     DataConfig(sequence_length=8, batch_size=4),
     sections,
   )
@@ -94,9 +93,8 @@ MODEL = {field.name for field in dataclasses.fields(ModelConfig)} | {
 def network(**sections: Any) -> Config:
   """A network of D 8 and depth 1 on images of 8 x 8, four classes, 4 rows a step."""
   fields = {name: sections.pop(name) for name in list(sections) if name in MODEL}
-  model = NetworkConfig(
-    input_shape=(8, 8, 1), outputs=4, width=8, depth=1, **{'use_bias': True} | fields
-  )
+  sizes = {'input_shape': (8, 8, 1), 'outputs': 4, 'width': 8, 'depth': 1}
+  model = NetworkConfig(**sizes | {'use_bias': True} | fields)
   return _config('classification', model, RowsConfig(batch_size=4), sections)
 
 

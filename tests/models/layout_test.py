@@ -21,7 +21,7 @@ from elas_jax.systems.linears import LINEARS
 from elas_jax.systems.mixers import MIXERS
 from elas_jax.systems.norms import NORMS
 from elas_jax.systems.two_four import RECIPES
-from tests.systems.sections import Model, Rows
+from tests.systems.sections import classifier, decoder
 
 # Where every array of a decoder lay before kinds said it themselves: the end of its path,
 # and its axes. Runs on several devices go on from such placements.
@@ -80,8 +80,8 @@ def named(model):
 
 
 def decoders():
-  dense = Model(LINEARS['dense']())
-  yield from (Model(linear) for linear in LINEAR_CASES)
+  dense = decoder(LINEARS['dense']())
+  yield from (decoder(linear) for linear in LINEAR_CASES)
   yield from (dataclasses.replace(dense, feed_forward=one) for one in FEED_FORWARD_CASES)
   yield dataclasses.replace(dense, norm=NORMS['layer'](), tied_head=True)
   yield dataclasses.replace(dense, attention=MIXERS['mha'](2, 1))
@@ -106,14 +106,14 @@ def test_decoders_are_placed_as_ever_and_decay_as_ever(model):
 
 def networks():
   layer, batch = NORMS['layer'](), NORMS['batch']()
-  yield from (Rows(linear=linear, norm=layer, depth=1) for linear in LINEAR_CASES)
+  yield from (classifier(linear=linear, norm=layer, depth=1) for linear in LINEAR_CASES)
   convnet, quadratic = ARCHITECTURES['convnet'](), LINEARS['quadratic']()
   for linear in LINEAR_CASES:
     if hasattr(linear, 'convolve'):
-      yield Rows(convnet, linear, norm=batch, depth=1)
-  yield Rows(ARCHITECTURES['resnet'](), quadratic, norm=batch, depth=1)
-  yield Rows(ARCHITECTURES['vit'](2, 2), LINEARS['rational'](2), norm=layer, depth=1)
-  yield Rows(norm=NORMS['rms'](), activation=ACTIVATIONS['relu'](), use_bias=False)
+      yield classifier(convnet, linear, norm=batch, depth=1)
+  yield classifier(ARCHITECTURES['resnet'](), quadratic, norm=batch, depth=1)
+  yield classifier(ARCHITECTURES['vit'](2, 2), LINEARS['rational'](2), norm=layer, depth=1)
+  yield classifier(norm=NORMS['rms'](), activation=ACTIVATIONS['relu'](), use_bias=False)
 
 
 @pytest.mark.parametrize('model', list(networks()), ids=named)
@@ -167,7 +167,7 @@ SQUARES = 4 * 32 * 32
 @pytest.mark.parametrize('tied', [False, True])
 def test_flops(fields, matrices, tied):
   fields = {'attention': MIXERS['mha'](4)} | fields
-  model = Model(vocab_size=257, width=32, feed_forward_width=64, tied_head=tied, **fields)
+  model = decoder(vocab_size=257, width=32, feed_forward_width=64, tied_head=tied, **fields)
   # The embedding looks up a row; its matrix multiplies only where it is the head too.
   expected = 6 * (matrices + HEAD) + ATTENTION
   assert layout.flops(model, params_of(model), 32) == pytest.approx(expected, rel=1e-12)
@@ -175,7 +175,7 @@ def test_flops(fields, matrices, tied):
 
 @pytest.mark.parametrize('roles', [('in',), ('in', 'out', None), ('in', 'owt')])
 def test_axes_that_are_not_those_of_the_parameter_are_refused(roles, monkeypatch):
-  model = Model(LINEARS['dense'](), init_std=0.5)
+  model = decoder(LINEARS['dense'](), init_std=0.5)
   monkeypatch.setattr(room(model.linear), 'AXES', {'kernel': roles})
   with pytest.raises(UserError) as error:
     layout.axes(model)
@@ -186,7 +186,7 @@ def test_axes_that_are_not_those_of_the_parameter_are_refused(roles, monkeypatch
 
 
 def test_matrices_that_are_no_parameters_are_refused(monkeypatch):
-  model = Model(LINEARS['dense'](), init_std=0.5)
+  model = decoder(LINEARS['dense'](), init_std=0.5)
   params = params_of(model)
   monkeypatch.setattr(room(model.linear), 'MATRICES', ('krenel',))
   with pytest.raises(UserError, match=r"dense: MATRICES has 'krenel'; must be .*'kernel'"):
@@ -194,7 +194,7 @@ def test_matrices_that_are_no_parameters_are_refused(monkeypatch):
 
 
 def test_what_nobody_declares_is_refused(monkeypatch):
-  model = Model(LINEARS['dense'](), init_std=0.5)  # of no other test: paths are kept
+  model = decoder(LINEARS['dense'](), init_std=0.5)  # of no other test: paths are kept
   params = params_of(model)
   monkeypatch.setattr(room(model.linear), 'AXES', {})
   message = r"parameter 'layers/attention/\w+/kernel': no kind declares it"
@@ -202,9 +202,9 @@ def test_what_nobody_declares_is_refused(monkeypatch):
     with pytest.raises(UserError, match=message):
       ask(model)
   monkeypatch.undo()
-  rows = Rows(norm=NORMS['layer'](), depth=1)
+  rows = classifier(norm=NORMS['layer'](), depth=1)
   monkeypatch.setattr(room(rows.norm), 'AXES', {'scale': (None,)})
   with pytest.raises(UserError, match=r"parameter 'network/norm_0/bias': no kind"):
     layout.axes(rows)
   with pytest.raises(UserError, match=r"parameter 'new': no kind"):
-    layout.flops(Model(), {'new': jax.ShapeDtypeStruct((2,), 'float32')}, 8)
+    layout.flops(decoder(), {'new': jax.ShapeDtypeStruct((2,), 'float32')}, 8)

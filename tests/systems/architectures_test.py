@@ -12,7 +12,7 @@ from elas_jax.systems.architectures import ARCHITECTURES
 from elas_jax.systems.kinds import room
 from elas_jax.systems.linears import LINEARS
 from elas_jax.systems.norms import NORMS
-from tests.systems.sections import Config, Rows
+from tests.systems.sections import classifier, config
 
 ALL = [(name, case) for name, kind in ARCHITECTURES.items() for case in room(kind).CASES]
 
@@ -20,8 +20,8 @@ ALL = [(name, case) for name, kind in ARCHITECTURES.items() for case in room(kin
 @pytest.mark.parametrize('name, kind', ALL)
 def test_outputs_and_gradients_of_every_parameter(name, kind):
   batch = NORMS['batch' if name in ('convnet', 'resnet') else 'layer']()
-  model = Rows(kind, norm=batch, depth=1)
-  kind.check('model.architecture', Config(model))
+  model = classifier(kind, norm=batch, depth=1)
+  kind.check('model.architecture', config(model))
   x = jax.random.normal(jax.random.key(1), (3, 8, 8, 1))
   variables = Network(model).init(jax.random.key(0), x)
 
@@ -40,7 +40,7 @@ def test_outputs_and_gradients_of_every_parameter(name, kind):
 
 
 def test_stack_is_that_of_numpy():
-  model = Rows(norm=NORMS['layer'](), activation=ACTIVATIONS['relu']())
+  model = classifier(norm=NORMS['layer'](), activation=ACTIVATIONS['relu']())
   x = np.random.default_rng(0).normal(size=(4, 8, 8, 1)).astype(np.float32)
   variables = Network(model).init(jax.random.key(0), x)
   p = jax.tree.map(lambda v: np.asarray(v, np.float64), variables['params']['network'])
@@ -59,7 +59,7 @@ def test_stack_is_that_of_numpy():
 
 def test_first_map_of_a_transformers_feed_forward_is_told_so():
   rational = LINEARS['rational'](groups=2)
-  model = Rows(ARCHITECTURES['vit'](2, 2), rational, norm=NORMS['layer'](), depth=1)
+  model = classifier(ARCHITECTURES['vit'](2, 2), rational, norm=NORMS['layer'](), depth=1)
   x = jnp.zeros((1, 8, 8, 1))
   layers = Network(model).init(jax.random.key(0), x)['params']['network']
   identity = [0, 1, 0, 0, 0, 0]
@@ -73,10 +73,10 @@ def test_first_map_of_a_transformers_feed_forward_is_told_so():
 def test_widths():
   stack, vit = ARCHITECTURES['stack'](), ARCHITECTURES['vit']()
   entries = {'the entries of model.input_shape': 64}
-  assert stack.input_widths(Rows()) == entries | {'model.width': 8}
-  assert stack.input_widths(Rows(depth=0)) == entries
-  assert stack.widths(Rows()) == entries | {'model.width': 8, 'model.outputs': 3}
-  assert vit.widths(Rows(vit)) == {'model.width': 8, '4 model.width': 32}  # up, down
+  assert stack.input_widths(classifier()) == entries | {'model.width': 8}
+  assert stack.input_widths(classifier(depth=0)) == entries
+  assert stack.widths(classifier()) == entries | {'model.width': 8, 'model.outputs': 3}
+  assert vit.widths(classifier(vit)) == {'model.width': 8, '4 model.width': 32}  # up, down
 
 
 @pytest.mark.parametrize(
@@ -111,4 +111,4 @@ def test_widths():
 def test_refused(name, kind, fields, message):
   kind = ARCHITECTURES[name](**kind)
   with pytest.raises(UserError, match=message):
-    kind.check('model.architecture', Config(Rows(kind, **fields)))
+    kind.check('model.architecture', config(classifier(kind, **fields)))

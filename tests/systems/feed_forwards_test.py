@@ -1,7 +1,5 @@
 """Feed-forwards against NumPy from their own parameters, and what they refuse."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +12,7 @@ from elas_jax.systems.feed_forwards.sown import SOWN
 from elas_jax.systems.kinds import about, axes, no_decay, room
 from elas_jax.systems.linears import LINEARS
 from elas_jax.systems.two_four import RECIPES
-from tests.systems.sections import Config, Data, Model
+from tests.systems.sections import config, decoder, with_data
 
 ALL = [(name, case) for name, kind in FEED_FORWARDS.items() for case in room(kind).CASES]
 PRUNED = FEED_FORWARDS['relu2_two_four']
@@ -23,7 +21,7 @@ PRUNED = FEED_FORWARDS['relu2_two_four']
 def of(feed_forward, **fields):
   """A config with this feed-forward, its linear maps dense."""
   model = {'linear': LINEARS['dense'](), 'feed_forward': feed_forward, 'init_std': 1.0}
-  return Config(Model(**model | fields))
+  return config(decoder(**model | fields))
 
 
 def float64(tree):
@@ -175,7 +173,7 @@ def test_refused(kind, fields, message):
 
 def test_recipes_refuse_what_they_cannot():
   kind = RECIPES['top2']('split')
-  short = dataclasses.replace(of(PRUNED(kind)), data=Data(sequence_length=10))
+  short = with_data(of(PRUNED(kind)), sequence_length=10)
   with pytest.raises(UserError, match='data.sequence_length=10: must be a multiple of 4'):
     kind.check('model.feed_forward.recipe', short)
   RECIPES['top2']('exact').check('model.feed_forward.recipe', short)

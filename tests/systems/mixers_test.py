@@ -1,7 +1,5 @@
 """Attention and rotary embeddings against NumPy, causality, state, and what is refused."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +10,7 @@ from elas_jax.systems.kinds import room
 from elas_jax.systems.linears import LINEARS
 from elas_jax.systems.mixers import MIXERS
 from elas_jax.systems.positions import POSITIONS
-from tests.systems.sections import Config, Data, Model
+from tests.systems.sections import config, decoder, with_data
 
 MIXER_CASES = [case for kind in MIXERS.values() for case in room(kind).CASES]
 POSITION_CASES = [case for kind in POSITIONS.values() for case in room(kind).CASES]
@@ -21,7 +19,7 @@ MHA = MIXERS['mha']
 
 def of(kind, **fields):
   fields = {'linear': LINEARS['dense'](), 'attention': kind, 'init_std': 1.0} | fields
-  return Config(Model(**fields))
+  return config(decoder(**fields))
 
 
 def applied(kind, model, x, positions=None, state=None, start=0, variables=None):
@@ -132,6 +130,6 @@ def test_odd_heads_are_refused_by_rotation_only():
 
 
 def test_scores_that_no_machine_holds_are_refused():
-  long = dataclasses.replace(of(MHA(2)), data=Data(sequence_length=2**26))
+  long = with_data(of(MHA(2)), sequence_length=2**26)
   with pytest.raises(UserError, match=r'data.sequence_length=67108864: an array of'):
     MHA(2).check('model.attention', long)

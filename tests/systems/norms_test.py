@@ -8,10 +8,10 @@ import pytest
 from elas_jax.common.errors import UserError
 from elas_jax.systems.kinds import about, axes, no_decay, room
 from elas_jax.systems.norms import NORMS
-from tests.systems.sections import Config, Model
+from tests.systems.sections import config, decoder
 
 ALL = [case for kind in NORMS.values() for case in room(kind).CASES]
-PARTS = Model().parts
+PARTS = decoder().parts
 
 
 def filled(module, x):
@@ -30,7 +30,7 @@ def declared(variables):
 
 @pytest.mark.parametrize('kind', ALL)
 def test_output_is_that_of_numpy(kind):
-  kind.check('model.norm', Config())
+  kind.check('model.norm', config())
   x = np.random.default_rng(0).normal(1, 3, size=(4, 5, 8)).astype(np.float32)
   norm, variables = kind.make(PARTS, name=None), {}
   if hasattr(norm, 'init'):
@@ -67,7 +67,7 @@ def test_batch_norm_in_training(kind):
 def test_others_do_not_mix_rows_and_keep_bf16(name):
   kind = NORMS[name]()
   assert not about(kind, 'mixes_rows', default=False)
-  parts = Model(compute_dtype='bfloat16', param_dtype='bfloat16').parts
+  parts = decoder(compute_dtype='bfloat16', param_dtype='bfloat16').parts
   x = jax.random.normal(jax.random.key(0), (2, 8)).astype(jnp.bfloat16)
   y, variables = kind.make(parts, name=None).init_with_output(jax.random.key(0), x)
   assert y.dtype == jnp.bfloat16
@@ -77,9 +77,9 @@ def test_others_do_not_mix_rows_and_keep_bf16(name):
 @pytest.mark.parametrize('name', ['rms', 'layer', 'batch'])
 def test_refused(name):
   with pytest.raises(UserError, match=r'model.norm.epsilon=0.0: must be above 0'):
-    NORMS[name](epsilon=0.0).check('model.norm', Config())
+    NORMS[name](epsilon=0.0).check('model.norm', config())
 
 
 def test_momentum_is_a_share():
   with pytest.raises(UserError, match=r'model.norm.momentum=1.5: must be between 0 and 1'):
-    NORMS['batch'](momentum=1.5).check('model.norm', Config())
+    NORMS['batch'](momentum=1.5).check('model.norm', config())

@@ -31,9 +31,6 @@ class CoLA:
   def make(self, features: int, parts: Parts, name: str) -> nn.Module:
     return Module(features, self, parts, name=name)
 
-  def arrays(self, inputs: int, outputs: int) -> list[tuple[int, ...]]:
-    return [(inputs, self.rank), (self.rank, outputs)]
-
 
 class Module(nn.Module):
   features: int

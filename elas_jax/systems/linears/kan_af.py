@@ -49,9 +49,6 @@ class AF(common.Family):
   def bases(self) -> int:
     return self.grid + self.order
 
-  def arrays(self, inputs: int, outputs: int) -> list[tuple[int, ...]]:
-    return []  # nothing but W has outputs
-
   def mixes_rows(self) -> str:
     """The field that makes a row's output depend on others, if it does."""
     return 'function_norm' if self.function_norm == 'batch' else ''

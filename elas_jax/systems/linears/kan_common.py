@@ -40,10 +40,6 @@ class Family:
     """S: a row of I inputs becomes I S numbers on its way."""
     raise NotImplementedError
 
-  def arrays(self, inputs: int, outputs: int) -> list[tuple[int, ...]]:
-    """Shapes of parameters that are larger than (I, O)."""
-    return [(inputs, self.bases(), outputs)]
-
   def layer(self, features: int, parts: kinds.Parts, name: str) -> nn.Module:
     """(..., I) -> (..., features)."""
     return kinds.room(self).Module(features, self, parts, name=name)

@@ -96,10 +96,6 @@ class Selectable(common.Family):
   def bases(self) -> int:
     return max(member.bases() for member in self.members().values())
 
-  def arrays(self, inputs: int, outputs: int) -> list[tuple[int, ...]]:
-    each = (member.arrays(inputs, outputs) for member in self.members().values())
-    return [shape for shapes in each for shape in shapes]
-
   def mixes_rows(self) -> str:
     members = self.members().values()
     fields = (kinds.about(member, 'mixes_rows', default='') for member in members)

@@ -29,9 +29,6 @@ class SKAN(common.Family):
   def bases(self) -> int:
     return 1
 
-  def arrays(self, inputs: int, outputs: int) -> list[tuple[int, ...]]:
-    return [(inputs + 1, outputs)]
-
 
 class Module(nn.Module):
   features: int

@@ -42,9 +42,6 @@ class LowRank:
   def factors(self) -> bool:
     return True
 
-  def arrays(self, inputs: int, outputs: int) -> list[tuple[int, ...]]:
-    return [(inputs, self.rank), (self.rank, outputs)]
-
 
 class Module(nn.Module):
   features: int
