@@ -91,19 +91,22 @@ def factors(linear: Any) -> bool:
 
 def axes(kind: Any) -> Axes:
   """Dimensions of every parameter and buffer of a kind's module, by path below it."""
-  found = getattr(room(kind), 'AXES', {})
-  return found(kind) if callable(found) else found
+  return _declared(kind, 'AXES', {})
 
 
 def no_decay(kind: Any) -> tuple[str, ...]:
   """The paths of those parameters that weight decay leaves alone."""
-  found = getattr(room(kind), 'NO_DECAY', ())
-  return found(kind) if callable(found) else found
+  return _declared(kind, 'NO_DECAY', ())
 
 
 def matrices(kind: Any) -> tuple[str, ...]:
   """The paths of those parameters that multiply activations."""
-  found = getattr(room(kind), 'MATRICES', ())
+  return _declared(kind, 'MATRICES', ())
+
+
+def _declared(kind: Any, name: str, default: Any) -> Any:
+  """What a kind's room has under a name, which may be a function of the kind."""
+  found = getattr(room(kind), name, default)
   return found(kind) if callable(found) else found
 
 
