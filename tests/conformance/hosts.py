@@ -148,7 +148,7 @@ def _candidates(section: str, kind: Any) -> list[Config]:
       language(optimizer=kind),
       language(optimizer=kind, linear=low_rank),
     ],
-    'schedule': lambda: [language(schedule=kind)],
+    'schedule': lambda: [network(schedule=kind), language(schedule=kind)],
     'data.source': lambda: [_with_data(language(), source=kind)],
     'data.source (rows)': lambda: [_with_data(network(), source=kind)],
     'data.tokenizer': lambda: [_with_data(language(), tokenizer=kind)],

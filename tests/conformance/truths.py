@@ -11,16 +11,17 @@ from elas_jax.systems.kinds import room
 from tests.conformance.hosts import hosts, language
 from tests.systems.optimizers import descent
 
-TOLERANCE = {'rtol': 2e-4, 'atol': 2e-4}
 STEPS = 20
 
 
 def close(computed: Any, expected: Any) -> None:
-  jax.tree.map(
-    lambda a, b: np.testing.assert_allclose(np.float64(a), b, **TOLERANCE),
-    computed,
-    expected,
-  )
+  """Within 1e-4 of each entry, or 2e-5 of the largest."""
+
+  def compare(a: Any, b: Any) -> None:
+    size = np.abs(b).max()
+    np.testing.assert_allclose(np.float64(a), b, rtol=1e-4, atol=2e-5 * size)
+
+  jax.tree.map(compare, computed, expected)
 
 
 def float64(tree: Any) -> Any:
@@ -85,7 +86,7 @@ def of_feed_forward(kind: Any) -> None:
   y = module.apply(variables, x, rngs={'two_four': jax.random.key(0)})
   expected = room(kind).truth(kind, np.float64(x), merged(variables), dense)
   if expected is None:  # drawn at random: its file says what is tested instead
-    assert y.shape == x.shape
+    assert not hasattr(room(kind.recipe), 'prune') and y.shape == x.shape
     return
   close(y, expected)
 

@@ -62,16 +62,6 @@ def test_pieces_with_a_state_equal_the_whole(kind):
   np.testing.assert_allclose(jnp.concatenate(parts, 1), whole, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize('kind', MIXER_CASES)
-def test_no_gradient_from_later_positions(kind):
-  model = of(kind).model
-  x = jax.random.normal(jax.random.key(1), (1, 6, 8))
-  variables, _ = applied(kind, model, x)
-  of_third = lambda x: applied(kind, model, x, variables=variables)[1][0][0, 2].sum()
-  sizes_L = jnp.abs(jax.grad(of_third)(x))[0].sum(1)
-  assert (sizes_L[3:] == 0).all() and (sizes_L[:3] > 0).all()
-
-
 def test_maps_are_those_that_are_made():
   for kind in MIXER_CASES:
     parts = of(kind).model.parts

@@ -77,18 +77,6 @@ def test_every_family_is_a_linear_map_with_cases():
   assert all(any(type(case) is kind for case in CASES) for kind in KANS.values())
 
 
-@pytest.mark.parametrize('kind', CASES, ids=lambda kind: type(kind).__name__)
-def test_a_layer_equals_its_truth(kind):
-  kind.check('model.linear', None)
-  apply, variables = made(kind)
-  given = moved(variables)
-  p = merged(*given.values())
-  expected = kinds.room(kind).truth(kind, np.asarray(X, np.float64), p)
-  assert expected.shape == (4, 6, O) and np.abs(expected).max() > 0.01
-  size = np.abs(expected).max()
-  np.testing.assert_allclose(apply(given, X), expected, rtol=1e-4, atol=2e-5 * size)
-
-
 @pytest.mark.parametrize('order', [1, 2, 3])
 def test_the_splines_of_the_truth_are_those_of_scipy(order):
   knots = np.cumsum(0.2 + np.random.default_rng(0).uniform(size=(2, 12)), 1)
