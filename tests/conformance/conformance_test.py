@@ -135,7 +135,7 @@ def trained(config, steps, state=None, of=None):
 
   Args:
     state: from where; by default the start.
-    of: the config whose start it is, if it is that of another mesh or precision.
+    of: the config whose start it is, if it is that of another mesh.
   """
   mesh, rows, losses = mesh_of(config), batch(config), []
   shardings = jax.tree.map(lambda x: x.sharding, abstract_state(config, mesh))
