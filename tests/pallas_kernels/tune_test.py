@@ -4,12 +4,13 @@ import dataclasses
 import json
 import types
 
+import jax
 import pytest
 
 from pallas_kernels import tune
 from pallas_kernels.bench import contact, selection
 from pallas_kernels.bench.candidates import best, candidates, group_of
-from pallas_kernels.two_four import dispatch
+from pallas_kernels.two_four import dispatch, mosaic
 from pallas_kernels.two_four.mosaic_gpu.feed_forward import Config
 
 TOKENS = 16384
@@ -41,6 +42,29 @@ def test_writes_what_dispatch_reads(tmp_path, monkeypatch):
   shape = {'M': 1, 'K': 2, 'N': 3}
   assert dispatch.tuned_config('matmul', shape, default) == tune_default(2)
   assert dispatch.tuned_config('matmul', shape | {'N': 4}, default) is default
+
+
+def test_tiles_that_are_here_build_the_kernels_of_their_shapes(monkeypatch):
+  """By each device's file, as it lies there: else only that device would tell."""
+  taken = {}
+
+  def tuned_config(op, shape, default):
+    taken[dispatch.key(op, shape)] = config = dispatch.tuned_config(op, shape, default)
+    return config
+
+  monkeypatch.setattr(mosaic, 'tuned_config', tuned_config)
+  assert (files := sorted(dispatch.TUNED.glob('*.json')))
+  for path in files:
+    stored = json.loads(path.read_text())
+    device = types.SimpleNamespace(
+      **{**vars(dispatch.H200), 'device_kind': stored['device']}
+    )
+    assert path == dispatch.tuned_file(device)
+    for key, config in stored['configs'].items():
+      for case in group_of(key, TOKENS):
+        with dispatch.building_for(device):
+          jax.eval_shape(case.function('mosaic'), *case.abstract_inputs())
+        assert dataclasses.asdict(taken[key]) == config
 
 
 def tune_default(stages):

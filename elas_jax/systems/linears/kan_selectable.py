@@ -136,7 +136,7 @@ MATRICES = lambda kind: _below(kind, kinds.matrices)
 CASES = (
   Selectable(),
   Selectable(pool='bspline,relu,skan', selection='node', phase='selective'),
-  # The families that are not in the other two: a program of all takes a minute to compile.
+  # The families that are not in the other two: all in one take a minute to train in tests.
   Selectable(pool='bsrbf,af,fourier,faster,polynomial', phase='pruned', data_norm='none'),
 )
 
