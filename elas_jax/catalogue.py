@@ -14,8 +14,10 @@ from elas_jax.systems.architectures import ARCHITECTURES
 from elas_jax.systems.feed_forwards import FEED_FORWARDS
 from elas_jax.systems.kinds import Kinds, room
 from elas_jax.systems.linears import LINEARS
+from elas_jax.systems.measures import MEASURES
 from elas_jax.systems.mixers import MIXERS
 from elas_jax.systems.norms import NORMS
+from elas_jax.systems.objectives import OBJECTIVES
 from elas_jax.systems.optimizers import OPTIMIZERS
 from elas_jax.systems.positions import POSITIONS
 from elas_jax.systems.row_sources import ROW_SOURCES
@@ -34,6 +36,8 @@ SYSTEMS: dict[str, Kinds] = {
   'model.position': POSITIONS,
   'model.activation': ACTIVATIONS,
   'model.architecture': ARCHITECTURES,
+  'train.objectives': OBJECTIVES,
+  'eval.measures': MEASURES,
   'optimizer': OPTIMIZERS,
   'schedule': SCHEDULES,
   'data.source': SOURCES,

@@ -37,7 +37,7 @@ from elas_jax.config.config import Config, at_step, to_json
 from elas_jax.config.help import help_on, sections
 from elas_jax.config.parsing import parse
 from elas_jax.data.pipeline import train_batches
-from elas_jax.run import continuation
+from elas_jax.run import continuation, objectives
 from elas_jax.run import workdir as workdirs
 from elas_jax.run.checkpoint import Checkpoints, load_variables
 from elas_jax.run.evaluation import evaluate, put_batch
@@ -45,11 +45,11 @@ from elas_jax.run.flops import peak_flops
 from elas_jax.run.host_memory import keep_freed_memory
 from elas_jax.run.kernel_checks import check_kernels_here
 from elas_jax.run.log import Log, NonFinite, Trace, print_once
+from elas_jax.run.measures import Measures, lacking
 from elas_jax.run.memory import sizes, training_bytes
 from elas_jax.run.metrics import MetricsWriter, read_metrics
 from elas_jax.run.optimizer import apply_updates, learning_rate
 from elas_jax.run.plots import plot_run
-from elas_jax.run.probe import ActivationProbe
 from elas_jax.run.saved import steps_in
 from elas_jax.run.sharding import join_processes, make_mesh
 from elas_jax.run.signals import stop_signals
@@ -65,25 +65,28 @@ from elas_jax.tasks.task import Batch
 
 
 def gradients(
-  config: Config, variables: dict[str, Any], batch: Batch, key: jax.Array
+  config: Config, variables: dict[str, Any], batch: Batch, key: jax.Array, step: jax.Array
 ) -> tuple[Any, dict, Any]:
   """Gradient of the mean loss over the batch's units, its sums, new buffers.
+
+  The loss is that of the task and, with their coefficients at `step` (from 0), what
+  train.objectives add.
 
   With train.accumulation > 1 the rows go through in that many micro-batches, one after
   the other; since each is divided by the units of the whole batch, the result is that
   of one pass, up to rounding.
   """
-  loss_sums = task_of(config).loss_sums
+  task = task_of(config)
   count = jnp.maximum(batch['valid'].sum(), 1).astype(jnp.float32)
 
-  def objective(params, buffers, rows, key):
+  def loss(params, buffers, rows, key):
     variables = {'params': params, 'buffers': buffers}
-    sums, buffers = loss_sums(config, variables, rows, key, True)
-    penalty = config.train.z_loss * sums['penalty'] if config.train.z_loss else 0.0
-    return (sums['loss'] + penalty) / count, (sums, buffers)
+    seen = task.forward(config, variables, rows, key, True, objectives.sown(config))
+    added, sums = objectives.added(config, seen, step)
+    return (seen.sums['loss'] + added) / count, (seen.sums | sums, seen.changed)
 
   def grad(buffers, rows, key):
-    grads, (sums, buffers) = jax.grad(objective, has_aux=True)(
+    grads, (sums, buffers) = jax.grad(loss, has_aux=True)(
       variables['params'], buffers, rows, key
     )
     wide = lambda tree: jax.tree.map(lambda x: x.astype(jnp.float32), tree)
@@ -115,7 +118,7 @@ def train_step(
 ) -> tuple[TrainState, dict[str, jax.Array]]:
   """One optimiser step; the metrics are those of the parameters before it."""
   key = jax.random.fold_in(jax.random.key(config.seed), state.step)
-  grads, sums, buffers = gradients(config, state.variables, batch, key)
+  grads, sums, buffers = gradients(config, state.variables, batch, key, state.step)
   optimizer = optimizer_of(config)
   updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
   params = apply_updates(state.params, updates)
@@ -194,7 +197,7 @@ def run_steps(
 ) -> TrainState:
   """The loop, from wherever the run stands to its last step or the stop signal."""
   start, steps = int(state.step), config.train.steps
-  probe = ActivationProbe(config, data.validation, mesh)
+  measures = Measures(config, data.validation, mesh)
   step_functions = functools.cache(lambda now: jit_train_step(config, mesh, now))
   trace = Trace(profile_window(config), workdir / 'profile')
   saved = (json.loads(to_json(config)), data.describe(), data.record())
@@ -207,8 +210,8 @@ def run_steps(
       checkpoints.save(state, batches, *saved, loss)
 
   with contextlib.closing(log), contextlib.closing(trace), jax.set_mesh(mesh):
-    if start and start % config.eval.every == 0:  # the flips of the next step need it
-      probe.measure(at_step(config, start), start, state.variables)
+    if start and start % config.eval.every == 0:  # what the next step changes needs it
+      measures.measure(at_step(config, start), start, state.variables)
     for step in range(start + 1, steps + 1):
       trace.before(step)
       with log.waiting():
@@ -217,17 +220,17 @@ def run_steps(
       state, metrics = step_functions(now)(state, put_batch(batch, mesh))
       log.push(step, metrics)
       trace.after(step, state)
-      if probe.due(step):
+      if measures.due(step):
         with log.pause():
-          flips = probe.flips(now, state.variables)
-        log.write(step, flips)
+          changes = measures.change(now, state.variables)
+        log.write(step, changes)
       stopping, loss = stop(step), None
       if stopping:
         save(step, state)  # before an evaluation: there may be little time left
       if step == steps or step % config.eval.every == 0:
         with log.pause():
           values = evaluate(now, state.variables, data.validation, mesh)
-          values |= probe.measure(now, step, state.variables)
+          values |= measures.measure(now, step, state.variables)
         log.write(step, values)
         loss = values['eval/loss']
         if not math.isfinite(loss):
@@ -246,7 +249,7 @@ def new_log(
   """Of a run that stands at `state`; begins with the notes."""
   start, steps, task = int(state.step), config.train.steps, task_of(config)
   writer = MetricsWriter(workdir, start, config.train.tensorboard)
-  for note in [*task.notes(config), *notes]:
+  for note in [*task.notes(config), *lacking(config), *notes]:
     print_once(note)
     writer.note(start, note)
   return Log(

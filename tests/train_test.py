@@ -15,7 +15,7 @@ from elas_jax.common.errors import UserError
 from elas_jax.run.metrics import read_metrics
 from elas_jax.run.sharding import make_mesh
 from elas_jax.run.state import create_state, init_variables, state_from
-from elas_jax.tasks.language import loss_sums
+from elas_jax.tasks.language import forward
 from elas_jax.train import train, train_step
 from tests.finished_runs import computed, final_params
 
@@ -81,16 +81,19 @@ def test_loss_falls_on_a_repeated_batch(make_config):
   assert int(state.step) == 30
 
 
+z_loss = lambda coefficient: {'train.objectives': {'z_loss': {'coefficient': coefficient}}}
+
+
 @pytest.mark.parametrize('parts', [2, 8])
 def test_accumulation_equals_one_pass(make_config, parts):
-  config = make_config(**{'train.z_loss': 1e-2})
+  config = make_config(**z_loss(1e-2))
   variables, batch = init_variables(config), batch_of(config, ragged=True)
   batch = jax.tree.map(jnp.asarray, batch)
   split = dataclasses.replace(
     config, train=dataclasses.replace(config.train, accumulation=parts)
   )
-  whole_grads, whole, _ = gradients(config, variables, batch, KEY)
-  part_grads, sums, _ = gradients(split, variables, batch, KEY)
+  whole_grads, whole, _ = gradients(config, variables, batch, KEY, 0)
+  part_grads, sums, _ = gradients(split, variables, batch, KEY, 0)
   assert sums.keys() == whole.keys()
   for name in sums:
     np.testing.assert_allclose(sums[name], whole[name], rtol=1e-5)
@@ -109,22 +112,22 @@ def test_targets_beyond_valid_do_not_count(make_config):
   for row, valid in zip(other['tokens'], batch['valid']):
     row[valid + 1 :] = 3
   put = lambda batch: jax.tree.map(jnp.asarray, batch)
-  one, two = (gradients(config, variables, put(b), KEY) for b in (batch, other))
+  one, two = (gradients(config, variables, put(b), KEY, 0) for b in (batch, other))
   assert int(one[1]['count']) == batch['valid'].sum() < 8 * L
   jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-7), one, two)
 
 
 def test_z_loss_pulls_the_normaliser_down(make_config):
-  config = make_config(**{'train.z_loss': 1.0})
+  config = make_config(**z_loss(1.0))
   plain = make_config()
   variables, batch = init_variables(config), jax.tree.map(jnp.asarray, batch_of(config))
-  grads, sums, _ = gradients(config, variables, batch, KEY)
-  plain_grads, plain_sums, _ = gradients(plain, variables, batch, KEY)
+  grads, sums, _ = gradients(config, variables, batch, KEY, 0)
+  plain_grads, plain_sums, _ = gradients(plain, variables, batch, KEY, 0)
   np.testing.assert_allclose(sums['loss'], plain_sums['loss'], rtol=1e-6)
 
   def log_z_term(params):
-    sums, _ = loss_sums(config, variables | {'params': params}, batch, KEY, True)
-    return sums['penalty'] / sums['count']
+    sums = forward(config, variables | {'params': params}, batch, KEY, True).sums
+    return sums['squared_log_z'] / sums['count']
 
   expected = jax.grad(log_z_term)(variables['params'])
   jax.tree.map(
@@ -292,12 +295,12 @@ def test_bf16_parameters_train(make_config):
   config = make_config(**low, **{'optimizer.learning_rate': 1e-2, 'train.steps': 30})
   state = state_from(config, init_variables(config))
   batch = jax.tree.map(jnp.asarray, batch_of(config))
-  grads, _, _ = gradients(config, state.variables, batch, KEY)
+  grads, _, _ = gradients(config, state.variables, batch, KEY, 0)
   assert {x.dtype for x in jax.tree.leaves(grads)} == {jnp.dtype('float32')}
   wide = dataclasses.replace(
     config, model=dataclasses.replace(config.model, compute_dtype='float32')
   )
-  expected, _, _ = gradients(wide, state.variables, batch, KEY)
+  expected, _, _ = gradients(wide, state.variables, batch, KEY, 0)
   flat = lambda tree: np.concatenate([np.ravel(x) for x in jax.tree.leaves(tree)])
   error = np.linalg.norm(flat(grads) - flat(expected)) / np.linalg.norm(flat(expected))
   assert error < 0.03

@@ -153,11 +153,6 @@ def _check_network_sizes(config: Config) -> None:
       f"data.augment={config.data.augment!r}: must be 'none' for rows of shape "
       f'{model.input_shape}, which are no images'
     )
-  if config.train.z_loss and config.task == 'regression':
-    raise UserError(
-      f"train.z_loss={config.train.z_loss!r}: must be 0 with task='regression', which has "
-      'no normaliser'
-    )
 
 
 SIZES = {ModelConfig: _check_decoder_sizes, NetworkConfig: _check_network_sizes}
@@ -166,7 +161,6 @@ SIZES = {ModelConfig: _check_decoder_sizes, NetworkConfig: _check_network_sizes}
 def _check_loop(config: Config) -> None:
   train, data, mesh = config.train, config.data, config.mesh
   at_least(1, 'train', train, 'accumulation log_every')
-  at_least(0, 'train', train, 'z_loss')
   at_least(1, 'checkpoint', config.checkpoint, 'every keep_latest')
   at_least(0, 'checkpoint', config.checkpoint, 'keep_best')
   at_least(1, 'eval', config.eval, 'every batch_size')

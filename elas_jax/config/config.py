@@ -17,10 +17,12 @@ from elas_jax.ops.remat import REMAT_POLICIES
 from elas_jax.systems.activations import ACTIVATIONS
 from elas_jax.systems.architectures import ARCHITECTURES
 from elas_jax.systems.feed_forwards import FEED_FORWARDS
-from elas_jax.systems.kinds import Map, Parts, about, section
+from elas_jax.systems.kinds import Map, Parts, about, section, several
 from elas_jax.systems.linears import LINEARS
+from elas_jax.systems.measures import MEASURES
 from elas_jax.systems.mixers import MIXERS
 from elas_jax.systems.norms import NORMS
+from elas_jax.systems.objectives import OBJECTIVES
 from elas_jax.systems.optimizers import OPTIMIZERS
 from elas_jax.systems.positions import POSITIONS
 from elas_jax.systems.row_sources import ROW_SOURCES
@@ -172,7 +174,7 @@ class TrainConfig:
 
   steps: int = 700  # of the optimiser; phases may be shares of them
   accumulation: int = 1  # micro-batches of one optimiser step
-  z_loss: float = 0.0  # coefficient of mean(log Z ** 2), 0 = off
+  objectives: Any = several(OBJECTIVES)  # what is added to the loss
   log_every: int = 50  # steps
   tensorboard: bool = False  # writes its event files too
   # Folder of compiled programs, kept between runs; '' = off.
@@ -204,6 +206,7 @@ class EvalConfig:
   every: int = 350  # steps; the last step is always evaluated
   units: int = 0  # validation tokens (of rows: examples) of an evaluation, 0 = all
   batch_size: int = 32  # sequences or examples
+  measures: Any = several(MEASURES)  # what is looked at on one batch, in each evaluation
   prompt: str = ''  # continued after training
   sample_tokens: int = 0  # length of that sample, at most L, 0 = none
 
@@ -225,12 +228,35 @@ class Config:
   restore: str = ''  # workdir whose newest parameters a fresh run starts from, '' = scratch
   profile_steps: str = ''  # 'first,last': trace these steps, '' = none
 
+  @property
+  def traits(self) -> 'Traits':
+    return TRAITS[self.task]
 
+
+@dataclasses.dataclass(frozen=True)
+class Traits:
+  """What a config and the systems must know of a task; the rest is in elas_jax/tasks.
+
+  Attributes:
+    model, data: the classes of these sections.
+    normalised: whether the loss is -log of a probability, with a normaliser Z.
+    text: whether rows are tokens of text, so that a run has a tokenizer.
+  """
+
+  model: type
+  data: type
+  normalised: bool
+  text: bool = False
+
+
+TRAITS = {
+  'language': Traits(ModelConfig, DataConfig, normalised=True, text=True),
+  'classification': Traits(NetworkConfig, RowsConfig, normalised=True),
+  'regression': Traits(NetworkConfig, RowsConfig, normalised=False),
+}
 # Sections whose fields depend on the task.
 SECTIONS = {
-  'language': {'model': ModelConfig, 'data': DataConfig},
-  'classification': {'model': NetworkConfig, 'data': RowsConfig},
-  'regression': {'model': NetworkConfig, 'data': RowsConfig},
+  task: {'model': traits.model, 'data': traits.data} for task, traits in TRAITS.items()
 }
 
 

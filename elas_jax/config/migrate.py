@@ -10,9 +10,9 @@ from typing import Any
 
 from elas_jax.common.errors import UserError
 from elas_jax.common.limits import shown
-from elas_jax.config import version_0
+from elas_jax.config import version_0, version_1
 
-LIFTS = (version_0.lift,)  # of version n, to n + 1
+LIFTS = (version_0.lift, version_1.lift)  # of version n, to n + 1
 VERSION = len(LIFTS)
 
 

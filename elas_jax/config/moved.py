@@ -23,6 +23,7 @@ MOVED = {
   'optimizer.schedule': 'schedule',
   'data.path': 'data.source.path data.source.data_dir',
   'eval.tokens': 'eval.units',
+  'train.z_loss': 'train.objectives.z_loss.coefficient',
 }
 for _name in ('merge_every', 'relinear', 'relinear_g', 'relinear_b'):
   MOVED[f'optimizer.{_name}'] = f'model.linear.{_name}'

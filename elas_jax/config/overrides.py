@@ -13,7 +13,7 @@ from elas_jax.common.limits import check_float, cut, shown
 from elas_jax.config import schema
 from elas_jax.config.config import Config, sections_of
 from elas_jax.config.schema import KIND
-from elas_jax.systems.kinds import Kinds, is_phase, kinds_of
+from elas_jax.systems.kinds import Kinds, is_phase, kinds_of, several_of
 
 
 class Place(NamedTuple):
@@ -46,11 +46,24 @@ def choose(
     set_field(config, f'{path}.{name}', value)
 
 
+def choose_several(config: ConfigDict, path: str, value: Any) -> None:
+  """Makes such a section these kinds: names, or their fields by name."""
+  place = find(config, path, cut(f'{path}={value}'))
+  kinds = several_of(place.field)
+  chosen = {
+    name: ConfigDict(schema.tree(kinds[name]()) | dict(fields))
+    for name, fields in schema.named(kinds, value, path).items()
+  }
+  _put(place.section, place.field.name, ConfigDict(chosen))
+
+
 def set_field(config: ConfigDict, path: str, value: Any) -> None:
   """Sets the field at a path; the name of a kind sets the section to its defaults."""
   place = find(config, path, cut(f'{path}={value}'))
   if kinds_of(place.field):
     choose(config, path.removesuffix(f'.{KIND}'), value)
+  elif several_of(place.field) and not dataclasses.is_dataclass(place.type):
+    choose_several(config, path, value)
   else:
     _set(config, place, value)
 
@@ -97,6 +110,9 @@ def _override(config: ConfigDict, name: str, written: str, text: str) -> None:
   place = find(config, name, given)
   if kinds_of(place.field):
     choose(config, name, text)
+    return
+  if several_of(place.field) and not dataclasses.is_dataclass(place.type):
+    choose_several(config, name, text)
     return
   if written != name:  # a kind of what has none
     find(config, written, given)
@@ -159,20 +175,52 @@ def find(config: ConfigDict, path: str, given: str) -> Place:
   section, cls, chosen, above = config, Config, sections_of(config), ''
   kinds: Kinds | None = None
   parts = path.split('.')
-  for depth, part in enumerate(parts, 1):
+  while True:
+    part = parts.pop(0)
     fields = {field.name: field for field in dataclasses.fields(cls)}
     if part not in fields:
       raise _no_field(config, cls, kinds, section, above, part, given)
     field, type_ = fields[part], chosen.get(part) or schema.hints(cls)[part]
-    if depth == len(parts):
+    if not parts:
       return Place(section, field, type_)
-    kinds = kinds_of(field)
-    if not kinds and not dataclasses.is_dataclass(type_):
-      raise UserError(f'{given}: no such field; {above}{part} is not a section')
-    section = _section(section, field, kinds, type_, above + part)
-    above = f'{above}{part}.'
+    kinds, where = kinds_of(field), above + part
+    if own := several_of(field):
+      name = parts.pop(0)
+      section = _one_of(section, field, own, name, where, given)
+      where, type_ = f'{where}.{name}', own[name]
+      if not parts:
+        return Place(section, field, type_)
+    elif kinds or dataclasses.is_dataclass(type_):
+      section = _section(section, field, kinds, type_, where)
+    else:
+      raise UserError(f'{given}: no such field; {where} is not a section')
+    above = f'{where}.'
     cls, chosen = kinds[_kind(kinds, section, above)] if kinds else type_, {}
-  raise AssertionError(path)  # there is a last part
+
+
+def _one_of(
+  section: ConfigDict,
+  field: dataclasses.Field,
+  kinds: Kinds,
+  name: str,
+  where: str,
+  given: str,
+) -> ConfigDict:
+  """The fields of one of the kinds that a section made by `several` has."""
+  schema.check_kind(kinds, name, where)
+  value = section.get(field.name)
+  if not isinstance(value, ConfigDict):  # names alone, or nothing: the defaults
+    names = [n for kind in field.default_factory() for n in kinds if type(kind) is kinds[n]]
+    value = names if value is None else value
+    value = ConfigDict(schema.named(kinds, value, where))
+    _put(section, field.name, value)
+  if name not in value:
+    raise UserError(
+      f'{given}: {where} is {",".join(value) or "empty"}; name {name!r} there as well, as '
+      f'by --config.{where}={",".join([*value, name])}'
+    )
+  _put(value, name, ConfigDict(schema.tree(kinds[name]()) | dict(value[name])))
+  return value[name]
 
 
 def _section(

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from elas_jax.common.errors import UserError
 from elas_jax.common.limits import check_float, check_integer, cut, quoted, shown
 from elas_jax.config.moved import moved, moved_kind
-from elas_jax.systems.kinds import Kinds, is_phase, kinds_of, name_of
+from elas_jax.systems.kinds import Kinds, is_phase, kinds_of, name_of, several_of
 from elas_jax.systems.optimizers.common import Rules
 
 KIND = 'kind'
@@ -44,6 +44,8 @@ def _build(cls: type, tree: Any, prefix: str, steps: int, chosen=None) -> Any:
         values[name] = _build(kind, {}, where + '.', steps)
       elif kinds := kinds_of(field):
         values[name] = _of_default(field, kinds, where, steps)
+      elif kinds := several_of(field):
+        values[name] = _several(kinds, _names(kinds, field.default_factory()), where, steps)
       elif has_default(field):
         values[name] = _typed_field(field, types[name], field.default, where, steps)
       else:
@@ -54,6 +56,8 @@ def _build(cls: type, tree: Any, prefix: str, steps: int, chosen=None) -> Any:
       values[name] = _build(kind, _section(tree, name, prefix), where + '.', steps)
     elif kinds := kinds_of(field):
       values[name] = _chosen(kinds, value, where, steps)
+    elif kinds := several_of(field):
+      values[name] = _several(kinds, value, where, steps)
     else:
       values[name] = _typed_field(field, kind, value, where, steps)
   return cls(**values)
@@ -80,6 +84,41 @@ def _chosen(kinds: Mapping[str, type], value: Any, where: str, steps: int) -> An
     if key not in {f.name for f in dataclasses.fields(kinds[name])}:
       raise other_kinds(kinds, name, key, where, shown(rest[key]))
   return _build(kinds[name], rest, where + '.', steps)
+
+
+def _several(kinds: Kinds, value: Any, where: str, steps: int) -> tuple[Any, ...]:
+  """The kinds that such a section has, with their fields."""
+  sections = named(kinds, value, where)
+  fields = lambda name: {KIND: name} | dict(_section(sections, name, f'{where}.'))
+  own = [name for name in kinds if name in sections]
+  return tuple(_chosen(kinds, fields(name), f'{where}.{name}', steps) for name in own)
+
+
+def named(kinds: Kinds, value: Any, where: str) -> dict[str, Any]:
+  """Name -> fields, of such a section or of names alone: 'a,b' or ('a', 'b').
+
+  Raises:
+    UserError: it is neither, or names what is none of the kinds, or one of them twice.
+  """
+  if isinstance(value, str):
+    value = [name for name in value.split(',') if name]
+  if isinstance(value, tuple | list):
+    for name in value:
+      check_kind(kinds, name, where)
+      if list(value).count(name) > 1:
+        raise UserError(f'{where}={shown(",".join(value))}: {name!r} is there twice')
+    value = {name: {} for name in value}
+  if not isinstance(value, Mapping):
+    raise UserError(
+      f'{where}={shown(value)}: must be names, joined by commas, of {quoted(sorted(kinds))}'
+    )
+  for name in value:
+    check_kind(kinds, name, where)
+  return dict(value)
+
+
+def _names(kinds: Kinds, values: Sequence[Any]) -> str:
+  return ','.join(name_of(kinds, value) for value in values)
 
 
 def check_kind(kinds: Mapping[str, type], name: Any, where: str) -> None:
@@ -243,6 +282,8 @@ def tree(value: Any) -> dict[str, Any]:
     x = getattr(value, field.name)
     if kinds := kinds_of(field):
       x = tree_of_kind(kinds, x)
+    elif kinds := several_of(field):
+      x = {name_of(kinds, one): tree(one) for one in x}
     elif dataclasses.is_dataclass(x):
       x = tree(x)
     found[field.name] = x
@@ -257,6 +298,11 @@ def leaves(value: Any, prefix: str = '') -> Iterator[tuple[str, Any, dataclasses
   """(path, value, field) of every field below a config; a chosen section is its name."""
   for field in dataclasses.fields(value):
     x, where = getattr(value, field.name), prefix + field.name
+    if kinds := several_of(field):
+      yield where, _names(kinds, x), field
+      for one in x:
+        yield from leaves(one, f'{where}.{name_of(kinds, one)}.')
+      continue
     if kinds := kinds_of(field):
       yield where, name_of(kinds, x), field
     if dataclasses.is_dataclass(x):
@@ -269,6 +315,11 @@ def kinds_in(value: Any, prefix: str = '') -> Iterator[tuple[str, Kinds, Any]]:
   """(path, kinds, the chosen one) of every such section, outer ones first."""
   for field in dataclasses.fields(value):
     x, where = getattr(value, field.name), prefix + field.name
+    if kinds := several_of(field):
+      for one in x:
+        own = f'{where}.{name_of(kinds, one)}'
+        yield own, kinds, one
+        yield from kinds_in(one, own + '.')
     if kinds := kinds_of(field):
       yield where, kinds, x
     if dataclasses.is_dataclass(x):

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from elas_jax.ops import linear as ops
 from elas_jax.ops.remat import REMAT_POLICIES
-from elas_jax.systems.feed_forwards.sown import SOWN
+from elas_jax.systems.sown import EVERY_NAME
 
 
 class Block(nn.Module):
@@ -62,8 +62,8 @@ class Decoder(nn.Module):
     layers = nn.scan(
       block,
       length=c.layers,
-      variable_axes={'params': 0, 'buffers': 0, SOWN: 0},
-      split_rngs={'params': True, 'two_four': True},
+      variable_axes={'params': 0, 'buffers': 0, EVERY_NAME: 0},
+      split_rngs={'params': True, 'noise': True},
       in_axes=(0, nn.broadcast, nn.broadcast),
       unroll=min(c.unroll, c.layers),
     )(c, name='layers')

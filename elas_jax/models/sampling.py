@@ -131,7 +131,7 @@ def _fill(model, variables, tokens_BxS, lengths_B, key, temperature, top_p, *, s
   B, S = tokens_BxS.shape
 
   def apply(tokens_BxL, cache, start):
-    rngs = {'two_four': jax.random.fold_in(key, S + start)}
+    rngs = {'noise': jax.random.fold_in(key, S + start)}
     return Decoder(model).apply(variables, tokens_BxL, cache, start, rngs=rngs)
 
   cache = empty_cache(model, B, S)

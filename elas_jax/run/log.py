@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 
+from elas_jax.run import objectives
 from elas_jax.run.metrics import MetricsWriter
 from elas_jax.tasks.task import Task
 
@@ -80,6 +81,7 @@ class Log:
 
   def _write(self, step: int, values: dict, *, with_speed: bool) -> None:
     line = {f'train/{name}': x for name, x in self._task.train_values(values).items()}
+    line |= {f'train/{name}': x for name, x in objectives.values(values).items()}
     line |= {
       'train/grad_norm': values['grad_norm'],
       'train/learning_rate': float(self._schedule(step - 1)),

@@ -28,6 +28,17 @@ def section(kinds: Kinds, default: str, **fields: Any) -> Any:
   )
 
 
+def several(kinds: Kinds, *default: str) -> Any:
+  """A config field whose value are some of `kinds`, each at most once, in their order.
+
+  In a tree {name: fields}; on a command line their names, joined by commas.
+  """
+  return dataclasses.field(
+    default_factory=lambda: tuple(kinds[name]() for name in kinds if name in default),
+    metadata={'several': kinds},
+  )
+
+
 def phase(default: int | float) -> Any:
   """A config field of so many steps, or, between 0 and 1, of that share of train.steps.
 
@@ -49,6 +60,11 @@ def free(default: Any) -> Any:
 def kinds_of(field: dataclasses.Field) -> Kinds | None:
   """Of a field made by `section`, else None."""
   return field.metadata.get('kinds')
+
+
+def several_of(field: dataclasses.Field) -> Kinds | None:
+  """Of a field made by `several`, else None."""
+  return field.metadata.get('several')
 
 
 def is_phase(field: dataclasses.Field) -> bool:

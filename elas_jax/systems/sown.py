@@ -1,18 +1,43 @@
-"""Activations that layers give away for measurements, where somebody asks for them."""
+"""What layers give away of what passes through them, by name, to those who ask for it.
 
-from collections.abc import Callable
+A layer says `sow(self, 'activation', y)`; an objective, a measure or a converter that
+wants it has the name in its `sown`, and finds the arrays by the paths of the modules,
+stacked over the layers where these are. Where nobody asks, nothing is computed or kept.
+
+  name         of              what
+  activation   feed-forwards   y (T, F), the activation that is, or would be, pruned
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
 
-SOWN = 'activations'  # a collection that is kept only where somebody asks for it
+PREFIX = 'sown_'  # of the collection of a name: each is kept or not on its own
+# For nn.scan: everything sown is stacked, as parameters and buffers are.
+EVERY_NAME = nn.DenyList(('params', 'buffers'))
+
+Sown = dict[str, dict[str, jax.Array]]  # name -> path of the module -> what it sowed
 
 
-def sow_activation(module: nn.Module, y: jax.Array | Callable[[], jax.Array]) -> None:
-  """Keeps the activation that is, or would be, pruned, if somebody asked for it.
+def sow(module: nn.Module, name: str, x: jax.Array | Callable[[], jax.Array]) -> None:
+  """Gives x away, if somebody asked for it; a function computes it only then."""
+  collection = PREFIX + name
+  if module.is_mutable_collection(collection) and not module.is_initializing():
+    x = x() if callable(x) else x
+    module.sow(collection, 'x', x, lambda _, new: new, lambda: None)
 
-  `y` may be a function that computes it, where the layer itself does not hold it.
-  """
-  if module.is_mutable_collection(SOWN) and not module.is_initializing():
-    y = y() if callable(y) else y
-    module.sow(SOWN, 'y', y.reshape(-1, y.shape[-1]), lambda _, new: new, lambda: None)
+
+def collections(names: Sequence[str]) -> list[str]:
+  """What `apply` must have as `mutable` for these names to be kept."""
+  return [PREFIX + name for name in names]
+
+
+def gathered(changed: Mapping[str, Any], names: Sequence[str]) -> Sown:
+  """Of the collections that `apply` has changed; a name that nobody sowed is empty."""
+  found = {}
+  for name in names:
+    leaves = jax.tree_util.tree_leaves_with_path(changed.get(PREFIX + name, {}))
+    found[name] = {'/'.join(key.key for key in path[:-1]): x for path, x in leaves}
+  return found

@@ -255,7 +255,7 @@ def assert_close_in_bfloat16(config, variables, loss):
   @jax.jit
   def loss_of(variables, rows):
     key = jax.random.fold_in(jax.random.key(config.seed), 0)  # as train_step has it
-    return task_of(config).loss_sums(config, variables, rows, key, True)[0]
+    return task_of(config).forward(config, variables, rows, key, True).sums
 
   sums = loss_of(variables, batch(config))
   assert abs(sums['loss'] / sums['count'] - loss) < 0.03 * abs(loss)

@@ -25,9 +25,9 @@ from elas_jax.ops.two_four import (
 )
 from elas_jax.systems import kinds
 from elas_jax.systems.feed_forwards.mlp import MLP
-from elas_jax.systems.feed_forwards.sown import sow_activation
 from elas_jax.systems.kinds import Map, Parts, free, phase, room, section
 from elas_jax.systems.linears import LINEARS
+from elas_jax.systems.sown import sow
 from elas_jax.systems.two_four import RECIPES
 
 
@@ -113,7 +113,7 @@ class Module(nn.Module):
     recipe = kind.recipe.build(x_BxLxD.shape[1], which)
     given = kind.recipe.given(self, x_TxD, up, down)
     y_TxD = two_four_feed_forward(recipe, x_TxD, up, down, **given)
-    sow_activation(self, lambda: squared_relu(chain(x_TxD, up)))
+    sow(self, 'activation', lambda: squared_relu(chain(x_TxD, up)))
     return y_TxD.reshape(x_BxLxD.shape)
 
 
