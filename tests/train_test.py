@@ -12,15 +12,17 @@ import pytest
 
 from elas_jax import train as train_module
 from elas_jax.common.errors import UserError
+from elas_jax.run import step as step_module
 from elas_jax.run.metrics import read_metrics
 from elas_jax.run.sharding import make_mesh
 from elas_jax.run.state import create_state, init_variables, state_from
+from elas_jax.run.step import train_step
 from elas_jax.tasks.language import forward
-from elas_jax.train import train, train_step
+from elas_jax.train import train
 from tests.finished_runs import computed, final_params
 
 KEY = jax.random.key(0)
-gradients = jax.jit(train_module.gradients, static_argnums=0)
+gradients = jax.jit(step_module.gradients, static_argnums=0)
 
 
 def batch_of(config, seed=0, ragged=False):
@@ -204,7 +206,7 @@ def test_diverging_run_stops_and_keeps_the_last_good_checkpoint(
   make_config, corpus, tmp_path, monkeypatch
 ):
   config = make_config(**{'checkpoint.every': 2, 'train.steps': 20})
-  original = train_module.train_step
+  original = step_module.train_step
 
   def poisoned(config, state, batch):
     new, metrics = original(config, state, batch)
@@ -212,7 +214,7 @@ def test_diverging_run_stops_and_keeps_the_last_good_checkpoint(
     params = jax.tree.map(lambda x: x * bad, new.params)
     return dataclasses.replace(new, params=params), metrics
 
-  monkeypatch.setattr(train_module, 'train_step', poisoned)
+  monkeypatch.setattr(step_module, 'train_step', poisoned)
   with pytest.raises(UserError, match='diverged at step 6.*checkpoint: step 4'):
     train(config, tmp_path / 'run')
   kept = sorted(p.name for p in (tmp_path / 'run/checkpoints').iterdir())

@@ -8,7 +8,8 @@ their defaults. parsing.py makes a `Config` of the ConfigDict of a config file.
 import dataclasses
 import functools
 import json
-from typing import Any, Literal
+import math
+from typing import Any, ClassVar, Literal
 
 from elas_jax.common.errors import UserError
 from elas_jax.common.limits import shown
@@ -17,7 +18,8 @@ from elas_jax.ops.remat import REMAT_POLICIES
 from elas_jax.systems.activations import ACTIVATIONS
 from elas_jax.systems.architectures import ARCHITECTURES
 from elas_jax.systems.feed_forwards import FEED_FORWARDS
-from elas_jax.systems.kinds import Map, Parts, about, section, several
+from elas_jax.systems.kinds import Map, Parts, about, by_name, section, several
+from elas_jax.systems.layers import Layer, Stack
 from elas_jax.systems.linears import LINEARS
 from elas_jax.systems.measures import MEASURES
 from elas_jax.systems.mixers import MIXERS
@@ -44,6 +46,12 @@ class ModelConfig:
   linear: Any = section(LINEARS, 'low_rank', rank=48)  # maps of the layers
   feed_forward: Any = section(FEED_FORWARDS, 'mlp')  # of each layer
   attention: Any = section(MIXERS, 'mha')  # what mixes positions in each layer
+  # Layers that differ by depth: a cycle of names joined by commas, of `attention` or of one
+  # of `mixers`, with '+' and one of `feed_forwards` where it is not `feed_forward`.
+  # 'linear,linear,attention' comes again and again; '': all layers alike.
+  pattern: str = ''
+  mixers: Any = several(MIXERS)  # of the pattern, beside `attention`
+  feed_forwards: Any = several(FEED_FORWARDS)  # of the pattern, beside `feed_forward`
   norm: Any = section(NORMS, 'rms')  # before both, and before the head
   position: Any = section(POSITIONS, 'rope')  # how attention is told positions
   init_std: float = 0.02  # of dense weights and of the embedding
@@ -52,6 +60,19 @@ class ModelConfig:
   remat: Literal[tuple(REMAT_POLICIES)] = 'none'  # what the backward pass keeps of a layer
   param_dtype: Dtype = 'float32'  # of what is trained; moments are float32
   compute_dtype: Dtype = 'float32'  # of activations and products
+
+  sizes: ClassVar = (  # the fields that memory depends on most, beside the width
+    *('model.layers', 'model.feed_forward_width', 'model.vocab_size'),
+    'data.sequence_length',
+  )
+
+  def row_outputs(self, config: 'Config') -> tuple[int, int]:
+    """(positions of a row, numbers of each that come out)."""
+    return config.length, self.vocab_size
+
+  def row_kept(self, config: 'Config') -> tuple[int, int]:
+    """(numbers of a row, those that layers surely keep of it for the backward pass)."""
+    return 0, config.length * self.layers * self.width
 
   @functools.cached_property
   def parts(self) -> Parts:
@@ -72,10 +93,30 @@ class ModelConfig:
     """That the linear maps are those of a decoder: no biases, no convolutions."""
     return True
 
+  @functools.cached_property
+  def cycle(self) -> tuple[Layer, ...]:
+    """The layers of the pattern."""
+    mixers = {'attention': self.attention, **by_name(MIXERS, self.mixers)}
+    feed_forwards = {'': self.feed_forward, **by_name(FEED_FORWARDS, self.feed_forwards)}
+    found = []
+    for name in self.pattern.split(',') if self.pattern else ['attention']:
+      mixer, _, feed_forward = name.partition('+')
+      found.append(Layer(mixers[mixer], feed_forwards[feed_forward]))
+    return tuple(found)
+
+  @functools.cached_property
+  def stack(self) -> Stack:
+    return Stack(self.cycle, self.layers, self.parts, remat=self.remat, unroll=self.unroll)
+
   @property
   def maps(self) -> dict[str, Map]:
-    """The linear maps of one layer."""
-    return self.attention.maps(self.parts) | self.feed_forward.maps(self.parts)
+    """The linear maps of one cycle of layers."""
+    return self.stack.maps()
+
+  @property
+  def hidden(self) -> tuple[str, int]:
+    """The name and the size of the width between the maps of a feed-forward."""
+    return 'model.feed_forward_width', self.feed_forward_width
 
   @property
   def widths(self) -> dict[str, int]:
@@ -104,13 +145,35 @@ class NetworkConfig:
   width: int = 64  # D
   depth: int = 1  # hidden layers; blocks of a vit; blocks in each of a resnet's stages
   linear: Any = section(LINEARS, 'dense')  # the layers
-  activation: Any = section(ACTIVATIONS, 'none')  # between layers; KANs need none
+  # Between layers; KANs need none, and feed-forwards have their own.
+  activation: Any = section(ACTIVATIONS, 'none')
   norm: Any = section(NORMS, 'none')  # of each layer
   use_bias: bool = False  # of linear maps
   # Of dense kernels: uniform within 1 / sqrt(I), or normal of variance 2 / I.
   init: Literal['lecun', 'he'] = 'lecun'
   label_smoothing: float = 0.0  # share of a class that goes to all
   param_dtype: Dtype = 'float32'  # of linear maps
+
+  sizes: ClassVar = ('model.depth', 'model.input_shape', 'model.outputs')
+
+  def row_outputs(self, config: 'Config') -> tuple[int, int]:
+    """(positions of a row, numbers of each that come out)."""
+    return 1, self.outputs
+
+  def row_kept(self, config: 'Config') -> tuple[int, int]:
+    """(numbers of a row, those that layers surely keep of it for the backward pass)."""
+    kept = about(self.architecture, 'kept', self, default=0)
+    return math.prod(self.input_shape), kept
+
+  @functools.cached_property
+  def stack(self) -> Stack | None:
+    """Of a transformer."""
+    return about(self.architecture, 'stack', self)
+
+  @property
+  def hidden(self) -> tuple[str, int]:
+    """The name and the size of the width between the maps of a feed-forward."""
+    return self.architecture.hidden(self)
 
   @functools.cached_property
   def parts(self) -> Parts:
@@ -229,6 +292,13 @@ class Config:
   profile_steps: str = ''  # 'first,last': trace these steps, '' = none
 
   @property
+  def length(self) -> int:
+    """L, the positions of a row: of a sequence, or of an image in a transformer."""
+    if self.traits.text:
+      return self.data.sequence_length
+    return self.model.stack.parts.length if self.model.stack else 1
+
+  @property
   def traits(self) -> 'Traits':
     return TRAITS[self.task]
 
@@ -284,13 +354,8 @@ def at_step(config: Config, step: int) -> Config:
 
   Both have the same parameters; each is compiled on its own.
   """
-  feed_forward = getattr(config.model, 'feed_forward', None)
-  now = about(feed_forward, 'at_step', step, default=feed_forward)
-  if now == feed_forward:
-    return config
-  return dataclasses.replace(
-    config, model=dataclasses.replace(config.model, feed_forward=now)
-  )
+  now = lambda kind: about(kind, 'at_step', step, default=kind)
+  return schema.replaced(config, now)
 
 
 def to_tree(config: Config) -> dict[str, Any]:

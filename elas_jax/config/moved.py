@@ -8,10 +8,11 @@ from elas_jax.config import version_0
 MOVED = {
   'model.layer': 'model.linear',
   'model.kan': 'model.linear',
-  'model.heads': 'model.attention.heads model.architecture.heads',
+  'model.heads': 'model.attention.heads model.architecture.attention.heads',
   'model.kv_heads': 'model.attention.kv_heads',
   'model.patch': 'model.architecture.patch',
   'model.rational_groups': 'model.linear.groups model.feed_forward.groups',
+  'model.architecture.heads': 'model.architecture.attention.heads',
   'model.norm_epsilon': 'model.norm.epsilon',
   'model.rope_base': 'model.position.base',
   'model.two_four_rule': 'model.feed_forward.recipe',

@@ -5,13 +5,20 @@ import difflib
 import functools
 import re
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from elas_jax.common.errors import UserError
 from elas_jax.common.limits import check_float, check_integer, cut, quoted, shown
 from elas_jax.config.moved import moved, moved_kind
-from elas_jax.systems.kinds import Kinds, is_phase, kinds_of, name_of, several_of
+from elas_jax.systems.kinds import (
+  Instead,
+  Kinds,
+  is_phase,
+  kinds_of,
+  name_of,
+  several_of,
+)
 from elas_jax.systems.optimizers.common import Rules
 
 KIND = 'kind'
@@ -309,6 +316,21 @@ def leaves(value: Any, prefix: str = '') -> Iterator[tuple[str, Any, dataclasses
       yield from leaves(x, where + '.')
     elif not kinds_of(field):
       yield where, x, field
+
+
+def replaced(value: Any, change: Callable[[Any], Any]) -> Any:
+  """The config with `change` of every kind in it, outer ones first; itself if all stay."""
+  new = {}
+  for field in dataclasses.fields(value):
+    x = y = getattr(value, field.name)
+    if several_of(field):
+      new_ones = [replaced(change(one), change) for one in x]
+      y = tuple(a if type(a) is type(b) else Instead(b, a) for a, b in zip(new_ones, x))
+    elif dataclasses.is_dataclass(x):
+      y = replaced(change(x) if kinds_of(field) else x, change)
+    if y != x:
+      new[field.name] = y
+  return dataclasses.replace(value, **new) if new else value
 
 
 def kinds_in(value: Any, prefix: str = '') -> Iterator[tuple[str, Kinds, Any]]:

@@ -84,6 +84,20 @@ def name_of(kinds: Kinds, value: Any) -> str:
   return next(name for name, kind in kinds.items() if type(value) is kind)
 
 
+@dataclasses.dataclass(frozen=True)
+class Instead:
+  """Of a field made by `several`: a kind that stands for one of another name."""
+
+  of: Any
+  now: Any
+
+
+def by_name(kinds: Kinds, values: Any) -> dict[str, Any]:
+  """Name -> kind, of the value of a field made by `several`."""
+  names = {name_of(kinds, getattr(value, 'of', value)): value for value in values}
+  return {name: getattr(value, 'now', value) for name, value in names.items()}
+
+
 def room(kind: Any) -> Any:
   """The module with everything about a kind: AXES, CASES, truth, ..."""
   return sys.modules[(kind if isinstance(kind, type) else type(kind)).__module__]
@@ -152,9 +166,12 @@ class Parts:
     hidden: F, the width of feed-forwards.
     linear, norm, position: kinds of LINEARS, NORMS and POSITIONS.
     init_std: of a plain kernel's start; None: by its fan-in, as `init` says.
-    init: 'lecun', uniform within 1 / sqrt(I), or 'he', normal of variance 2 / I.
+    init: 'lecun', uniform within 1 / sqrt(I), 'lecun_normal', truncated normal of variance
+      1 / I, or 'he', normal of variance 2 / I.
     use_bias: whether linear maps have a bias.
     param_dtype, compute_dtype: 'float32' or 'bfloat16'.
+    causal: whether a position sees only itself and those before it.
+    length: positions of a row, 0 where any number may be.
     opening: whether the linear map is the first of a feed-forward's two.
     nested: whether KANs and quadratic maps are modules inside of the linear map's own, as
       the paths of a decoder's parameters have it.
@@ -170,6 +187,8 @@ class Parts:
   use_bias: bool = False
   param_dtype: str = 'float32'
   compute_dtype: str = 'float32'
+  causal: bool = True
+  length: int = 0
   opening: bool = False
   nested: bool = False
 
@@ -181,11 +200,13 @@ class Map:
   Attributes:
     inputs, outputs: I, O.
     split: the side that the mesh axis `tensor` splits, 'in' or 'out'; fsdp the other.
+    times: rows that pass it for one token, or one example: positions of an image.
   """
 
   inputs: int
   outputs: int
   split: str
+  times: int = 1
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,11 +8,13 @@ stacked over the layers where these are. Where nobody asks, nothing is computed 
   activation   feed-forwards   y (T, F), the activation that is, or would be, pruned
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 PREFIX = 'sown_'  # of the collection of a name: each is kept or not on its own
 # For nn.scan: everything sown is stacked, as parameters and buffers are.
@@ -41,3 +43,11 @@ def gathered(changed: Mapping[str, Any], names: Sequence[str]) -> Sown:
     leaves = jax.tree_util.tree_leaves_with_path(changed.get(PREFIX + name, {}))
     found[name] = {'/'.join(key.key for key in path[:-1]): x for path, x in leaves}
   return found
+
+
+def by_depth(found: Mapping[str, jax.Array]) -> jax.Array:
+  """(N, ...) of all layers, of what the layers of a cycle sowed, (N / cycle, ...) each."""
+  number = lambda path: [int(x) for x in re.findall(r'layer_(\d+)', path)]
+  ordered = [found[path] for path in sorted(found, key=number)]
+  shape = ordered[0].shape[1:]
+  return jnp.stack(ordered, 1).reshape(-1, *shape)

@@ -167,15 +167,6 @@ def regression_eval(sums: dict[str, np.ndarray]) -> dict[str, float]:
   return {'loss': loss, 'rmse': loss**0.5, 'r2': r2, 'examples': count}
 
 
-def flops(config: Config, params: Any) -> float:
-  """Three forward passes: what the compiler counts for one row, backward taken as two."""
-  network, x = Network(config.model), inputs(config)
-  buffers = jax.eval_shape(network.init, jax.random.key(0), x).get('buffers', {})
-  variables = {'params': params, 'buffers': buffers}
-  cost = jax.jit(network.apply).lower(variables, x).cost_analysis()
-  return 3 * cost['flops']
-
-
 def show(config: Config, state: Any, data: PreparedRows) -> None:
   """Nothing beyond the plots of every run."""
 
@@ -196,8 +187,6 @@ COMMON = {
   'row_units': lambda config: 1,
   'rows': rows,
   'prepare': prepared,
-  'notes': lambda config: [],
-  'flops': flops,
   'show': show,
 }
 CLASSIFICATION = Task(

@@ -16,11 +16,9 @@ from elas_jax.common.errors import UserError
 from elas_jax.config.config import Config, at_step
 from elas_jax.data.blocks import Prepared, prepare
 from elas_jax.data.tokenizers import Tokenizer
-from elas_jax.models import layout
 from elas_jax.models.decoder import Decoder
 from elas_jax.models.sampling import generate
 from elas_jax.ops.loss import cross_entropy_sums
-from elas_jax.systems.kinds import about
 from elas_jax.systems.seen import Seen
 from elas_jax.systems.sown import collections, gathered
 from elas_jax.tasks.task import Batch, Task
@@ -127,16 +125,6 @@ def eval_values(sums: dict[str, np.ndarray]) -> dict[str, float]:
   }
 
 
-def notes(config: Config) -> list[str]:
-  """What the parts of the model have to say: what their products run on."""
-  model, length = config.model, config.data.sequence_length
-  return about(model.feed_forward, 'notes', model.parts, length, default=[])
-
-
-def flops(config: Config, params: Any) -> float:
-  return layout.flops(config.model, params, config.data.sequence_length)
-
-
 def show(config: Config, state: Any, data: Prepared) -> None:
   """A sample, if the run has ended and this process has all of the model."""
   whole = jax.process_count() == 1  # else the others would have to take part
@@ -172,8 +160,6 @@ LANGUAGE = Task(
   forward=forward,
   train_values=train_values,
   eval_values=eval_values,
-  notes=notes,
-  flops=flops,
   show=show,
   headline=headline,
 )

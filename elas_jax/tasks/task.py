@@ -35,8 +35,6 @@ class Task:
       away.
     train_values: the sums of a step, as floats -> what is logged.
     eval_values: the sums of an evaluation, stacked over its batches -> what is logged.
-    notes: config -> lines that are said at every start: what computes where.
-    flops: (config, params) -> model FLOPs of forward and backward for one unit.
     show: (config, state, data) -> prints what a finished run has to show.
     headline: an evaluation -> one line.
   """
@@ -50,7 +48,5 @@ class Task:
   forward: Callable[..., Seen]
   train_values: Callable[[dict[str, float]], dict[str, float]]
   eval_values: Callable[[dict[str, np.ndarray]], dict[str, float]]
-  notes: Callable[[Config], list[str]]
-  flops: Callable[[Config, Any], float]
   show: Callable[[Config, Any, Any], None]
   headline: Callable[[dict[str, float]], str]

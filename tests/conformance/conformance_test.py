@@ -19,14 +19,16 @@ from elas_jax.catalogue import SYSTEMS
 from elas_jax.common.paths import path_name
 from elas_jax.config.config import to_json
 from elas_jax.config.parsing import parse_stored
+from elas_jax.config.schema import kinds_in
 from elas_jax.models import layout
 from elas_jax.models.decoder import Decoder, empty_cache
+from elas_jax.models.flops import flops
 from elas_jax.run.checkpoint import Checkpoints
 from elas_jax.run.sharding import state_shardings
 from elas_jax.run.state import abstract_state, abstract_variables, create_state
+from elas_jax.run.step import jit_train_step
 from elas_jax.systems.kinds import axes, matrices, room
 from elas_jax.tasks import task_of
-from elas_jax.train import jit_train_step
 from tests.conformance.hosts import (
   all_cases,
   batch,
@@ -100,13 +102,13 @@ def test_every_parameter_has_a_place(case):
     for part in variables.values():
       for path, leaf in jax.tree_util.tree_leaves_with_path(part):
         name = path_name(path)
-        # Of decoders all dimensions but that of the stacked layers; others are whole.
-        own = leaf.ndim - name.startswith('layers/') if config.task == 'language' else 0
-        assert len(placed[name]) == own, name
+        # All dimensions but those of the stacked layers and of a convolution's pixels.
+        own = leaf.ndim - layout.stacked(name)
+        assert len(placed[name]) == own or (leaf.ndim, len(placed[name])) == (4, 2), name
     params = jax.tree_util.tree_leaves_with_path(variables['params'])
     names = {path_name(path) for path, _ in params}
     assert layout.no_decay(config.model) <= names
-    assert task_of(config).flops(config, variables['params']) > 0
+    assert flops(config.model, variables['params'], config.length) > 0
     mesh = mesh_of(config)
     state_shardings(config, mesh, abstract_state(config, mesh))
 
@@ -241,8 +243,8 @@ def rounded(config, seed):
 
 def kinds_that_draw(config):
   """Whether a layer draws numbers, whose order differs with the devices."""
-  recipe = getattr(getattr(config.model, 'feed_forward', None), 'recipe', None)
-  return recipe is not None and not hasattr(room(recipe), 'prune')
+  recipes = [kind for where, _, kind in kinds_in(config) if where.endswith('.recipe')]
+  return any(not hasattr(room(recipe), 'prune') for recipe in recipes)
 
 
 def assert_close_in_bfloat16(config, variables, loss):

@@ -25,9 +25,10 @@ from elas_jax.config.config import (
 from elas_jax.run.sharding import make_mesh
 from elas_jax.systems.architectures import ARCHITECTURES
 from elas_jax.systems.feed_forwards import FEED_FORWARDS
-from elas_jax.systems.kinds import room
+from elas_jax.systems.kinds import name_of, room
 from elas_jax.systems.linears import LINEARS
 from elas_jax.systems.mixers import MIXERS
+from elas_jax.systems.norms import NORMS
 from elas_jax.systems.optimizers import OPTIMIZERS
 from elas_jax.systems.schedules import SCHEDULES
 from elas_jax.tasks import task_of
@@ -98,6 +99,22 @@ def network(**sections: Any) -> Config:
   return _config('classification', model, RowsConfig(batch_size=4), sections)
 
 
+def transformer(linear: Any = None, **parts: Any) -> Config:
+  """A vision transformer of H 2 on the 16 patches of such images."""
+  given = {'attention': MIXERS['mha'](heads=2), 'patch': 2} | parts
+  kind = ARCHITECTURES['vit'](expansion=2, **given)
+  biases = 'feed_forward' not in parts  # some feed-forwards have none
+  linear = {'linear': linear} if linear else {}
+  norm = NORMS['layer']()
+  return network(architecture=kind, norm=norm, use_bias=biases, **linear)
+
+
+def hybrid(mixer: Any) -> Config:
+  """A decoder of two layers, the second with that mixer."""
+  name = name_of(MIXERS, mixer)
+  return language(mixers=(mixer,), pattern=f'attention,{name}')
+
+
 def _config(task: str, model: Any, data: Any, sections: dict[str, Any]) -> Config:
   common = {
     'optimizer': OPTIMIZERS['adamw'](learning_rate=0.01, clip_norm=1.0),
@@ -129,15 +146,24 @@ def _candidates(section: str, kind: Any) -> list[Config]:
     'model.linear': lambda: [
       language(linear=kind),
       network(linear=kind),
-      network(linear=kind, architecture=convnet),
+      network(linear=kind, architecture=convnet)
+      if hasattr(kind, 'convolve')
+      else transformer(linear=kind),
     ],
-    'model.feed_forward': lambda: [language(feed_forward=kind)],
+    'model.feed_forward': lambda: [
+      language(feed_forward=kind),
+      transformer(feed_forward=kind),
+    ],
     'model.feed_forward.recipe': lambda: [
       language(feed_forward=pruned(kind, dense_steps=0))
     ],
-    'model.attention': lambda: [language(attention=kind)],
+    'model.attention': lambda: [
+      language(attention=kind),
+      hybrid(kind),
+      transformer(attention=kind),
+    ],
     'model.norm': lambda: [language(norm=kind), network(norm=kind)],
-    'model.position': lambda: [language(position=kind)],
+    'model.position': lambda: [language(position=kind), transformer(position=kind)],
     'model.activation': lambda: [
       language(feed_forward=ungated(kind)),
       language(feed_forward=gated(kind)),

@@ -121,8 +121,16 @@ def of_norm(kind: Any) -> None:
 
 def of_position(kind: Any) -> None:
   x = rows(2, 6, 3, 4)
-  turned = kind.rotate(x, kind.angles(3 + jnp.arange(6), 4))
+  positions = 3 + jnp.arange(6)
+  turned = kind.rotate(x, kind.angles(positions, 4))
   close(turned, room(kind).truth(kind, np.float64(x), 3))
+  x, module = rows(2, 6, 8), kind.make(language().model.parts, name=None)
+  if not hasattr(module, 'init'):
+    close(module(x, positions), x)
+    return
+  variables = drawn(module, x, positions)
+  expected = room(kind).added(kind, np.float64(x), merged(variables), 3)
+  close(module.apply(variables, x, positions), expected)
 
 
 def of_optimizer(kind: Any) -> None:

@@ -24,9 +24,8 @@ class KAT:
 
   def check(self, where: str, config: Any) -> None:
     at_least(1, where, self, 'groups')
-    for name in ('width', 'feed_forward_width'):
-      width = getattr(config.model, name)
-      divides(f'{where}.groups', self.groups, f'model.{name}', width)
+    for name, width in config.model.input_widths.items():
+      divides(f'{where}.groups', self.groups, name, width)
 
   def make(self, parts: Parts, name: str) -> nn.Module:
     return Module(self, parts, name=name)

@@ -54,21 +54,24 @@ class TwoFourSquaredReLU:
         f'{quoted(accepted)} with a 2:4 {where}, which works on the kernels of plain '
         'products'
       )
-    if model.feed_forward_width % 4:
+    if model.parts.use_bias:
       raise UserError(
-        f'model.feed_forward_width={model.feed_forward_width}: must be a multiple of 4 '
-        f'with a 2:4 {where}'
+        f'model.use_bias=True: must be False with a 2:4 {where}, which has no biases'
       )
+    name, width = model.hidden
+    if width % 4:
+      raise UserError(f'{name}={width}: must be a multiple of 4 with a 2:4 {where}')
     self._check_implementation(where, config)
 
   def _check_implementation(self, where: str, config: Any) -> None:
     """Refuses 'mosaic' where a 2:4 operation would run elsewhere."""
     if self.implementation != 'mosaic':
       return
-    field, dtype = f"{where}.implementation='mosaic'", config.model.compute_dtype
+    field = f"{where}.implementation='mosaic'"
+    dtype = config.model.parts.compute_dtype
     if dtype != 'bfloat16':
       raise UserError(f"{field}: needs model.compute_dtype='bfloat16', not {dtype!r}")
-    recipe = self.recipe.build(config.data.sequence_length, self.implementation)
+    recipe = self.recipe.build(config.length, self.implementation)
     lacking = without_kernels(recipe.rule, recipe.backward)
     if lacking:
       raise UserError(

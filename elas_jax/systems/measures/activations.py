@@ -19,6 +19,7 @@ import jax.numpy as jnp
 
 from elas_jax.ops.activation_statistics import activation_statistics
 from elas_jax.systems.kinds import about
+from elas_jax.systems.sown import by_depth
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,12 +34,12 @@ class Activations:
   }
 
   def lacking(self, config: Any) -> str:
-    model = config.model
-    if not about(getattr(model, 'feed_forward', None), 'probed', default=False):
-      return 'the model has no feed-forward with a squared ReLU'
-    if model.feed_forward_width % 4:
-      return f'model.feed_forward_width={model.feed_forward_width} is no multiple of 4'
-    return ''
+    stack = config.model.stack
+    kinds = [layer.feed_forward for layer in stack.cycle] if stack else []
+    if not kinds or not all(about(kind, 'probed', default=False) for kind in kinds):
+      return 'not every layer of the model has a feed-forward with a squared ReLU'
+    name, width = config.model.hidden
+    return f'{name}={width} is no multiple of 4' if width % 4 else ''
 
   def measure(self, seen: Any) -> dict[str, jax.Array]:
     return self._statistics(seen)[0]
@@ -52,7 +53,7 @@ class Activations:
     return {'flip_rate': flipped / (seen.count * now.shape[-1])}
 
   def _statistics(self, seen: Any) -> tuple[dict[str, jax.Array], jax.Array]:
-    (y_NxTxF,) = seen.sown['activation'].values()
+    y_NxTxF = by_depth(seen.sown['activation'])
     valid_T = seen.weights_of(y_NxTxF.shape[1]) > 0
     return activation_statistics(y_NxTxF, valid_T)
 
