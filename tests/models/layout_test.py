@@ -124,7 +124,9 @@ def test_networks_are_placed_by_the_same_roles_and_decay_as_ever(model):
   params, buffers = leaves(model)
   placed = layout.axes(model)
   assert set(placed) == {*params, *buffers}
-  matrices = [path for path in placed if re.search(r'/(kernel(_[rgb])?|a|b)$', path)]
+  # But for those of AF-KAN's own attention, which are whole.
+  matrix = r'^(?!.*global_attn).*/(kernel(_[rgb])?|a|b)$'
+  matrices = [path for path in placed if re.search(matrix, path)]
   for path in matrices:
     # The layers in front of others split their outputs, those behind them their inputs.
     own = [axis for axis in placed[path] if axis]

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from elas_jax.common.errors import UserError
 from elas_jax.common.fields import at_least, divides
+from elas_jax.common.limits import check_array
 from elas_jax.systems.activations import ACTIVATIONS
 from elas_jax.systems.architectures.common import (
   CONVOLUTION,
@@ -48,6 +49,9 @@ class VisionTransformer:
     check_images(where, 'vit', model)
     for side in model.input_shape[:2]:
       divides(f'{where}.patch', self.patch, 'a side of model.input_shape', side)
+    check_array(
+      ('the layers', model.depth), ('model.width', model.width), self.hidden(model)
+    )
     if not isinstance(model.activation, ACTIVATIONS['none']):
       raise UserError(
         f'model.activation={name_of(ACTIVATIONS, model.activation)!r}: must be '

@@ -12,6 +12,7 @@ import numpy as np
 
 from elas_jax.common.errors import UserError
 from elas_jax.common.fields import at_least
+from elas_jax.common.limits import check_array
 from elas_jax.systems.kinds import Parts
 from elas_jax.systems.positions.common import Position
 
@@ -23,6 +24,7 @@ class Learned(Position):
   def check(self, where: str, config: Any) -> None:
     at_least(0, where, self, 'length')
     most, needed = self.limit(config.model.stack.parts), config.length
+    check_array((f'{where}.length', most), ('model.width', config.model.width))
     if most < needed:
       raise UserError(
         f'{where}.length={self.length}: must be at least {needed}, the positions of a row'
