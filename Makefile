@@ -50,7 +50,7 @@ chaos: $(VENV)/installed
 
 conformance: $(VENV)/installed
 	$(PYTHON) -m pytest -m conformance --numprocesses=auto --maxprocesses=4 \
-	  $(if $(ONLY),-k "$(ONLY)") tests/conformance
+	  $(if $(ONLY),-k "$(ONLY)")
 
 lint: $(VENV)/installed
 	$(PYTHON) -m ruff check --fix .

@@ -11,10 +11,15 @@ from absl import flags
 # Grain reads absl flags in its workers, and nobody parses them under pytest.
 flags.FLAGS.mark_as_parsed()
 
-# Each of these small programs is compiled on one thread, as one module: splitting costs
-# more than it saves. Read when the first program is compiled.
-SPLIT = '--xla_cpu_parallel_codegen_split_count=1'
-os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {SPLIT}'.strip()
+# Read when the first program is compiled, here and in processes that tests start. Each of
+# these small programs is compiled on one thread, as one module: splitting costs more than
+# it saves. And fused loops take a fifth of the time in the older of XLA's two emitters, as
+# the newer one, which EMITTERS=newer takes, sets up a compiler for every loop.
+OLDER_EMITTERS = os.environ.get('EMITTERS') != 'newer'
+FLAGS = ['--xla_cpu_parallel_codegen_split_count=1']
+if OLDER_EMITTERS:
+  FLAGS.append('--xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters')
+os.environ['XLA_FLAGS'] = ' '.join([os.environ.get('XLA_FLAGS', ''), *FLAGS]).strip()
 
 import hypothesis  # noqa: E402
 import jax  # noqa: E402
@@ -35,6 +40,7 @@ jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
 # These models run in no time; what takes long is optimising their programs.
 jax.config.update('jax_disable_most_optimizations', True)
 
+pytest_plugins = ['tests.cost']
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # configs/ and experiments/ without an installation
 
