@@ -52,4 +52,6 @@ def pytest_terminal_summary(terminalreporter):
   shown = int(os.environ.get('COST_FILES', SHOWN))
   for name, seconds in _seconds.most_common(shown):
     terminalreporter.write_line(f'{seconds:8.1f}  {name}')
-  terminalreporter.write_line(f'{tests:8.1f}  in tests, of {own:.1f} with start and imports')
+  terminalreporter.write_line(
+    f'{tests:8.1f}  in tests, of {own:.1f} with start and imports'
+  )

@@ -355,7 +355,8 @@ def at_step(config: Config, step: int) -> Config:
   Both have the same parameters; each is compiled on its own.
   """
   now = lambda kind: about(kind, 'at_step', step, default=kind)
-  return schema.replaced(config, now)
+  model = schema.replaced(config.model, now)  # of which alone there are phases
+  return config if model is config.model else dataclasses.replace(config, model=model)
 
 
 def to_tree(config: Config) -> dict[str, Any]:

@@ -325,10 +325,11 @@ def replaced(value: Any, change: Callable[[Any], Any]) -> Any:
     x = y = getattr(value, field.name)
     if several_of(field):
       new_ones = [replaced(change(one), change) for one in x]
-      y = tuple(a if type(a) is type(b) else Instead(b, a) for a, b in zip(new_ones, x))
+      if any(a is not b for a, b in zip(new_ones, x)):
+        y = tuple(a if type(a) is type(b) else Instead(b, a) for a, b in zip(new_ones, x))
     elif dataclasses.is_dataclass(x):
       y = replaced(change(x) if kinds_of(field) else x, change)
-    if y != x:
+    if y is not x:
       new[field.name] = y
   return dataclasses.replace(value, **new) if new else value
 

@@ -99,13 +99,13 @@ def network(**sections: Any) -> Config:
   return _config('classification', model, RowsConfig(batch_size=4), sections)
 
 
-def transformer(linear: Any = None, **parts: Any) -> Config:
+def transformer(linear: Any = None, norm: Any = None, **parts: Any) -> Config:
   """A vision transformer of H 2 on the 16 patches of such images."""
   given = {'attention': MIXERS['mha'](heads=2), 'patch': 2} | parts
   kind = ARCHITECTURES['vit'](expansion=2, **given)
   biases = 'feed_forward' not in parts  # some feed-forwards have none
   linear = {'linear': linear} if linear else {}
-  norm = NORMS['layer']()
+  norm = norm or NORMS['layer']()
   return network(architecture=kind, norm=norm, use_bias=biases, **linear)
 
 
@@ -162,7 +162,11 @@ def _candidates(section: str, kind: Any) -> list[Config]:
       hybrid(kind),
       transformer(attention=kind),
     ],
-    'model.norm': lambda: [language(norm=kind), network(norm=kind)],
+    'model.norm': lambda: [
+      language(norm=kind),
+      network(norm=kind),
+      transformer(norm=kind),
+    ],
     'model.position': lambda: [language(position=kind), transformer(position=kind)],
     'model.activation': lambda: [
       language(feed_forward=ungated(kind)),
