@@ -60,6 +60,7 @@ from elas_jax.run.state import (
   optimizer_of,
   state_from,
 )
+from elas_jax.systems.sown import asked
 from elas_jax.tasks import task_of
 from elas_jax.tasks.task import Batch
 
@@ -76,12 +77,12 @@ def gradients(
   the other; since each is divided by the units of the whole batch, the result is that
   of one pass, up to rounding.
   """
-  task = task_of(config)
+  task, sown = task_of(config), asked(config.train.objectives)
   count = jnp.maximum(batch['valid'].sum(), 1).astype(jnp.float32)
 
   def loss(params, buffers, rows, key):
     variables = {'params': params, 'buffers': buffers}
-    seen = task.forward(config, variables, rows, key, True, objectives.sown(config))
+    seen = task.forward(config, variables, rows, key, True, sown)
     added, sums = objectives.added(config, seen, step)
     return (seen.sums['loss'] + added) / count, (seen.sums | sums, seen.changed)
 
@@ -141,6 +142,7 @@ def train(config: Config, workdir: str | pathlib.Path) -> dict[str, float]:
   """Runs, or continues, the run in `workdir`; returns its last evaluation."""
   workdir = place('--workdir', workdir)
   check_kernels_here(config)
+  objectives.check(config)
   mesh = make_mesh(config)
   needed = training_bytes(config, mesh, abstract_state(config, mesh))
   check_memory(sizes(config), needed)
@@ -210,8 +212,8 @@ def run_steps(
       checkpoints.save(state, batches, *saved, loss)
 
   with contextlib.closing(log), contextlib.closing(trace), jax.set_mesh(mesh):
-    if start and start % config.eval.every == 0:  # what the next step changes needs it
-      measures.measure(at_step(config, start), start, state.variables)
+    if start and start % config.eval.every == 0:
+      measures.resume(at_step(config, start), start, state.variables)
     for step in range(start + 1, steps + 1):
       trace.before(step)
       with log.waiting():

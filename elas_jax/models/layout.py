@@ -18,6 +18,7 @@ from elas_jax.models.classifier import Network
 from elas_jax.models.decoder import Decoder
 from elas_jax.systems import kinds
 from elas_jax.systems.kinds import Axes, Map, about
+from elas_jax.systems.seen import Matrices
 
 # A kind, or of what belongs to none the axes themselves; and the map whose they are.
 Owner = tuple[Any, Map | None]
@@ -107,6 +108,41 @@ def flops(model: Any, params: Any, length: int) -> float:
     if not isinstance(owner, dict) and owner is not model.attention:
       total += layers * kinds.flops(owner, found)
   return total + model.layers * model.attention.flops(model.parts, length)
+
+
+def matrices(model: Any, variables: dict[str, Any]) -> Matrices:
+  """Of every linear map, by the path of its module, as systems/seen.py has them.
+
+  Of a map that is no product by one matrix each parameter with two sides of 'in', 'out' and
+  'rank' is there by its own path, the other dimensions among its rows.
+  """
+  table, modules = owners(model), {}
+  for part in variables.values():
+    for path, leaf in _leaves(part).items():
+      prefix, _, below, roles = _owned(table, path)
+      modules.setdefault(prefix, {})[below] = leaf, roles
+  found: Matrices = {}
+  for prefix, leaves in modules.items():
+    kind, p = table[prefix][0], {name: leaf for name, (leaf, _) in leaves.items()}
+    if hasattr(kind, 'matrix'):
+      stacked = prefix.startswith('layers/')
+      found[prefix] = ((jax.vmap(kind.matrix) if stacked else kind.matrix)(p),)
+      continue
+    if kinds.factors(kind):
+      found[prefix] = p['a'], p['b']
+      continue
+    sided = {name: x for name, x in leaves.items() if sum(map(bool, x[1])) > 1}
+    for name, (leaf, roles) in sided.items():
+      alone = prefix if len(sided) == 1 else f'{prefix}/{name}'
+      found[alone] = (_as_matrix(leaf, roles, prefix.startswith('layers/')),)
+  return found
+
+
+def _as_matrix(x: jax.Array, roles: tuple[str | None, ...], stacked: bool) -> jax.Array:
+  """(N,) I, O of any parameter with two sides: its columns are 'out', or 'rank'."""
+  side = roles.index('out' if 'out' in roles else 'rank') - len(roles)
+  last = jnp.moveaxis(x, side, -1)
+  return last.reshape(*last.shape[:stacked], -1, last.shape[-1])
 
 
 def _declared(model: Any) -> dict[str, tuple[Any, Map | None, tuple, str]]:

@@ -90,6 +90,7 @@ def forward(
     sums=sums,
     sown=gathered(changed, sown),
     changed=changed.get('buffers', variables['buffers']),
+    matrices=lambda: layout.matrices(config.model, variables),
   )
 
 
