@@ -1,4 +1,4 @@
-"""The console commands of an installed package: elas-train, elas-evaluate, elas-generate.
+"""The console commands of an installed package: elas-train, elas-evaluate, ...
 
 Each is `python -m elas_jax.NAME`. What takes long is imported once Control-C is one line.
 """
@@ -18,6 +18,10 @@ def evaluate() -> None:
 
 def generate() -> None:
   _run('generate')
+
+
+def measure() -> None:
+  _run('measure')
 
 
 def _run(name: str) -> None:

@@ -37,7 +37,7 @@ from elas_jax.config.help import help_on, sections
 from elas_jax.config.parsing import parse
 from elas_jax.data.pipeline import train_batches
 from elas_jax.models.flops import flops
-from elas_jax.run import continuation
+from elas_jax.run import continuation, objectives
 from elas_jax.run import workdir as workdirs
 from elas_jax.run.checkpoint import Checkpoints, load_variables
 from elas_jax.run.evaluation import evaluate, put_batch
@@ -63,6 +63,7 @@ def train(config: Config, workdir: str | pathlib.Path) -> dict[str, float]:
   """Runs, or continues, the run in `workdir`; returns its last evaluation."""
   workdir = place('--workdir', workdir)
   check_kernels_here(config)
+  objectives.check(config)
   mesh = make_mesh(config)
   needed = training_bytes(config, mesh, abstract_state(config, mesh))
   check_memory(sizes(config), needed)
@@ -132,8 +133,8 @@ def run_steps(
       checkpoints.save(state, batches, *saved, loss)
 
   with contextlib.closing(log), contextlib.closing(trace), jax.set_mesh(mesh):
-    if start and start % config.eval.every == 0:  # what the next step changes needs it
-      measures.measure(at_step(config, start), start, state.variables)
+    if start and start % config.eval.every == 0:
+      measures.resume(at_step(config, start), start, state.variables)
     for step in range(start + 1, steps + 1):
       trace.before(step)
       with log.waiting():

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 import signal
+import types
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ import pytest
 
 from elas_jax import train as train_module
 from elas_jax.common.errors import UserError
+from elas_jax.run import objectives
 from elas_jax.run import step as step_module
 from elas_jax.run.metrics import read_metrics
 from elas_jax.run.sharding import make_mesh
@@ -83,12 +85,13 @@ def test_loss_falls_on_a_repeated_batch(make_config):
   assert int(state.step) == 30
 
 
-z_loss = lambda coefficient: {'train.objectives': {'z_loss': {'coefficient': coefficient}}}
+def z_loss(coefficient, **more):
+  return {'train.objectives': {'z_loss': {'coefficient': coefficient}, **more}}
 
 
 @pytest.mark.parametrize('parts', [2, 8])
 def test_accumulation_equals_one_pass(make_config, parts):
-  config = make_config(**z_loss(1e-2))
+  config = make_config(**z_loss(1e-2, l1_activations={}))
   variables, batch = init_variables(config), batch_of(config, ragged=True)
   batch = jax.tree.map(jnp.asarray, batch)
   split = dataclasses.replace(
@@ -117,6 +120,17 @@ def test_targets_beyond_valid_do_not_count(make_config):
   one, two = (gradients(config, variables, put(b), KEY, 0) for b in (batch, other))
   assert int(one[1]['count']) == batch['valid'].sum() < 8 * L
   jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-7), one, two)
+
+
+def test_a_coefficient_has_its_own_schedule(make_config):
+  warmup = {'schedule': {'kind': 'constant', 'warmup_steps': 4}}
+  config = make_config(**{'train.objectives': {'z_loss': {'coefficient': 2.0} | warmup}})
+  sums = {'count': 8.0, 'squared_log_z': jnp.float32(24.0)}
+  seen = types.SimpleNamespace(sums=sums, count=8.0)
+  for step, share in ((0, 0.0), (3, 0.75), (4, 1.0), (7, 1.0)):
+    total, found = objectives.added(config, seen, step)
+    assert float(total) == 2 * share * 24
+    assert found == {'objective/z_loss': 24, 'objective/z_loss/coefficient': 16 * share}
 
 
 def test_z_loss_pulls_the_normaliser_down(make_config):

@@ -305,18 +305,12 @@ class Config:
 
 @dataclasses.dataclass(frozen=True)
 class Traits:
-  """What a config and the systems must know of a task; the rest is in elas_jax/tasks.
+  """What a config and the systems must know of a task; the rest is in elas_jax/tasks."""
 
-  Attributes:
-    model, data: the classes of these sections.
-    normalised: whether the loss is -log of a probability, with a normaliser Z.
-    text: whether rows are tokens of text, so that a run has a tokenizer.
-  """
-
-  model: type
-  data: type
-  normalised: bool
-  text: bool = False
+  model: type  # the class of that section
+  data: type  # the class of that section
+  normalised: bool  # whether the loss is -log of a probability, with a normaliser Z
+  text: bool = False  # whether rows are tokens of text, so that a run has a tokenizer
 
 
 TRAITS = {

@@ -1,10 +1,10 @@
-"""Where names of version 0 are now, for who still writes them: hints of error messages."""
+"""Where names of older versions are now, for who still writes them: hints of errors."""
 
 from collections.abc import Iterable
 
 from elas_jax.config import version_0
 
-# Field of version 0 -> where it is now, of those that no table of version_0.py has.
+# Field of version 0 or 1 -> where it is now, of those that no table of version_0.py has.
 MOVED = {
   'model.layer': 'model.linear',
   'model.kan': 'model.linear',

@@ -19,6 +19,7 @@ from elas_jax.models.decoder import Decoder
 from elas_jax.systems import kinds
 from elas_jax.systems.kinds import Axes, Map
 from elas_jax.systems.layers import Owners
+from elas_jax.systems.seen import Matrices
 
 MATRIX: Axes = {'': ('in', 'out')}
 ROLES = ('in', 'out', 'rank', None)
@@ -71,6 +72,41 @@ def no_decay(model: Any) -> set[str]:
     if below.endswith('bias') if plain else below in kinds.no_decay(owner):
       paths.add(path)
   return paths
+
+
+def matrices(model: Any, variables: dict[str, Any]) -> Matrices:
+  """Of every linear map, by the path of its module, as systems/seen.py has them.
+
+  Of a map that is no product by one matrix each parameter with two sides of 'in', 'out' and
+  'rank' is there by its own path, the other dimensions among its rows.
+  """
+  table, modules = owners(model), {}
+  for part in variables.values():
+    for path, leaf in leaves(part).items():
+      prefix, _, below, roles = owned(table, path)
+      modules.setdefault(prefix, {})[below] = leaf, roles
+  found: Matrices = {}
+  for prefix, module in modules.items():
+    kind, p = table[prefix][0], {name: leaf for name, (leaf, _) in module.items()}
+    if hasattr(kind, 'matrix'):
+      matrix = jax.vmap(kind.matrix) if stacked(prefix) else kind.matrix
+      found[prefix] = (matrix(p),)
+      continue
+    if kinds.factors(kind):
+      found[prefix] = p['a'], p['b']
+      continue
+    sided = {name: x for name, x in module.items() if sum(map(bool, x[1])) > 1}
+    for name, (leaf, roles) in sided.items():
+      alone = prefix if len(sided) == 1 else f'{prefix}/{name}'
+      found[alone] = (_as_matrix(leaf, roles, stacked(prefix)),)
+  return found
+
+
+def _as_matrix(x: jax.Array, roles: tuple[str | None, ...], layers: bool) -> jax.Array:
+  """(N,) I, O of any parameter with two sides: its columns are 'out', or 'rank'."""
+  side = roles.index('out' if 'out' in roles else 'rank') - len(roles)
+  last = jnp.moveaxis(x, side, -1)
+  return last.reshape(*last.shape[:layers], -1, last.shape[-1])
 
 
 def _declared(model: Any) -> dict[str, tuple[Any, Map | None, tuple, str]]:

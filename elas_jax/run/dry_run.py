@@ -16,6 +16,7 @@ from elas_jax.common.memory import (
 from elas_jax.common.paths import path_name
 from elas_jax.config.config import Config, at_step
 from elas_jax.models.flops import flops as flops_of
+from elas_jax.run import objectives
 from elas_jax.run.kernel_checks import check_kernels_here
 from elas_jax.run.memory import sizes, training_bytes
 from elas_jax.run.sharding import batch_sharding, make_mesh
@@ -32,6 +33,7 @@ def dry_run(config: Config) -> dict[str, float]:
   and fusion differ.
   """
   check_kernels_here(config)
+  objectives.check(config)
   mesh = make_mesh(config)
   state = abstract_state(config, mesh)
   print(f'parameters             {parameter_count(state.params):>16,}')

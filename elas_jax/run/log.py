@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from elas_jax.run import objectives
+from elas_jax.run import measures, objectives
 from elas_jax.run.metrics import MetricsWriter
 from elas_jax.tasks.task import Task
 
@@ -214,10 +214,6 @@ SHORT_NAMES = {
   'train/examples_per_second': '{:,.0f} examples/s',
   'train/model_flop_utilisation': 'MFU {:.1%}',
   'train/data_wait_share': 'data wait {:.1%}',
-  'activations/zero_fraction': 'zeros {:.1%}',
-  'activations/dropped_mass': 'dropped by 2:4 {:.2%}',
-  'activations/crowded_groups': 'crowded groups {:.2%}',
-  'activations/flip_rate': '2:4 flips {:.2%}',
   'eval/loss': 'validation loss {:.4f}',
   'eval/perplexity': 'perplexity {:.3f}',
   'eval/bits_per_byte': 'bits/byte {:.4f}',
@@ -227,6 +223,7 @@ SHORT_NAMES = {
 
 
 def _short(values: dict[str, float]) -> str:
+  formats = SHORT_NAMES | objectives.formats(values) | measures.formats(values)
   return '  '.join(
-    text.format(values[name]) for name, text in SHORT_NAMES.items() if name in values
+    text.format(values[name]) for name, text in formats.items() if name in values
   )

@@ -13,6 +13,7 @@ from elas_jax.config.config import Config
 from elas_jax.run import objectives
 from elas_jax.run.optimizer import apply_updates
 from elas_jax.run.state import TrainState, abstract_state, optimizer_of
+from elas_jax.systems.sown import asked
 from elas_jax.tasks import task_of
 from elas_jax.tasks.task import Batch
 
@@ -29,12 +30,12 @@ def gradients(
   the other; since each is divided by the units of the whole batch, the result is that
   of one pass, up to rounding.
   """
-  task = task_of(config)
+  task, sown = task_of(config), asked(config.train.objectives)
   count = jnp.maximum(batch['valid'].sum(), 1).astype(jnp.float32)
 
   def loss(params, buffers, rows, key):
     variables = {'params': params, 'buffers': buffers}
-    seen = task.forward(config, variables, rows, key, True, objectives.sown(config))
+    seen = task.forward(config, variables, rows, key, True, sown)
     added, sums = objectives.added(config, seen, step)
     return (seen.sums['loss'] + added) / count, (seen.sums | sums, seen.changed)
 

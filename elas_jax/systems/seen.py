@@ -1,12 +1,17 @@
 """One forward pass, as objectives and measures see it."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from elas_jax.systems.sown import Sown
+
+# Path of a linear map -> factors (..., I, R), (..., R, O) of which its matrix is the
+# product, or the matrix alone; the leading axis is that of stacked layers.
+Matrices = dict[str, tuple[jax.Array, ...]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +27,7 @@ class Seen:
     sums: over the units, by name: `loss`, `count` and what else the task says.
     sown: what was asked for, see sown.py.
     changed: the buffers after the pass.
+    matrices: () -> those of all linear maps; see models/layout.py.
   """
 
   config: Any
@@ -33,11 +39,19 @@ class Seen:
   sums: dict[str, jax.Array]
   sown: Sown
   changed: Any
+  matrices: Callable[[], Matrices]
 
   @property
   def count(self) -> jax.Array:
     """Units, at least 1."""
     return jnp.maximum(self.sums['count'], 1.0)
+
+  def layers(self, name: str) -> jax.Array:
+    """What was sown under a name in all layers, (N, ...), where their shapes are one."""
+    (dimensions,) = {x.ndim for x in self.sown[name].values()}
+    # Stacked layers go through their cycle of blocks again and again.
+    stacked = jnp.stack(list(self.sown[name].values()), dimensions - 2)
+    return stacked.reshape(-1, *stacked.shape[-2:])
 
   def weights_of(self, rows: int) -> jax.Array:
     """The weights (rows,) of what has that many rows, such as patches of images."""

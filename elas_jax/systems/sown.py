@@ -5,7 +5,7 @@ wants it has the name in its `sown`, and finds the arrays by the paths of the mo
 stacked over the layers where these are. Where nobody asks, nothing is computed or kept.
 
   name         of              what
-  activation   feed-forwards   y (T, F), the activation that is, or would be, pruned
+  activation   feed-forwards   y (T, F), what enters the last map; before it is pruned
 """
 
 import re
@@ -14,7 +14,6 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 PREFIX = 'sown_'  # of the collection of a name: each is kept or not on its own
 # For nn.scan: everything sown is stacked, as parameters and buffers are.
@@ -41,13 +40,17 @@ def gathered(changed: Mapping[str, Any], names: Sequence[str]) -> Sown:
   found = {}
   for name in names:
     leaves = jax.tree_util.tree_leaves_with_path(changed.get(PREFIX + name, {}))
-    found[name] = {'/'.join(key.key for key in path[:-1]): x for path, x in leaves}
+    of = {'/'.join(key.key for key in path[:-1]): x for path, x in leaves}
+    found[name] = {path: of[path] for path in sorted(of, key=_by_number)}
   return found
 
 
-def by_depth(found: Mapping[str, jax.Array]) -> jax.Array:
-  """(N, ...) of all layers, of what the layers of a cycle sowed, (N / cycle, ...) each."""
-  number = lambda path: [int(x) for x in re.findall(r'layer_(\d+)', path)]
-  ordered = [found[path] for path in sorted(found, key=number)]
-  shape = ordered[0].shape[1:]
-  return jnp.stack(ordered, 1).reshape(-1, *shape)
+def asked(readers: Sequence[Any]) -> tuple[str, ...]:
+  """The names that these objectives or measures read."""
+  names = [name for one in readers for name in getattr(one, 'sown', ())]
+  return tuple(dict.fromkeys(names))
+
+
+def _by_number(path: str) -> list[Any]:
+  """block_10 comes after block_2."""
+  return [int(x) if x.isdigit() else x for x in re.split(r'(\d+)', path)]

@@ -16,6 +16,7 @@ import optax
 from elas_jax.common.errors import UserError
 from elas_jax.config.config import Config
 from elas_jax.data.rows import PreparedRows
+from elas_jax.models import layout
 from elas_jax.models.classifier import Network
 from elas_jax.ops.augment import AUGMENTATIONS
 from elas_jax.systems.seen import Seen
@@ -94,6 +95,7 @@ def forward(
     sums=sums_of(config, out, weights_B, batch, train),
     sown=gathered(changed, sown),
     changed=changed.get('buffers', variables['buffers']),
+    matrices=lambda: layout.matrices(config.model, variables),
   )
 
 

@@ -16,6 +16,7 @@ from elas_jax.common.errors import UserError
 from elas_jax.config.config import Config, at_step
 from elas_jax.data.blocks import Prepared, prepare
 from elas_jax.data.tokenizers import Tokenizer
+from elas_jax.models import layout
 from elas_jax.models.decoder import Decoder
 from elas_jax.models.sampling import generate
 from elas_jax.ops.loss import cross_entropy_sums
@@ -88,6 +89,7 @@ def forward(
     sums=sums,
     sown=gathered(changed, sown),
     changed=changed.get('buffers', variables['buffers']),
+    matrices=lambda: layout.matrices(config.model, variables),
   )
 
 

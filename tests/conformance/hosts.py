@@ -22,6 +22,8 @@ from elas_jax.config.config import (
   RowsConfig,
   TrainConfig,
 )
+from elas_jax.run import objectives
+from elas_jax.run.measures import lacking
 from elas_jax.run.sharding import make_mesh
 from elas_jax.systems.architectures import ARCHITECTURES
 from elas_jax.systems.feed_forwards import FEED_FORWARDS
@@ -132,7 +134,10 @@ def hosts(section: str, kind: Any) -> list[Config]:
   for config in _candidates(section, kind):
     try:
       check(config)
+      objectives.check(config)
     except UserError:
+      continue
+    if lacking(config):
       continue
     found.append(config)
   return found
@@ -179,6 +184,15 @@ def _candidates(section: str, kind: Any) -> list[Config]:
       language(optimizer=kind, linear=low_rank),
     ],
     'schedule': lambda: [network(schedule=kind), language(schedule=kind)],
+    'train.objectives': lambda: [
+      make(
+        train=TrainConfig(steps=20, log_every=1, compilation_cache='', objectives=(kind,))
+      )
+      for make in (network, language)
+    ],
+    'eval.measures': lambda: [
+      make(eval=EvalConfig(batch_size=4, measures=(kind,))) for make in (network, language)
+    ],
     'data.source': lambda: [_with_data(language(), source=kind)],
     'data.source (rows)': lambda: [_with_data(network(), source=kind)],
     'data.tokenizer': lambda: [_with_data(language(), tokenizer=kind)],

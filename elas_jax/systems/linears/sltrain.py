@@ -41,6 +41,10 @@ class SLTrain:
   def make(self, features: int, parts: Parts, name: str) -> nn.Module:
     return Module(features, self, parts, name=name)
 
+  def matrix(self, p: dict[str, jax.Array]) -> jax.Array:
+    scale = self.alpha / self.rank
+    return ops.low_rank_plus_entries(p['a'], p['b'], p['values'], p['support'], scale)
+
   def flops(self, shapes: dict[str, tuple[int, ...]]) -> float:
     """Of the product with the whole W; to form it does not count."""
     return 6.0 * math.prod(shapes['a'][:-1]) * shapes['b'][-1]

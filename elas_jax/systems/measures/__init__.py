@@ -3,9 +3,12 @@
   measure(seen)     values by name, each a number or an array (N,) over the layers; `seen`
                     is systems/seen.py:Seen of one batch of the validation split. Compiled.
   sown              names of systems/sown.py that it reads
-  lacking(config)   why there is nothing to measure in this model, '' if there is
-  shown             value -> how a line of progress says it, such as 'zeros {:.1%}'
-  title             of its plots
+  lacking(config)   why there is nothing to measure in this model, '' if there is; by
+                    default, that no layer sows what it reads
+  shown             value -> how a line of progress says it, such as 'zeros {:.1%}'; these
+                    are plotted as well. By default all values, as they are
+  title             of its plots, by default its name
+  check(where, config)
 
 and, of a measure that compares two steps of a training,
 
@@ -16,5 +19,6 @@ All but measure need not be there. truth(kind, seen): `measure` in NumPy float64
 """
 
 from elas_jax.systems.measures.activations import Activations
+from elas_jax.systems.measures.spectrum import Spectrum
 
-MEASURES = {'activations': Activations}
+MEASURES = {'activations': Activations, 'spectrum': Spectrum}

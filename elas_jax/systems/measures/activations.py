@@ -12,20 +12,21 @@ Of each feed-forward's y >= 0 (T, F) before pruning, over the valid tokens:
 """
 
 import dataclasses
+import itertools
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from elas_jax.ops.activation_statistics import activation_statistics
 from elas_jax.systems.kinds import about
-from elas_jax.systems.sown import by_depth
 
 
 @dataclasses.dataclass(frozen=True)
 class Activations:
   sown: ClassVar[tuple[str, ...]] = ('activation',)
-  title: ClassVar[str] = 'Squared-ReLU activations, mean over layers'
+  title: ClassVar[str] = 'Squared-ReLU activations'
   shown: ClassVar[dict[str, str]] = {
     'zero_fraction': 'zeros {:.1%}',
     'dropped_mass': 'dropped by 2:4 {:.2%}',
@@ -53,9 +54,29 @@ class Activations:
     return {'flip_rate': flipped / (seen.count * now.shape[-1])}
 
   def _statistics(self, seen: Any) -> tuple[dict[str, jax.Array], jax.Array]:
-    y_NxTxF = by_depth(seen.sown['activation'])
+    y_NxTxF = seen.layers('activation')
     valid_T = seen.weights_of(y_NxTxF.shape[1]) > 0
     return activation_statistics(y_NxTxF, valid_T)
 
 
 CASES = (Activations(),)
+NAMES = 'zero_fraction', 'dropped_mass', 'dropped_mass_transposable', 'crowded_groups'
+
+
+def truth(kind: Activations, seen: Any) -> dict[str, np.ndarray]:
+  pairs = [np.isin(range(4), pair) for pair in itertools.combinations(range(4), 2)]
+  tiles = [np.array(rows) for rows in itertools.product(pairs, repeat=4)]
+  tiles = np.array([tile for tile in tiles if (tile.sum(0) == 2).all()])  # 90 patterns
+  values = {name: [] for name in NAMES}
+  valid = seen.weights.reshape(-1) > 0
+  for y_TxF in seen.layers('activation') * valid[None, :, None]:
+    groups = y_TxF.reshape(len(valid), -1, 4)
+    least = np.argsort(np.argsort(-groups, axis=-1, kind='stable'), axis=-1) > 1
+    kept = np.pad(np.where(least, 0, groups), ((0, -len(valid) % 4), (0, 0), (0, 0)))
+    sums = np.einsum('prc,trgc->tgp', tiles, kept.reshape(-1, 4, *kept.shape[1:]))
+    entries = valid.sum() * y_TxF.shape[1]
+    values['zero_fraction'].append(1 - (y_TxF > 0).sum() / entries)
+    values['dropped_mass'].append(1 - kept.sum() / groups.sum())
+    values['dropped_mass_transposable'].append(1 - sums.max(-1).sum() / groups.sum())
+    values['crowded_groups'].append(4 * ((groups > 0).sum(-1) > 2).sum() / entries)
+  return {name: np.array(x) for name, x in values.items()}

@@ -8,6 +8,7 @@ import jax
 from elas_jax.common.fields import at_least
 from elas_jax.systems.kinds import section
 from elas_jax.systems.schedules import SCHEDULES
+from elas_jax.systems.schedules.constant import Constant
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,4 +26,9 @@ class Objective:
 
   def coefficient_at(self, step: jax.Array, steps: int) -> jax.Array:
     """Of the step (from 0) of a run of so many."""
-    return self.schedule.build(self.coefficient, steps)(step)
+    return self.coefficient * self.schedule.build(1.0, steps)(step)
+
+  @property
+  def constant(self) -> bool:
+    """Whether the coefficient surely is the same in all steps."""
+    return isinstance(self.schedule, Constant) and not self.schedule.warmup_steps
