@@ -1,6 +1,7 @@
 """The console commands of an installed package, elas-train and so on.
 
-Each, elas-NAME, is `python -m elas_jax.NAME`. What takes long is imported once Control-C is one line.
+Each, elas-NAME, is `python -m elas_jax.NAME`. What takes long is imported once Control-C is
+one line.
 """
 
 import importlib
