@@ -11,6 +11,7 @@ from elas_jax.config.cli import Parser, run_command
 from elas_jax.config.help import first_line
 from elas_jax.systems.activations import ACTIVATIONS
 from elas_jax.systems.architectures import ARCHITECTURES
+from elas_jax.systems.converters import CONVERTERS
 from elas_jax.systems.feed_forwards import FEED_FORWARDS
 from elas_jax.systems.kinds import Kinds, room
 from elas_jax.systems.linears import LINEARS
@@ -43,6 +44,7 @@ SYSTEMS: dict[str, Kinds] = {
   'data.source': SOURCES,
   'data.source (rows)': ROW_SOURCES,
   'data.tokenizer': TOKENIZERS,
+  'converter': CONVERTERS,
 }
 FORMATS = ('text', 'markdown')
 

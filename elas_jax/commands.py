@@ -1,6 +1,7 @@
-"""The console commands of an installed package: elas-train, elas-evaluate, ...
+"""The console commands of an installed package, elas-train and so on.
 
-Each is `python -m elas_jax.NAME`. What takes long is imported once Control-C is one line.
+Each, elas-NAME, is `python -m elas_jax.NAME`. What takes long is imported once Control-C is
+one line.
 """
 
 import importlib
@@ -22,6 +23,10 @@ def generate() -> None:
 
 def measure() -> None:
   _run('measure')
+
+
+def convert() -> None:
+  _run('convert')
 
 
 def _run(name: str) -> None:

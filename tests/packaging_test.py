@@ -10,7 +10,9 @@ import zipfile
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
-COMMANDS = ('elas-train', 'elas-evaluate', 'elas-generate', 'elas-measure')
+COMMANDS = tuple(
+  f'elas-{name}' for name in ('train', 'evaluate', 'generate', 'measure', 'convert')
+)
 
 
 def run(*words, **options):
@@ -73,6 +75,7 @@ def test_commands_run_in_a_folder_with_other_configs(installed, tmp_path):
     'elas-evaluate': ['--workdir=none'],
     'elas-generate': ['--workdir=none'],
     'elas-measure': ['--workdir=none'],
+    'elas-convert': ['--workdir=none', '--converter=merge', '--output=new'],
   }
   started = {
     name: subprocess.Popen(

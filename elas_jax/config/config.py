@@ -353,6 +353,20 @@ def at_step(config: Config, step: int) -> Config:
   return config if model is config.model else dataclasses.replace(config, model=model)
 
 
+def after(config: Config, step: int) -> Config:
+  """The config of a run that starts anew from this step of another one.
+
+  Its phases are what is left of that one's, so that its step 0 computes what this does.
+  """
+  feed_forward = getattr(config.model, 'feed_forward', None)
+  now = about(feed_forward, 'after', step, default=feed_forward)
+  if now == feed_forward:
+    return config
+  return dataclasses.replace(
+    config, model=dataclasses.replace(config.model, feed_forward=now)
+  )
+
+
 def to_tree(config: Config) -> dict[str, Any]:
   """As it is stored: with the version, by which a later one reads it."""
   return {'version': migrate.VERSION} | schema.tree(config)

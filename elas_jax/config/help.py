@@ -13,7 +13,11 @@ from elas_jax.common.errors import UserError
 from elas_jax.common.limits import shown
 from elas_jax.config import schema
 from elas_jax.config.config import SECTIONS, Config
+from elas_jax.config.conversion import CONVERSION
+from elas_jax.config.overrides import CONFIG, Root
 from elas_jax.systems.kinds import Kinds, is_phase, kinds_of, name_of, room, several_of
+
+ROOTS = {'converter': CONVERSION}  # by what a path begins with; all others: CONFIG
 
 
 def sections() -> list[str]:
@@ -38,10 +42,11 @@ def help_on(path: str) -> str:
   Raises:
     UserError: there is no such section or kind.
   """
+  root = ROOTS.get(path.partition('.')[0], CONFIG)
   found, errors = {}, []
   for task in SECTIONS:
     try:
-      found.setdefault(_text(path, task), []).append(task)
+      found.setdefault(_text(path, task, root), []).append(task)
     except UserError as error:
       errors.append(error)
   if not found:  # of the task that knows the most of the path
@@ -52,8 +57,8 @@ def help_on(path: str) -> str:
   return '\n\n'.join(f'task={" or ".join(tasks)}: {x}' for x, tasks in found.items())
 
 
-def _text(path: str, task: str) -> str:
-  cls, kinds = Config, None
+def _text(path: str, task: str, root: Root) -> str:
+  cls, kinds = root.cls, None
   many, where, flag = None, '', ''  # as help has it, with kinds, and as an override has it
   for part in path.split('.'):
     if kinds is not None:
@@ -68,7 +73,7 @@ def _text(path: str, task: str) -> str:
     if part not in fields:
       close = difflib.get_close_matches(part, fields, 1)
       raise UserError(
-        f'--help={path}: there is no {shown(part)} in {where or "a config"}; '
+        f'--help={path}: there is no {shown(part)} in {where or root.name}; '
         f'{f"did you mean {close[0]}? " if close else ""}accepted: '
         f'{", ".join(fields) or "nothing, it is a field"}'
       )
@@ -76,7 +81,7 @@ def _text(path: str, task: str) -> str:
     cls = _class_of(cls, fields[part], task)
     where, flag = (f'{above}.{part}' if above else part for above in (where, flag))
   if kinds is not None:
-    return _of_kinds(where, flag, kinds, bool(many))
+    return _of_kinds(where, root.flag + flag, kinds, bool(many))
   if not _is_section(cls):
     above = where.rpartition('.')[0]
     there = f'--help={above} has it' if above else '--help lists sections'
@@ -107,7 +112,7 @@ def _kinds(field: dataclasses.Field) -> Kinds | None:
 def _of_kinds(where: str, flag: str, kinds: Kinds, several: bool) -> str:
   width = max(map(len, kinds))
   how = 'KIND,KIND,..., some of' if several else 'KIND, one of'
-  lines = [f'--config.{flag}={how}', '']
+  lines = [f'{flag}={how}', '']
   lines += [f'  {name:{width}}  {first_line(kind)}' for name, kind in kinds.items()]
   return '\n'.join([*lines, '', f'The fields of a kind: --help={where}.KIND'])
 

@@ -25,16 +25,17 @@ KIND = 'kind'
 ROUNDING = 1e-6  # of a share of steps: 0.29 of 100 are 29
 
 
-def build(cls: type, tree: Any, chosen: Mapping[str, type]) -> Any:
+def build(cls: type, tree: Any, chosen: Mapping[str, type], steps: int = 0) -> Any:
   """A dataclass from a nested dict; what it lacks has its default.
 
   `chosen` says which class a field has that may have several. Numbers of steps that are
-  given as shares become those of train.steps.
+  given as shares become those of train.steps, or of `steps`, if there are some.
   """
-  train = _section(tree, 'train', '')
-  steps = typed(
-    int, train.get('steps', _default(cls, 'train', chosen).steps), 'train.steps'
-  )
+  if not steps:
+    train = _section(tree, 'train', '')
+    steps = typed(
+      int, train.get('steps', _default(cls, 'train', chosen).steps), 'train.steps'
+    )
   return _build(cls, tree, '', steps, chosen)
 
 

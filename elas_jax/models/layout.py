@@ -88,12 +88,11 @@ def matrices(model: Any, variables: dict[str, Any]) -> Matrices:
   found: Matrices = {}
   for prefix, module in modules.items():
     kind, p = table[prefix][0], {name: leaf for name, (leaf, _) in module.items()}
-    if hasattr(kind, 'matrix'):
-      matrix = jax.vmap(kind.matrix) if stacked(prefix) else kind.matrix
-      found[prefix] = (matrix(p),)
-      continue
     if kinds.factors(kind):
       found[prefix] = p['a'], p['b']
+      continue
+    if hasattr(kind, 'merged'):
+      found[prefix] = (kind.merged(p),)
       continue
     sided = {name: x for name, x in module.items() if sum(map(bool, x[1])) > 1}
     for name, (leaf, roles) in sided.items():

@@ -99,23 +99,11 @@ def low_rank_plus_sparse(
   `support_P` holds their flat indices in (I, O). W is formed for the product, as the
   authors do, and again in the backward pass rather than kept.
   """
-  w_IxO = low_rank_plus_entries(a_IxR, b_RxO, values_P, support_P, scale)
-  return dense(x, w_IxO.astype(x.dtype))
-
-
-def low_rank_plus_entries(
-  a_IxR: jax.Array,
-  b_RxO: jax.Array,
-  values_P: jax.Array,
-  support_P: jax.Array,
-  scale: float,
-) -> jax.Array:
-  """W = scale A B + S, (I, O) in float32; S is as `low_rank_plus_sparse` has it."""
   w_IxO = scale * jnp.matmul(a_IxR, b_RxO, preferred_element_type=jnp.float32)
   flat = (
     w_IxO.reshape(-1).at[support_P].add(values_P.astype(jnp.float32), unique_indices=True)
   )
-  return flat.reshape(w_IxO.shape)
+  return dense(x, flat.reshape(w_IxO.shape).astype(x.dtype))
 
 
 def low_rank_plus_columns(

@@ -4,8 +4,9 @@ A layer says `sow(self, 'activation', y)`; an objective, a measure or a converte
 wants it has the name in its `sown`, and finds the arrays by the paths of the modules,
 stacked over the layers where these are. Where nobody asks, nothing is computed or kept.
 
-  name         of              what
-  activation   feed-forwards   y (T, F), what enters the last map; before it is pruned
+  name         of                what
+  activation   feed-forwards     y (T, F), what enters the last map; before it is pruned
+  inputs       B-spline layers   x (P, I), float32, where their splines are evaluated
 """
 
 import re

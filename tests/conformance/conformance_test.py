@@ -17,6 +17,7 @@ import pytest
 
 from elas_jax.catalogue import SYSTEMS
 from elas_jax.common.paths import path_name
+from elas_jax.config.checks import check
 from elas_jax.config.config import to_json
 from elas_jax.config.parsing import parse_stored
 from elas_jax.config.schema import kinds_in
@@ -24,8 +25,14 @@ from elas_jax.models import layout
 from elas_jax.models.decoder import Decoder, empty_cache
 from elas_jax.models.flops import flops
 from elas_jax.run.checkpoint import Checkpoints
+from elas_jax.run.conversion import check_variables
 from elas_jax.run.sharding import state_shardings
-from elas_jax.run.state import abstract_state, abstract_variables, create_state
+from elas_jax.run.state import (
+  abstract_state,
+  abstract_variables,
+  create_state,
+  state_from,
+)
 from elas_jax.run.step import jit_train_step
 from elas_jax.systems.kinds import axes, matrices, room
 from elas_jax.tasks import task_of
@@ -34,6 +41,7 @@ from tests.conformance.hosts import (
   batch,
   cases,
   first_cases,
+  given,
   hosts,
   label,
   language,
@@ -43,7 +51,7 @@ from tests.conformance.truths import TRUTHS, WITHOUT
 
 KINDS = [(section, name) for section, kinds in SYSTEMS.items() for name in kinds]
 OF_DATA = ('data.source', 'data.source (rows)', 'data.tokenizer')
-UNTRAINED = (*OF_DATA, 'eval.measures')
+UNTRAINED = (*OF_DATA, 'eval.measures', 'converter')
 FIRST = first_cases()
 every_case = pytest.mark.parametrize('case', all_cases(), ids=label)
 every_trained = pytest.mark.parametrize(
@@ -182,7 +190,45 @@ def test_mixers_are_causal(case):
   assert by_input[np.tril_indices(8)].all()
 
 
+def converted(case, config):
+  """(config, variables) after a conversion of drawn parameters, checked."""
+  _, name, converter = case
+  random = np.random.default_rng(0)
+  draw = lambda p: p + jnp.asarray(0.2 * random.normal(size=p.shape), p.dtype)
+  variables = start(config).variables
+  variables |= {'params': jax.tree.map(draw, variables['params'])}
+  told, rows = given(config, variables, []), batch(config)
+  new_config, new = converter.convert(told)
+  check(new_config)
+  check_variables(new_config, new, name)
+  assert parse_stored(json.loads(to_json(new_config))) == new_config
+  before, after = (
+    np.asarray(told.outputs(*model, rows)[0])
+    for model in ((config, variables), (new_config, new))
+  )
+  assert np.isfinite(after).all() and np.ptp(before) > 0.1
+  if converter.equal:
+    np.testing.assert_allclose(after, before, rtol=1e-4, atol=1e-5 * np.abs(before).max())
+  return new_config, new
+
+
+@pytest.mark.parametrize(
+  'case', [case for case in FIRST if case[0] == 'converter'], ids=label
+)
+def test_a_conversion(case):
+  converted(case, smallest(hosts(case[0], case[2])))
+
+
 # --- the rest takes longer: make conformance ---
+
+
+@pytest.mark.conformance
+@pytest.mark.parametrize('case', list(cases('converter')), ids=label)
+def test_what_is_converted_trains_on(case):
+  for config in hosts(case[0], case[2]):
+    config, variables = converted(case, config)
+    _, losses = trained(config, 2, jax.device_get(state_from(config, variables)))
+    assert np.isfinite(losses).all()
 
 
 @pytest.mark.conformance

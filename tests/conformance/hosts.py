@@ -1,6 +1,7 @@
 """Small configs around a case of any kind: where it can stand, and what is drawn for it."""
 
 import dataclasses
+import functools
 import inspect
 import pathlib
 from collections.abc import Iterator
@@ -23,9 +24,11 @@ from elas_jax.config.config import (
   TrainConfig,
 )
 from elas_jax.run import objectives
+from elas_jax.run.conversion import linear_maps, outputs_of
 from elas_jax.run.measures import lacking
 from elas_jax.run.sharding import make_mesh
 from elas_jax.systems.architectures import ARCHITECTURES
+from elas_jax.systems.converters.common import Given
 from elas_jax.systems.feed_forwards import FEED_FORWARDS
 from elas_jax.systems.kinds import name_of, room
 from elas_jax.systems.linears import LINEARS
@@ -195,12 +198,41 @@ def _candidates(section: str, kind: Any) -> list[Config]:
     ],
     'data.source': lambda: [_with_data(language(), source=kind)],
     'data.source (rows)': lambda: [_with_data(network(), source=kind)],
+    'converter': lambda: _taken_by(kind),
     'data.tokenizer': lambda: [_with_data(language(), tokenizer=kind)],
   }[section]()
 
 
+def _taken_by(converter: Any) -> list[Config]:
+  """Of a decoder and a network of each linear kind those that the converter takes."""
+  first = {name: case for _, name, case in reversed(list(cases('model.linear')))}
+  models = [make(linear=case) for case in first.values() for make in (language, network)]
+  return [config for config in models if _takes(converter, config)]
+
+
+def _takes(converter: Any, config: Config) -> bool:
+  try:
+    converter.check('converter', config)
+  except UserError:
+    return False
+  return True
+
+
 def _with_data(config: Config, **fields: Any) -> Config:
   return dataclasses.replace(config, data=dataclasses.replace(config.data, **fields))
+
+
+def given(config: Config, variables: Any, said: list[str]) -> Given:
+  """What a converter is given of a run with these variables, whose rows are `batch`."""
+  return Given(
+    config=config,
+    variables=variables,
+    linear_maps=linear_maps(config.model),
+    rows=lambda units: batch(config),
+    outputs=functools.partial(outputs_of, mesh_of(config)),
+    check=check,
+    say=said.append,
+  )
 
 
 def batch(config: Config) -> dict[str, Any]:

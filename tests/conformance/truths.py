@@ -70,6 +70,17 @@ def of_linear(kind: Any) -> None:
     expected = room(kind).truth(kind, np.float64(x), merged(variables))
     assert np.abs(expected).max() > 0.01
     close(module.apply(variables, x), expected)
+    if hasattr(kind, 'merged'):
+      of_merged(kind, x, variables, expected)
+
+
+def of_merged(kind: Any, x: np.ndarray, variables: dict, expected: np.ndarray) -> None:
+  """The one matrix of a linear map gives what the map does, also of stacked layers."""
+  p = variables['params'] | variables.get('buffers', {})
+  w_IxO = float64(kind.merged(p))
+  close(np.float64(x) @ w_IxO + float64(p.get('bias', 0)), expected)
+  twice = jax.tree.map(lambda a: jnp.stack([a, a]), p)
+  close(kind.merged(twice), np.stack([w_IxO, w_IxO]))
 
 
 def of_activation(kind: Any) -> None:
@@ -229,6 +240,9 @@ TRUTHS = {
   'train.objectives': of_objective,
   'eval.measures': of_measure,
 }
-# Of these no formula says what comes out: networks are made of the kinds above, and data
-# and tokenizers are compared with files in tests/data.
-WITHOUT = ('model.architecture', 'data.source', 'data.source (rows)', 'data.tokenizer')
+# Of these no formula says what comes out: networks are made of the kinds above, data and
+# tokenizers are compared with files in tests/data, converters with what they were given.
+WITHOUT = (
+  *('model.architecture', 'data.source', 'data.source (rows)', 'data.tokenizer'),
+  'converter',
+)

@@ -4,7 +4,8 @@
   maps(parts)      the linear maps by name, inner(parts) the kinds of other modules inside;
                    the first of two maps gets parts with `opening`
   at_step(step)    the kind of one step (from 1), with the same parameters; itself unless
-                   a kind has phases
+                   a kind has phases; after(step) the kind of a run that starts anew
+                   with what it has become by then
   probed()         whether the activation that it sows is y >= 0, for the statistics of 2:4
   notes(parts, length)   lines that a run prints at its start
 

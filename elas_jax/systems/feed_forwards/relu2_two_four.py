@@ -88,7 +88,12 @@ class TwoFourSquaredReLU:
 
   def at_step(self, step: int) -> Any:
     """The unpruned layer in the dense warm-up; its parameters are the same."""
-    return self if step > self.dense_steps else MLP()
+    warm_up = 0 < self.dense_steps >= step
+    return MLP() if warm_up else self
+
+  def after(self, step: int) -> Any:
+    """With what is left of the dense warm-up."""
+    return dataclasses.replace(self, dense_steps=max(self.dense_steps - step, 0))
 
   def probed(self) -> bool:
     return True

@@ -44,7 +44,7 @@ class LoRA:
     """Parameters that are not trained."""
     return (FROZEN,)
 
-  def matrix(self, p: dict[str, jax.Array]) -> jax.Array:
+  def merged(self, p: dict[str, jax.Array]) -> jax.Array:
     return p['kernel'] + self.alpha / self.rank * (p['a'] @ p['b'])
 
   def flops(self, shapes: dict[str, tuple[int, ...]]) -> float:

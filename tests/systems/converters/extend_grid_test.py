@@ -1,4 +1,4 @@
-"""New knots of a trained B-spline KAN, by the command and on from its result."""
+"""New knots of trained B-splines, by the command and on from its result."""
 
 import dataclasses
 import functools
@@ -8,19 +8,27 @@ import jax
 import numpy as np
 import pytest
 
-from elas_jax import extend_grid
+from elas_jax import convert
 from elas_jax.common.errors import UserError
+from elas_jax.config.checks import check
 from elas_jax.config.cli import load_config
 from elas_jax.config.migrate import VERSION
 from elas_jax.config.parsing import parse
 from elas_jax.data import functions
 from elas_jax.ops.kan.bspline import uniform_knots
+from elas_jax.run import conversion
 from elas_jax.run.checkpoint import load_json
 from elas_jax.run.continuation import load_past
 from elas_jax.run.metrics import read_metrics
-from elas_jax.run.state import abstract_variables
+from elas_jax.run.state import abstract_variables, init_variables
 from elas_jax.run.workdir import open_run
+from elas_jax.systems.architectures import ARCHITECTURES
+from elas_jax.systems.converters import common, extend_grid
+from elas_jax.systems.linears import LINEARS
+from elas_jax.systems.linears.kan_bspline import true_splines
 from elas_jax.train import train
+from tests.conformance.hosts import given as given_of
+from tests.conformance.hosts import language, network
 from tests.conftest import ROOT
 
 FLAGS = {
@@ -43,7 +51,8 @@ def config_of(model='bspline', **overrides):
 
 
 def command(workdir, output, *options):
-  extend_grid.main([f'--workdir={workdir}', f'--output={output}', *options])
+  places = f'--workdir={workdir}', f'--output={output}'
+  convert.main([*places, '--converter=extend_grid', *options])
 
 
 @pytest.fixture(scope='module')
@@ -51,7 +60,7 @@ def folder(tmp_path_factory):
   """With runs: `fit`; `finer`, its grid of 5 made one of 10; `moved`."""
   made = tmp_path_factory.mktemp('runs')
   train(config_of(), made / 'fit')
-  command(made / 'fit', made / 'finer', '--grid=10')
+  command(made / 'fit', made / 'finer', '--converter.grid=10')
   command(made / 'fit', made / 'moved')
   return made
 
@@ -63,8 +72,11 @@ def look(folder):
   @functools.cache
   def at(name):
     run = open_run(folder / name, None, {'eval.batch_size': 4})
-    x = run.prepared().train.read(range(240))['inputs']
-    return run.config, run.variables, *extend_grid.outputs(run.config, run.variables, x)
+    given = conversion.Source(run, False).given
+    rows = given.rows(1000)
+    assert len(rows['inputs']) == 240
+    outputs, sown = given.outputs(run.config, run.variables, rows, ('inputs',))
+    return run.config, run.variables, outputs, sown['inputs']
 
   return at
 
@@ -100,7 +112,7 @@ def test_a_finer_grid_is_that_of_a_fresh_model(look):
   assert shapes(variables) == shapes(
     abstract_variables(config_of(**{'model.linear.grid': 10}))
   )
-  assert list(inputs) == ['network/layer_0', 'network/head']
+  assert set(inputs) == {'network/layer_0', 'network/head'}
   coarse, fine = (knots(look(name)[1]).values() for name in ('fit', 'finer'))
   for old, new in zip(coarse, fine):
     np.testing.assert_allclose(new[:, 3:-3:2], old[:, 3:-3], atol=1e-6)
@@ -120,10 +132,12 @@ def test_training_goes_on_where_it_was(folder):
 def test_a_run_of_version_0(tmp_path, monkeypatch):
   shutil.copytree(ROOT / 'tests/fixtures/version_0/kan_classifier', tmp_path / 'old')
   monkeypatch.chdir(tmp_path)  # its cache is relative
-  command('old', 'finer', '--grid=8')
+  monkeypatch.setattr(extend_grid, 'SAMPLES', 100)
+  command('old', 'finer', '--converter.grid=8')
   old, new = (load_past(name, '').parsed for name in ('old', 'finer'))
   assert (old.model.linear.grid, new.model.linear.grid) == (5, 8)
-  assert extend_grid.with_grid(old, 8) == new
+  finer = dataclasses.replace(old.model.linear, grid=8)
+  assert common.with_model(old, linear=finer) == new
   assert load_json('finer', 'config', '')['version'] == VERSION
   assert open_run('finer', 0, {'eval.batch_size': 4}).config.model == new.model
 
@@ -163,28 +177,44 @@ def test_inputs_beyond_the_range_are_fitted_on_the_finer_grid():
 
 
 def test_the_command_says_what_it_did(folder, tmp_path, capsys):
-  command(folder / 'fit', tmp_path / 'new' / 'finer', '--grid=10', '--step=30')
-  first, second, change, after = capsys.readouterr().out.splitlines()
-  assert first.startswith('network/layer_0: grid 5 over -1 to 1 -> 10 over -1 to 1')
-  assert second.startswith('network/head: grid 5 over -1 to 1 -> 10 over -1 to 1')
+  command(folder / 'fit', tmp_path / 'new' / 'finer', '--converter.grid=10', '--step=30')
+  *layers, field, change, after, where = capsys.readouterr().out.splitlines()
+  for line, name in zip(sorted(layers), ('head', 'layer_0'), strict=True):
+    assert line.startswith(f'network/{name}: grid 5 over -1 to 1 -> 10 over -1 to 1')
+  assert field == 'model.linear.grid: 5 -> 10'
   assert 'changed by at most ' in change and change.endswith(' on 240 rows')
-  assert f'--config.restore={tmp_path / "new/finer"} --config.model.linear.grid=10' in after
+  assert after.endswith('--config=AS_BEFORE --config.model.linear.grid=10')
+  output = tmp_path / 'new/finer'
+  assert where.endswith(f'--workdir={output}, or --config.restore={output}')
 
 
 def test_inputs_that_are_all_the_same_far_away_are_refused(look):
-  _, variables, _, inputs = look('fit')
+  config, variables, outputs, inputs = look('fit')
   far = {name: 0 * x + 1e6 for name, x in inputs.items()}
-  with pytest.raises(UserError, match='^network/layer_0: no knots fit .* 1e.06 to 1e.06$'):
-    extend_grid.with_new_grid(variables, far, 3, 5)
+  given = common.Given(
+    config,
+    variables,
+    linear_maps=(),
+    rows=lambda count: {'inputs': np.zeros((1, 2))},
+    outputs=lambda *_: (outputs, {'inputs': far}),
+    check=check,
+    say=print,
+  )
+  with pytest.raises(UserError, match='^network/.*: no knots fit .* 1e.06 to 1e.06$'):
+    extend_grid.ExtendGrid().convert(given)
 
 
 @pytest.mark.parametrize(
   ('options', 'message'),
   [
-    (['--grid=5'], r'--grid=5: must be larger than model\.linear\.grid=5'),
-    (['--grid=-1'], "--grid: '-1': must be an integer from 1"),
+    (
+      ['--converter.grid=5'],
+      r'^converter\.grid=5: must be larger than model.linear.grid=5',
+    ),
+    (['--converter.grid=-1'], r'^converter\.grid=-1: must be at least 0'),
+    (['--converter.grid=99999999'], r'^model\.linear\.grid_max=1.0: must be larger than'),
     (['--step=7'], r'step=7: .* has checkpoints of steps \[30\]'),
-    (['--grid=many'], "--grid: 'many': must be an integer from 1"),
+    (['--converter.grid=many'], r"^converter\.grid='many': must be of type int"),
     (['--width=1'], '--width=1'),
   ],
 )
@@ -194,28 +224,71 @@ def test_command_refuses(folder, tmp_path, options, message):
   assert not list(tmp_path.iterdir())
 
 
+def test_what_has_no_splines_is_refused(make_config):
+  for config, name in ((config_of('fast'), 'kan_fast'), (make_config(), 'low_rank')):
+    with pytest.raises(UserError, match=rf"^model\.linear='{name}': must be 'kan_bspline'"):
+      extend_grid.ExtendGrid().check('converter', config)
+
+
+SPLINES = LINEARS['kan_bspline'](grid=4, order=2)
+
+
 @pytest.mark.parametrize(
-  ('model', 'overrides', 'message'),
+  'config',
   [
-    ('fast', {}, r"^model\.linear='kan_fast': must be 'kan_bspline'$"),
-    (
-      'bspline',
-      {'model.linear.data_norm': 'layer'},
-      r"^model\.linear\.data_norm='layer': must be",
+    pytest.param(language(linear=SPLINES, feed_forward_width=8), id='decoder'),
+    pytest.param(
+      network(
+        linear=dataclasses.replace(SPLINES, data_norm='layer'),
+        architecture=ARCHITECTURES['convnet'](),
+      ),
+      id='convnet',
     ),
   ],
 )
-def test_networks_without_own_inputs_of_splines_are_refused(model, overrides, message):
-  with pytest.raises(UserError, match=message):
-    extend_grid.check(config_of(model, **overrides), None)
+def test_all_that_is_made_of_splines_is_converted(config):
+  """Stacked layers, patches of images, and inputs behind a LayerNorm; splines by NumPy."""
+  variables = init_variables(config)
+  given = given_of(config, variables, [])
+  shown = extend_grid.samples(given)
+  converter = extend_grid.ExtendGrid(grid=12)
+  converter.check('converter', config)
+  new_config, new = converter.convert(given)
+  conversion.check_variables(new_config, new, 'extend_grid')
+  assert shown and all(np.ptp(x) > 0 for x in shown.values())
+  for layer, x in shown.items():
+    kinds = {'old': variables, 'new': new}
+    c, knots = (
+      {
+        which: np.float64(at(tree[part], f'{layer}/{name}'))
+        for which, tree in kinds.items()
+      }
+      for part, name in (('params', 'coefficients'), ('buffers', 'knots'))
+    )
+    for which in kinds:  # one after the other, where layers are stacked
+      c[which] = c[which].reshape(-1, *c[which].shape[-3:])
+      knots[which] = knots[which].reshape(-1, *knots[which].shape[-2:])
+    for layer_x, *own in zip(
+      np.float64(x).reshape(-1, *x.shape[-2:]),
+      *(array for pair in zip(c.values(), knots.values()) for array in pair),
+      strict=True,
+    ):
+      assert_same_curves(layer_x, *own)
 
 
-def test_other_tasks_and_architectures_are_refused(make_config):
-  with pytest.raises(UserError, match="^task='language': must be 'regression' or"):
-    extend_grid.check(make_config(), None)
-  convnet = parse(load_config('configs/images.py:digits,conv_bspline', []))
-  with pytest.raises(UserError, match="^model.architecture='convnet': must be 'stack'"):
-    extend_grid.check(convnet, None)
+def assert_same_curves(x_PxI, c, knots, new_c, new_knots):
+  """Of each input, at the samples: the squared change is at most 5 % of the curves."""
+  old, new = (
+    np.einsum('pis,iso->ipo', true_splines(x_PxI, at, 2), of)
+    for of, at in ((c, knots), (new_c, new_knots))
+  )
+  change, size = np.square(new - old).sum((1, 2)), np.square(old).sum((1, 2))
+  assert size.min() > 0
+  np.testing.assert_array_less(change, 0.05 * size)
+
+
+def at(tree, path):
+  return functools.reduce(dict.__getitem__, path.split('/'), tree)
 
 
 def test_output_must_be_new(folder, tmp_path):
@@ -238,7 +311,7 @@ def test_a_failure_leaves_nothing(folder, tmp_path, monkeypatch):
     raise OSError(28, 'No space left on device')
 
   with monkeypatch.context() as patch:
-    patch.setattr(extend_grid, 'write_text', fail)
+    patch.setattr(conversion, 'write_text', fail)
     with pytest.raises(UserError, match='--output=.*No space left'):
       command(folder / 'fit', tmp_path / 'new')
   assert [path.name for path in tmp_path.iterdir()] == ['new']
@@ -251,8 +324,8 @@ def test_other_points_are_refused_or_accepted(folder, tmp_path, monkeypatch):
   other = dataclasses.replace(functions.FUNCTIONS['product'], low=-0.5)
   monkeypatch.setitem(functions.FUNCTIONS, 'product', other)
   with pytest.raises(UserError, match='the data are not those of step 30.*accept_changed'):
-    command(folder / 'fit', tmp_path / 'other', '--grid=10')
+    command(folder / 'fit', tmp_path / 'other', '--converter.grid=10')
   assert not (tmp_path / 'other').exists()
-  command(folder / 'fit', tmp_path / 'other', '--grid=10', '--accept_changed')
+  command(folder / 'fit', tmp_path / 'other', '--converter.grid=10', '--accept_changed')
   splits = lambda at: load_json(at, 'record', '')['splits']
   assert splits(tmp_path / 'other') != splits(folder / 'fit') == splits(folder / 'finer')
