@@ -79,6 +79,7 @@ def base(task: str = 'language') -> ConfigDict:
     final_fraction=0.05,
   )
   if task == 'language':
+    set_field(config, 'eval.measures', 'activations')  # what 2:4 drops, where it could
     config.eval.prompt = 'def '
     # With a short prompt no longer than L: 120 of 128.
     config.eval.sample_tokens = config.data.get_ref('sequence_length') * 15 // 16

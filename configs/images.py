@@ -40,8 +40,13 @@ VIT = {
 }
 MODELS = {
   **{f'resnet{6 * n + 2}': RESNET | {'model.depth': n} for n in (3, 5, 7, 9)},
-  'vit': VIT | {'model.activation': 'gelu'},
-  'kat': VIT | {'model.linear': 'rational'},
+  'vit': VIT | {'model.architecture.feed_forward.activation': 'gelu'},
+  'kat': VIT
+  | {
+    'model.linear': 'rational',
+    'model.architecture.linear_in': 'feed_forward',
+    'model.architecture.feed_forward.activation': 'none',
+  },
 }
 CONVOLUTIONAL = sorted(set(rows.LAYERS) - {'gr_kan'})
 

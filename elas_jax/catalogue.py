@@ -11,11 +11,14 @@ from elas_jax.config.cli import Parser, run_command
 from elas_jax.config.help import first_line
 from elas_jax.systems.activations import ACTIVATIONS
 from elas_jax.systems.architectures import ARCHITECTURES
+from elas_jax.systems.converters import CONVERTERS
 from elas_jax.systems.feed_forwards import FEED_FORWARDS
 from elas_jax.systems.kinds import Kinds, room
 from elas_jax.systems.linears import LINEARS
+from elas_jax.systems.measures import MEASURES
 from elas_jax.systems.mixers import MIXERS
 from elas_jax.systems.norms import NORMS
+from elas_jax.systems.objectives import OBJECTIVES
 from elas_jax.systems.optimizers import OPTIMIZERS
 from elas_jax.systems.positions import POSITIONS
 from elas_jax.systems.row_sources import ROW_SOURCES
@@ -34,11 +37,14 @@ SYSTEMS: dict[str, Kinds] = {
   'model.position': POSITIONS,
   'model.activation': ACTIVATIONS,
   'model.architecture': ARCHITECTURES,
+  'train.objectives': OBJECTIVES,
+  'eval.measures': MEASURES,
   'optimizer': OPTIMIZERS,
   'schedule': SCHEDULES,
   'data.source': SOURCES,
   'data.source (rows)': ROW_SOURCES,
   'data.tokenizer': TOKENIZERS,
+  'converter': CONVERTERS,
 }
 FORMATS = ('text', 'markdown')
 

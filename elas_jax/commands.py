@@ -1,6 +1,7 @@
-"""The console commands of an installed package: elas-train, elas-evaluate, elas-generate.
+"""The console commands of an installed package, elas-train and so on.
 
-Each is `python -m elas_jax.NAME`. What takes long is imported once Control-C is one line.
+Each, elas-NAME, is `python -m elas_jax.NAME`. What takes long is imported once Control-C is
+one line.
 """
 
 import importlib
@@ -18,6 +19,14 @@ def evaluate() -> None:
 
 def generate() -> None:
   _run('generate')
+
+
+def measure() -> None:
+  _run('measure')
+
+
+def convert() -> None:
+  _run('convert')
 
 
 def _run(name: str) -> None:

@@ -25,7 +25,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax.sharding import Mesh
 
 from elas_jax.common.errors import UserError
@@ -37,107 +36,34 @@ from elas_jax.config.config import Config, at_step, to_json
 from elas_jax.config.help import help_on, sections
 from elas_jax.config.parsing import parse
 from elas_jax.data.pipeline import train_batches
-from elas_jax.run import continuation
+from elas_jax.models.flops import flops
+from elas_jax.run import continuation, objectives
 from elas_jax.run import workdir as workdirs
 from elas_jax.run.checkpoint import Checkpoints, load_variables
 from elas_jax.run.evaluation import evaluate, put_batch
-from elas_jax.run.flops import peak_flops
 from elas_jax.run.host_memory import keep_freed_memory
 from elas_jax.run.kernel_checks import check_kernels_here
 from elas_jax.run.log import Log, NonFinite, Trace, print_once
+from elas_jax.run.measures import Measures
 from elas_jax.run.memory import sizes, training_bytes
 from elas_jax.run.metrics import MetricsWriter, read_metrics
-from elas_jax.run.optimizer import apply_updates, learning_rate
+from elas_jax.run.notes import notes
+from elas_jax.run.optimizer import learning_rate
+from elas_jax.run.peak_flops import peak_flops
 from elas_jax.run.plots import plot_run
-from elas_jax.run.probe import ActivationProbe
 from elas_jax.run.saved import steps_in
 from elas_jax.run.sharding import join_processes, make_mesh
 from elas_jax.run.signals import stop_signals
-from elas_jax.run.state import (
-  TrainState,
-  abstract_state,
-  create_state,
-  optimizer_of,
-  state_from,
-)
+from elas_jax.run.state import TrainState, abstract_state, create_state, state_from
+from elas_jax.run.step import jit_train_step
 from elas_jax.tasks import task_of
-from elas_jax.tasks.task import Batch
-
-
-def gradients(
-  config: Config, variables: dict[str, Any], batch: Batch, key: jax.Array
-) -> tuple[Any, dict, Any]:
-  """Gradient of the mean loss over the batch's units, its sums, new buffers.
-
-  With train.accumulation > 1 the rows go through in that many micro-batches, one after
-  the other; since each is divided by the units of the whole batch, the result is that
-  of one pass, up to rounding.
-  """
-  loss_sums = task_of(config).loss_sums
-  count = jnp.maximum(batch['valid'].sum(), 1).astype(jnp.float32)
-
-  def objective(params, buffers, rows, key):
-    variables = {'params': params, 'buffers': buffers}
-    sums, buffers = loss_sums(config, variables, rows, key, True)
-    penalty = config.train.z_loss * sums['penalty'] if config.train.z_loss else 0.0
-    return (sums['loss'] + penalty) / count, (sums, buffers)
-
-  def grad(buffers, rows, key):
-    grads, (sums, buffers) = jax.grad(objective, has_aux=True)(
-      variables['params'], buffers, rows, key
-    )
-    wide = lambda tree: jax.tree.map(lambda x: x.astype(jnp.float32), tree)
-    return buffers, (wide(grads), sums)
-
-  parts = config.train.accumulation
-  if parts == 1:
-    buffers, (grads, sums) = grad(variables['buffers'], batch, key)
-    return grads, sums, buffers
-  # Row i goes to micro-batch i mod parts: every device then keeps its own rows.
-  split = lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1)
-  batch, keys = jax.tree.map(split, batch), jax.random.split(key, parts)
-
-  def add(carry, part):
-    buffers, total = carry
-    buffers, one = grad(buffers, *part)
-    return (buffers, jax.tree.map(jnp.add, total, one)), None
-
-  first = jax.tree.map(lambda x: x[0], (batch, keys))
-  one = jax.eval_shape(grad, variables['buffers'], *first)[1]
-  zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), one)
-  carry = (variables['buffers'], zeros)
-  (buffers, (grads, sums)), _ = jax.lax.scan(add, carry, (batch, keys))
-  return grads, sums, buffers
-
-
-def train_step(
-  config: Config, state: TrainState, batch: Batch
-) -> tuple[TrainState, dict[str, jax.Array]]:
-  """One optimiser step; the metrics are those of the parameters before it."""
-  key = jax.random.fold_in(jax.random.key(config.seed), state.step)
-  grads, sums, buffers = gradients(config, state.variables, batch, key)
-  optimizer = optimizer_of(config)
-  updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-  params = apply_updates(state.params, updates)
-  metrics = sums | {'grad_norm': optax.tree.norm(grads)}
-  return TrainState(state.step + 1, params, buffers, opt_state), metrics
-
-
-def jit_train_step(config: Config, mesh: Mesh, now: Config | None = None) -> Callable:
-  """(state, batch) -> (state, metrics) on this mesh; the state is donated.
-
-  `now` is the config of the phase, at_step(config, step); the last one unless given. The
-  state is that of `config` in all phases.
-  """
-  shardings = jax.tree.map(lambda x: x.sharding, abstract_state(config, mesh))
-  step = functools.partial(train_step, now or config)
-  return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
 
 
 def train(config: Config, workdir: str | pathlib.Path) -> dict[str, float]:
   """Runs, or continues, the run in `workdir`; returns its last evaluation."""
   workdir = place('--workdir', workdir)
   check_kernels_here(config)
+  objectives.check(config)
   mesh = make_mesh(config)
   needed = training_bytes(config, mesh, abstract_state(config, mesh))
   check_memory(sizes(config), needed)
@@ -148,7 +74,7 @@ def train(config: Config, workdir: str | pathlib.Path) -> dict[str, float]:
   if past:
     continuation.check_config(past, config)
   data = task_of(config).prepare(config, continuation.own_tokenizer(past, config))
-  notes = continuation.check_data(past, config, data)
+  said = continuation.check_data(past, config, data)
   batches = train_batches(
     data.train,
     batch_size=config.data.batch_size,
@@ -169,9 +95,9 @@ def train(config: Config, workdir: str | pathlib.Path) -> dict[str, float]:
         # Not the checkpoint that was looked at: somebody has trained there meanwhile.
         past = continuation.load_past(workdir, '--workdir', step)
         continuation.check_config(past, config)
-        notes = continuation.check_data(past, config, data)
+        said = continuation.check_data(past, config, data)
       workdirs.write_config(workdir, config)
-      log = new_log(config, workdir, state, notes)
+      log = new_log(config, workdir, state, said)
       state = run_steps(config, workdir, mesh, data, batches, checkpoints, state, log, stop)
       checkpoints.wait()
     return report(config, workdir, data, state)
@@ -194,7 +120,7 @@ def run_steps(
 ) -> TrainState:
   """The loop, from wherever the run stands to its last step or the stop signal."""
   start, steps = int(state.step), config.train.steps
-  probe = ActivationProbe(config, data.validation, mesh)
+  measures = Measures(config, data.validation, mesh)
   step_functions = functools.cache(lambda now: jit_train_step(config, mesh, now))
   trace = Trace(profile_window(config), workdir / 'profile')
   saved = (json.loads(to_json(config)), data.describe(), data.record())
@@ -207,8 +133,8 @@ def run_steps(
       checkpoints.save(state, batches, *saved, loss)
 
   with contextlib.closing(log), contextlib.closing(trace), jax.set_mesh(mesh):
-    if start and start % config.eval.every == 0:  # the flips of the next step need it
-      probe.measure(at_step(config, start), start, state.variables)
+    if start and start % config.eval.every == 0:
+      measures.resume(at_step(config, start), start, state.variables)
     for step in range(start + 1, steps + 1):
       trace.before(step)
       with log.waiting():
@@ -217,17 +143,17 @@ def run_steps(
       state, metrics = step_functions(now)(state, put_batch(batch, mesh))
       log.push(step, metrics)
       trace.after(step, state)
-      if probe.due(step):
+      if measures.due(step):
         with log.pause():
-          flips = probe.flips(now, state.variables)
-        log.write(step, flips)
+          changes = measures.change(now, state.variables)
+        log.write(step, changes)
       stopping, loss = stop(step), None
       if stopping:
         save(step, state)  # before an evaluation: there may be little time left
       if step == steps or step % config.eval.every == 0:
         with log.pause():
           values = evaluate(now, state.variables, data.validation, mesh)
-          values |= probe.measure(now, step, state.variables)
+          values |= measures.measure(now, step, state.variables)
         log.write(step, values)
         loss = values['eval/loss']
         if not math.isfinite(loss):
@@ -241,12 +167,12 @@ def run_steps(
 
 
 def new_log(
-  config: Config, workdir: pathlib.Path, state: TrainState, notes: list[str]
+  config: Config, workdir: pathlib.Path, state: TrainState, past: list[str]
 ) -> Log:
-  """Of a run that stands at `state`; begins with the notes."""
+  """Of a run that stands at `state`; begins with its notes and those on its past."""
   start, steps, task = int(state.step), config.train.steps, task_of(config)
   writer = MetricsWriter(workdir, start, config.train.tensorboard)
-  for note in [*task.notes(config), *notes]:
+  for note in [*notes(config), *past]:
     print_once(note)
     writer.note(start, note)
   return Log(
@@ -256,7 +182,7 @@ def new_log(
     start=start,
     log_every=config.train.log_every,
     task=task,
-    unit_flops=task.flops(config, state.params),
+    unit_flops=flops(config.model, state.params, config.length),
     peak_flops=peak_flops(),
   )
 
@@ -342,7 +268,7 @@ def main(arguments: list[str] | None = None) -> None:
   if options.dry_run:
     from elas_jax.run.dry_run import dry_run
 
-    dry_run(config, jit_train_step)
+    dry_run(config)
   elif not options.workdir:
     raise UserError('--workdir: missing; give a folder for checkpoints and metrics')
   else:

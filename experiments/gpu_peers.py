@@ -24,8 +24,8 @@ from elas_jax.config.parsing import parse
 from elas_jax.run.evaluation import put_batch
 from elas_jax.run.sharding import make_mesh
 from elas_jax.run.state import abstract_state, create_state, parameter_count
+from elas_jax.run.step import jit_train_step
 from elas_jax.tasks import task_of
-from elas_jax.train import jit_train_step
 from pallas_kernels.bench.workers import note, reason
 from pallas_kernels.two_four import dispatch
 

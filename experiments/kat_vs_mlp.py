@@ -26,6 +26,7 @@ from experiments.harness import Experiment, main
 from experiments.runs import Row, Setting
 
 MODELS = ('vit', 'kat')
+SILU = 'model.architecture.feed_forward.activation'
 PAIRS = (
   ('kat', 'vit'),
   ('kat', 'vit_silu'),
@@ -56,8 +57,8 @@ def rows(setting: Setting, size: str) -> list[Row]:
     ]
   return [
     Row('vit', 'vit'),
-    Row('vit_silu', 'vit', {'model.activation': 'silu'}),
-    Row('vit_silu_he', 'vit', {'model.activation': 'silu', 'model.init': 'he'}),
+    Row('vit_silu', 'vit', {SILU: 'silu'}),
+    Row('vit_silu_he', 'vit', {SILU: 'silu', 'model.init': 'he'}),
     Row('kat', 'kat'),
     Row('kat_1_group', 'kat', {'model.linear.groups': 1}),
   ]

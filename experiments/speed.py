@@ -42,8 +42,8 @@ from elas_jax.run.metrics import MetricsWriter, describe_run, read_metrics, stri
 from elas_jax.run.optimizer import learning_rate
 from elas_jax.run.sharding import make_mesh
 from elas_jax.run.state import create_state, parameter_count
+from elas_jax.run.step import jit_train_step
 from elas_jax.tasks import LANGUAGE
-from elas_jax.train import jit_train_step
 from experiments.harness import machine
 
 STEP_CASES = {

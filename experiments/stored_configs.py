@@ -27,7 +27,12 @@ from elas_jax.config.config import Config, filled, to_tree
 from elas_jax.config.migrate import lifted
 from elas_jax.run.continuation import MACHINE_FIELDS
 
-LEFT_OUT = (*MACHINE_FIELDS, 'train.compilation_cache', 'train.tensorboard')
+LEFT_OUT = (
+  *MACHINE_FIELDS,
+  'train.compilation_cache',
+  'train.tensorboard',
+  'eval.measures',
+)
 
 
 def portable(tree: dict[str, Any]) -> dict[str, Any]:

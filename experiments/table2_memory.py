@@ -45,7 +45,7 @@ from elas_jax.run.dry_run import step_bytes
 from elas_jax.run.metrics import describe_run, strict_json
 from elas_jax.run.sharding import make_mesh
 from elas_jax.run.state import abstract_state
-from elas_jax.train import jit_train_step
+from elas_jax.run.step import jit_train_step
 from experiments.published import MARKS
 
 # row -> (METHOD of configs/methods.py, rule, backward pass). elas_adamw, not elas: with

@@ -10,7 +10,9 @@ import zipfile
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
-COMMANDS = ('elas-train', 'elas-evaluate', 'elas-generate')
+COMMANDS = tuple(
+  f'elas-{name}' for name in ('train', 'evaluate', 'generate', 'measure', 'convert')
+)
 
 
 def run(*words, **options):
@@ -73,6 +75,8 @@ def test_commands_run_in_a_folder_with_other_configs(installed, tmp_path):
     'elas-train': ['--config.model.rnak=1'],
     'elas-evaluate': ['--workdir=none'],
     'elas-generate': ['--workdir=none'],
+    'elas-measure': ['--workdir=none'],
+    'elas-convert': ['--workdir=none', '--converter=merge', '--output=new'],
   }
   started = {
     name: subprocess.Popen(
@@ -86,9 +90,9 @@ def test_commands_run_in_a_folder_with_other_configs(installed, tmp_path):
     for name in COMMANDS
   }
   errors = {name: process.communicate()[1] for name, process in started.items()}
-  assert [process.returncode for process in started.values()] == [2, 2, 2], errors
+  assert [process.returncode for process in started.values()] == [2] * 4, errors
   assert errors['elas-train'].startswith('error: model.rnak=1: no such field; did you mean')
-  for name in ('elas-evaluate', 'elas-generate'):
+  for name in COMMANDS[1:]:
     assert errors[name].startswith("error: --workdir='none': no checkpoint under")
     assert errors[name].count('\n') == 1
 

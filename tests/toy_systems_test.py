@@ -1,4 +1,4 @@
-"""A system is a file and a dict line: four from elsewhere train, resume and evaluate."""
+"""A system is a file and a dict line: five from elsewhere train, resume and evaluate."""
 
 import importlib.util
 import json
@@ -16,6 +16,7 @@ from elas_jax.run.workdir import open_run
 from elas_jax.systems.activations import ACTIVATIONS
 from elas_jax.systems.linears import LINEARS
 from elas_jax.systems.mixers import MIXERS
+from elas_jax.systems.norms import NORMS
 from elas_jax.systems.optimizers import OPTIMIZERS
 from tests.conformance import conformance_test as conformance
 from tests.conformance.hosts import hosts
@@ -136,6 +137,35 @@ def truth(kind, x, p, linear, position):
   means = [value[:, : t + 1].mean(1) for t in range(x.shape[1])]
   return linear(np.stack(means, 1), p['output'])
 '''
+NORM = '''
+"""x / mean |x| * scale, a norm of magnitudes (a toy)."""
+import dataclasses
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+
+@dataclasses.dataclass(frozen=True)
+class Magnitude:
+  epsilon: float = 1e-3  # added to the mean
+
+  def make(self, parts, name, train=False):
+    return Module(self, parts, name=name)
+
+class Module(nn.Module):
+  kind: Magnitude
+  parts: object
+
+  @nn.compact
+  def __call__(self, x):
+    shape, dtype = (x.shape[-1],), self.parts.param_dtype
+    scale = self.param('scale', nn.initializers.ones, shape, dtype)
+    mean = jnp.abs(x).mean(-1, keepdims=True)
+    return (x / (mean + self.kind.epsilon) * scale).astype(x.dtype)
+
+AXES, NO_DECAY = {'scale': (None,)}, ('scale',)
+CASES = (Magnitude(),)
+truth = lambda kind, x, p: x / (abs(x).mean(-1, keepdims=True) + kind.epsilon) * p['scale']
+'''
 OPTIMIZER = '''
 """p -= lr sign(m), m = b m + (1 - b) g, the sign of a mean (a toy)."""
 import dataclasses
@@ -166,6 +196,7 @@ TOYS = {
   'toy_activation': ('model.activation', ACTIVATIONS, ACTIVATION, 'SoftSign'),
   'toy_linear': ('model.linear', LINEARS, LINEAR, 'Shared'),
   'toy_mixer': ('model.attention', MIXERS, MIXER, 'Mean'),
+  'toy_norm': ('model.norm', NORMS, NORM, 'Magnitude'),
   'toy_optimizer': ('optimizer', OPTIMIZERS, OPTIMIZER, 'Sign'),
 }
 
@@ -190,6 +221,7 @@ COMMAND = [
   '--config.model.linear=toy_linear',
   '--config.model.feed_forward.activation=toy_activation',
   '--config.model.attention=toy_mixer',
+  '--config.model.norm=toy_norm',
   '--config.optimizer=toy_optimizer',
   '--config.optimizer.learning_rate=0.003',
   '--config.model.width=16',

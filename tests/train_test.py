@@ -1,9 +1,11 @@
 """The train step and the loop: golden steps, accumulation, resume, divergence."""
 
+import contextlib
 import dataclasses
 import json
 import shutil
 import signal
+import types
 
 import jax
 import jax.numpy as jnp
@@ -12,16 +14,20 @@ import pytest
 
 from elas_jax import train as train_module
 from elas_jax.common.errors import UserError
+from elas_jax.run import objectives
+from elas_jax.run import step as step_module
 from elas_jax.run.metrics import read_metrics
 from elas_jax.run.sharding import make_mesh
 from elas_jax.run.state import create_state, state_from
-from elas_jax.tasks.language import loss_sums
-from elas_jax.train import train, train_step
+from elas_jax.run.step import train_step
+from elas_jax.tasks.language import forward
+from elas_jax.train import train
+from tests.conftest import thinned
 from tests.finished_runs import computed, final_params
 from tests.programs import init_variables
 
 KEY = jax.random.key(0)
-gradients = jax.jit(train_module.gradients, static_argnums=0)
+gradients = jax.jit(step_module.gradients, static_argnums=0)
 
 
 def batch_of(config, seed=0, ragged=False):
@@ -67,6 +73,7 @@ def test_steps_equal_recorded_pytorch(make_config, golden_model, golden):
     np.testing.assert_allclose(metrics['grad_norm'], norm, rtol=1e-3)
 
 
+@pytest.mark.conformance  # of elas, which this is, in configs/methods_test.py too
 def test_loss_falls_on_a_repeated_batch(make_config):
   config = make_config(**{'optimizer.learning_rate': 1e-2, 'train.steps': 30})
   mesh = make_mesh(config, jax.devices()[:1])
@@ -82,16 +89,20 @@ def test_loss_falls_on_a_repeated_batch(make_config):
   assert int(state.step) == 30
 
 
-@pytest.mark.parametrize('parts', [2, 8])
+def z_loss(coefficient, **more):
+  return {'train.objectives': {'z_loss': {'coefficient': coefficient}, **more}}
+
+
+@pytest.mark.parametrize('parts', thinned([2, 8], 2))
 def test_accumulation_equals_one_pass(make_config, parts):
-  config = make_config(**{'train.z_loss': 1e-2})
+  config = make_config(**z_loss(1e-2, l1_activations={}))
   variables, batch = init_variables(config), batch_of(config, ragged=True)
   batch = jax.tree.map(jnp.asarray, batch)
   split = dataclasses.replace(
     config, train=dataclasses.replace(config.train, accumulation=parts)
   )
-  whole_grads, whole, _ = gradients(config, variables, batch, KEY)
-  part_grads, sums, _ = gradients(split, variables, batch, KEY)
+  whole_grads, whole, _ = gradients(config, variables, batch, KEY, 0)
+  part_grads, sums, _ = gradients(split, variables, batch, KEY, 0)
   assert sums.keys() == whole.keys()
   for name in sums:
     np.testing.assert_allclose(sums[name], whole[name], rtol=1e-5)
@@ -110,22 +121,33 @@ def test_targets_beyond_valid_do_not_count(make_config):
   for row, valid in zip(other['tokens'], batch['valid']):
     row[valid + 1 :] = 3
   put = lambda batch: jax.tree.map(jnp.asarray, batch)
-  one, two = (gradients(config, variables, put(b), KEY) for b in (batch, other))
+  one, two = (gradients(config, variables, put(b), KEY, 0) for b in (batch, other))
   assert int(one[1]['count']) == batch['valid'].sum() < 8 * L
   jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-7), one, two)
 
 
+def test_a_coefficient_has_its_own_schedule(make_config):
+  warmup = {'schedule': {'kind': 'constant', 'warmup_steps': 4}}
+  config = make_config(**{'train.objectives': {'z_loss': {'coefficient': 2.0} | warmup}})
+  sums = {'count': 8.0, 'squared_log_z': jnp.float32(24.0)}
+  seen = types.SimpleNamespace(sums=sums, count=8.0)
+  for step, share in ((0, 0.0), (3, 0.75), (4, 1.0), (7, 1.0)):
+    total, found = objectives.added(config, seen, step)
+    assert float(total) == 2 * share * 24
+    assert found == {'objective/z_loss': 24, 'objective/z_loss/coefficient': 16 * share}
+
+
 def test_z_loss_pulls_the_normaliser_down(make_config):
-  config = make_config(**{'train.z_loss': 1.0})
+  config = make_config(**z_loss(1.0))
   plain = make_config()
   variables, batch = init_variables(config), jax.tree.map(jnp.asarray, batch_of(config))
-  grads, sums, _ = gradients(config, variables, batch, KEY)
-  plain_grads, plain_sums, _ = gradients(plain, variables, batch, KEY)
+  grads, sums, _ = gradients(config, variables, batch, KEY, 0)
+  plain_grads, plain_sums, _ = gradients(plain, variables, batch, KEY, 0)
   np.testing.assert_allclose(sums['loss'], plain_sums['loss'], rtol=1e-6)
 
   def log_z_term(params):
-    sums, _ = loss_sums(config, variables | {'params': params}, batch, KEY, True)
-    return sums['penalty'] / sums['count']
+    sums = forward(config, variables | {'params': params}, batch, KEY, True).sums
+    return sums['squared_log_z'] / sums['count']
 
   expected = jax.jit(jax.grad(log_z_term))(variables['params'])
   jax.tree.map(
@@ -136,26 +158,22 @@ def test_z_loss_pulls_the_normaliser_down(make_config):
   )
 
 
-def test_stopped_and_resumed_run_is_bit_equal(make_config, corpus, tmp_path, capsys):
-  config = make_config(**{'train.steps': 10})
-  train(config, tmp_path / 'whole')
+def train_until(stop, config, workdir):
+  """As if a signal came in that step."""
 
-  calls = []
-
-  def stop_after_six(step):
-    calls.append(0)
-    return len(calls) == 6
-
-  class Stop:
-    def __enter__(self):
-      return stop_after_six
-
-    def __exit__(self, *error):
-      pass
+  @contextlib.contextmanager
+  def stop_signals():
+    yield lambda step: step == stop
 
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(train_module, 'stop_signals', Stop)
-    train(config, tmp_path / 'parts')
+    patch.setattr(train_module, 'stop_signals', stop_signals)
+    train(config, workdir)
+
+
+def test_stopped_and_resumed_run_is_bit_equal(make_config, corpus, tmp_path, capsys):
+  config = make_config()
+  train(config, tmp_path / 'whole')
+  train_until(6, config, tmp_path / 'parts')
   assert [line['step'] for line in computed(tmp_path / 'parts')][-1] == 6
   assert 'stopped after step 6' in capsys.readouterr().out
   train(config, tmp_path / 'parts')
@@ -201,8 +219,8 @@ def test_workdir_holds_what_the_readme_says(make_config, corpus, tmp_path):
 def test_diverging_run_stops_and_keeps_the_last_good_checkpoint(
   make_config, corpus, tmp_path, monkeypatch
 ):
-  config = make_config(**{'checkpoint.every': 2, 'train.steps': 20})
-  original = train_module.train_step
+  config = make_config(**{'checkpoint.every': 2})
+  original = step_module.train_step
 
   def poisoned(config, state, batch):
     new, metrics = original(config, state, batch)
@@ -210,7 +228,7 @@ def test_diverging_run_stops_and_keeps_the_last_good_checkpoint(
     params = jax.tree.map(lambda x: x * bad, new.params)
     return dataclasses.replace(new, params=params), metrics
 
-  monkeypatch.setattr(train_module, 'train_step', poisoned)
+  monkeypatch.setattr(step_module, 'train_step', poisoned)
   with pytest.raises(UserError, match='diverged at step 6.*checkpoint: step 4'):
     train(config, tmp_path / 'run')
   kept = sorted(p.name for p in (tmp_path / 'run/checkpoints').iterdir())
@@ -243,7 +261,7 @@ def test_full_disk_is_one_line_that_names_the_last_checkpoint(
 def test_restore_takes_parameters_only(make_config, corpus, tmp_path, capsys):
   first = make_config()
   train(first, tmp_path / 'first')
-  second = make_config(restore=str(tmp_path / 'first'), seed=5)
+  second = make_config(restore=str(tmp_path / 'first'))
   train(second, tmp_path / 'second')
   assert 'starting from the parameters' in capsys.readouterr().out
   lines, before = computed(tmp_path / 'second'), computed(tmp_path / 'first')
@@ -281,10 +299,11 @@ def test_another_config_does_not_continue_a_run(make_config, corpus, tmp_path):
 
 
 def test_a_workdir_without_a_checkpoint_takes_another_config(make_config, corpus, tmp_path):
-  missing = make_config(restore=str(tmp_path / 'nowhere'))
+  rank = {'model.linear.rank': 4}
+  missing = make_config(restore=str(tmp_path / 'nowhere'), **rank)
   with pytest.raises(UserError, match='restore='):
     train(missing, tmp_path / 'run')
-  train(make_config(**{'model.linear.rank': 4}), tmp_path / 'run')
+  train(make_config(), tmp_path / 'run')
   assert computed(tmp_path / 'run')[-1]['step'] == 8
 
 
@@ -293,12 +312,12 @@ def test_bf16_parameters_train(make_config):
   config = make_config(**low, **{'optimizer.learning_rate': 1e-2, 'train.steps': 30})
   state = state_from(config, init_variables(config))
   batch = jax.tree.map(jnp.asarray, batch_of(config))
-  grads, _, _ = gradients(config, state.variables, batch, KEY)
+  grads, _, _ = gradients(config, state.variables, batch, KEY, 0)
   assert {x.dtype for x in jax.tree.leaves(grads)} == {jnp.dtype('float32')}
   wide = dataclasses.replace(
     config, model=dataclasses.replace(config.model, compute_dtype='float32')
   )
-  expected, _, _ = gradients(wide, state.variables, batch, KEY)
+  expected, _, _ = gradients(wide, state.variables, batch, KEY, 0)
   flat = lambda tree: np.concatenate([np.ravel(x) for x in jax.tree.leaves(tree)])
   error = np.linalg.norm(flat(grads) - flat(expected)) / np.linalg.norm(flat(expected))
   assert error < 0.03
@@ -329,9 +348,8 @@ def test_nonfinite_evaluation_or_parameters_are_not_saved(
 
 
 def test_profile_window_survives_a_resume_inside_it(make_config, corpus, tmp_path):
-  train(make_config(**{'train.steps': 4}), tmp_path / 'run')
-  config = make_config(**{'train.steps': 8, 'profile_steps': '3,6'})
-  train(config, tmp_path / 'run')
+  train_until(4, make_config(), tmp_path / 'run')
+  train(make_config(profile_steps='3,6'), tmp_path / 'run')
   assert list((tmp_path / 'run/profile').rglob('*.xplane.pb'))
 
 

@@ -19,7 +19,9 @@ from elas_jax.config.config import (
 )
 from elas_jax.data.corpus import check_preparation
 from elas_jax.ops.augment import AUGMENTATIONS
-from elas_jax.systems.kinds import Kinds, about, is_phase, name_of
+from elas_jax.systems.feed_forwards import FEED_FORWARDS
+from elas_jax.systems.kinds import Kinds, about, by_name, is_phase, name_of
+from elas_jax.systems.mixers import MIXERS
 
 
 def check(config: Config) -> None:
@@ -53,6 +55,43 @@ def _check_decoder(model: ModelConfig) -> None:
   at_least(1, 'model', model, 'vocab_size width layers feed_forward_width unroll')
   if model.init_std <= 0:
     raise UserError(f'model.init_std={model.init_std!r}: must be above 0')
+  _check_pattern(model)
+
+
+def _check_pattern(model: ModelConfig) -> None:
+  """Names of what there is, each used, in a cycle that fits into the layers."""
+  if model.pattern:
+    names = [name.partition('+') for name in model.pattern.split(',')]
+    for named, field, own in (
+      ({mixer for mixer, _, _ in names}, 'mixers', {'attention'}),
+      ({x for _, plus, x in names if plus}, 'feed_forwards', set()),
+    ):
+      there = own | set(by_name(DICTS[field], getattr(model, field)))
+      if unknown := sorted(named - there):
+        raise UserError(
+          f'model.pattern={shown(model.pattern)}: {unknown[0]!r} must be one of '
+          f'{quoted(sorted(there))}; model.{field} adds others'
+        )
+      if unused := sorted(there - own - named):
+        raise UserError(
+          f'model.{field}={",".join(sorted(there - own))}: {unused[0]!r} is in no layer; '
+          'name it in model.pattern'
+        )
+    if model.layers % len(names):
+      raise UserError(
+        f'model.layers={model.layers}: must be a multiple of {len(names)}, the layers of '
+        f'model.pattern={shown(model.pattern)}'
+      )
+    return
+  for field in DICTS:
+    if given := by_name(DICTS[field], getattr(model, field)):
+      raise UserError(
+        f'model.{field}={",".join(given)}: must be empty without a model.pattern that '
+        'names them'
+      )
+
+
+DICTS = {'mixers': MIXERS, 'feed_forwards': FEED_FORWARDS}
 
 
 def _check_all_causal(model: ModelConfig) -> None:
@@ -153,11 +192,6 @@ def _check_network_sizes(config: Config) -> None:
       f"data.augment={config.data.augment!r}: must be 'none' for rows of shape "
       f'{model.input_shape}, which are no images'
     )
-  if config.train.z_loss and config.task == 'regression':
-    raise UserError(
-      f"train.z_loss={config.train.z_loss!r}: must be 0 with task='regression', which has "
-      'no normaliser'
-    )
 
 
 SIZES = {ModelConfig: _check_decoder_sizes, NetworkConfig: _check_network_sizes}
@@ -166,7 +200,6 @@ SIZES = {ModelConfig: _check_decoder_sizes, NetworkConfig: _check_network_sizes}
 def _check_loop(config: Config) -> None:
   train, data, mesh = config.train, config.data, config.mesh
   at_least(1, 'train', train, 'accumulation log_every')
-  at_least(0, 'train', train, 'z_loss')
   at_least(1, 'checkpoint', config.checkpoint, 'every keep_latest')
   at_least(0, 'checkpoint', config.checkpoint, 'keep_best')
   at_least(1, 'eval', config.eval, 'every batch_size')

@@ -8,7 +8,8 @@ their defaults. parsing.py makes a `Config` of the ConfigDict of a config file.
 import dataclasses
 import functools
 import json
-from typing import Any, Literal
+import math
+from typing import Any, ClassVar, Literal
 
 from elas_jax.common.errors import UserError
 from elas_jax.common.limits import shown
@@ -17,10 +18,13 @@ from elas_jax.ops.remat import REMAT_POLICIES
 from elas_jax.systems.activations import ACTIVATIONS
 from elas_jax.systems.architectures import ARCHITECTURES
 from elas_jax.systems.feed_forwards import FEED_FORWARDS
-from elas_jax.systems.kinds import Map, Parts, about, section
+from elas_jax.systems.kinds import Map, Parts, about, by_name, section, several
+from elas_jax.systems.layers import Layer, Stack
 from elas_jax.systems.linears import LINEARS
+from elas_jax.systems.measures import MEASURES
 from elas_jax.systems.mixers import MIXERS
 from elas_jax.systems.norms import NORMS
+from elas_jax.systems.objectives import OBJECTIVES
 from elas_jax.systems.optimizers import OPTIMIZERS
 from elas_jax.systems.positions import POSITIONS
 from elas_jax.systems.row_sources import ROW_SOURCES
@@ -42,6 +46,12 @@ class ModelConfig:
   linear: Any = section(LINEARS, 'low_rank', rank=48)  # maps of the layers
   feed_forward: Any = section(FEED_FORWARDS, 'mlp')  # of each layer
   attention: Any = section(MIXERS, 'mha')  # what mixes positions in each layer
+  # Layers that differ by depth: a cycle of names joined by commas, of `attention` or of one
+  # of `mixers`, with '+' and one of `feed_forwards` where it is not `feed_forward`.
+  # 'linear,linear,attention' comes again and again; '': all layers alike.
+  pattern: str = ''
+  mixers: Any = several(MIXERS)  # of the pattern, beside `attention`
+  feed_forwards: Any = several(FEED_FORWARDS)  # of the pattern, beside `feed_forward`
   norm: Any = section(NORMS, 'rms')  # before both, and before the head
   position: Any = section(POSITIONS, 'rope')  # how attention is told positions
   init_std: float = 0.02  # of dense weights and of the embedding
@@ -50,6 +60,19 @@ class ModelConfig:
   remat: Literal[tuple(REMAT_POLICIES)] = 'none'  # what the backward pass keeps of a layer
   param_dtype: Dtype = 'float32'  # of what is trained; moments are float32
   compute_dtype: Dtype = 'float32'  # of activations and products
+
+  sizes: ClassVar = (  # the fields that memory depends on most, beside the width
+    *('model.layers', 'model.feed_forward_width', 'model.vocab_size'),
+    'data.sequence_length',
+  )
+
+  def row_outputs(self, config: 'Config') -> tuple[int, int]:
+    """(positions of a row, numbers of each that come out)."""
+    return config.length, self.vocab_size
+
+  def row_kept(self, config: 'Config') -> tuple[int, int]:
+    """(numbers of a row, those that layers surely keep of it for the backward pass)."""
+    return 0, config.length * self.layers * self.width
 
   @functools.cached_property
   def parts(self) -> Parts:
@@ -70,10 +93,30 @@ class ModelConfig:
     """That the linear maps are those of a decoder: no biases, no convolutions."""
     return True
 
+  @functools.cached_property
+  def cycle(self) -> tuple[Layer, ...]:
+    """The layers of the pattern."""
+    mixers = {'attention': self.attention, **by_name(MIXERS, self.mixers)}
+    feed_forwards = {'': self.feed_forward, **by_name(FEED_FORWARDS, self.feed_forwards)}
+    found = []
+    for name in self.pattern.split(',') if self.pattern else ['attention']:
+      mixer, _, feed_forward = name.partition('+')
+      found.append(Layer(mixers[mixer], feed_forwards[feed_forward]))
+    return tuple(found)
+
+  @functools.cached_property
+  def stack(self) -> Stack:
+    return Stack(self.cycle, self.layers, self.parts, remat=self.remat, unroll=self.unroll)
+
   @property
   def maps(self) -> dict[str, Map]:
-    """The linear maps of one layer."""
-    return self.attention.maps(self.parts) | self.feed_forward.maps(self.parts)
+    """The linear maps of one cycle of layers."""
+    return self.stack.maps()
+
+  @property
+  def hidden(self) -> tuple[str, int]:
+    """The name and the size of the width between the maps of a feed-forward."""
+    return 'model.feed_forward_width', self.feed_forward_width
 
   @property
   def widths(self) -> dict[str, int]:
@@ -102,13 +145,35 @@ class NetworkConfig:
   width: int = 64  # D
   depth: int = 1  # hidden layers; blocks of a vit; blocks in each of a resnet's stages
   linear: Any = section(LINEARS, 'dense')  # the layers
-  activation: Any = section(ACTIVATIONS, 'none')  # between layers; KANs need none
+  # Between layers; KANs need none, and feed-forwards have their own.
+  activation: Any = section(ACTIVATIONS, 'none')
   norm: Any = section(NORMS, 'none')  # of each layer
   use_bias: bool = False  # of linear maps
   # Of dense kernels: uniform within 1 / sqrt(I), or normal of variance 2 / I.
   init: Literal['lecun', 'he'] = 'lecun'
   label_smoothing: float = 0.0  # share of a class that goes to all
   param_dtype: Dtype = 'float32'  # of linear maps
+
+  sizes: ClassVar = ('model.depth', 'model.input_shape', 'model.outputs')
+
+  def row_outputs(self, config: 'Config') -> tuple[int, int]:
+    """(positions of a row, numbers of each that come out)."""
+    return 1, self.outputs
+
+  def row_kept(self, config: 'Config') -> tuple[int, int]:
+    """(numbers of a row, those that layers surely keep of it for the backward pass)."""
+    kept = about(self.architecture, 'kept', self, default=0)
+    return math.prod(self.input_shape), kept
+
+  @functools.cached_property
+  def stack(self) -> Stack | None:
+    """Of a transformer."""
+    return about(self.architecture, 'stack', self)
+
+  @property
+  def hidden(self) -> tuple[str, int]:
+    """The name and the size of the width between the maps of a feed-forward."""
+    return self.architecture.hidden(self)
 
   @functools.cached_property
   def parts(self) -> Parts:
@@ -172,7 +237,7 @@ class TrainConfig:
 
   steps: int = 700  # of the optimiser; phases may be shares of them
   accumulation: int = 1  # micro-batches of one optimiser step
-  z_loss: float = 0.0  # coefficient of mean(log Z ** 2), 0 = off
+  objectives: Any = several(OBJECTIVES)  # what is added to the loss
   log_every: int = 50  # steps
   tensorboard: bool = False  # writes its event files too
   # Folder of compiled programs, kept between runs; '' = off.
@@ -204,6 +269,7 @@ class EvalConfig:
   every: int = 350  # steps; the last step is always evaluated
   units: int = 0  # validation tokens (of rows: examples) of an evaluation, 0 = all
   batch_size: int = 32  # sequences or examples
+  measures: Any = several(MEASURES)  # what is looked at on one batch, in each evaluation
   prompt: str = ''  # continued after training
   sample_tokens: int = 0  # length of that sample, at most L, 0 = none
 
@@ -225,12 +291,36 @@ class Config:
   restore: str = ''  # workdir whose newest parameters a fresh run starts from, '' = scratch
   profile_steps: str = ''  # 'first,last': trace these steps, '' = none
 
+  @property
+  def length(self) -> int:
+    """L, the positions of a row: of a sequence, or of an image in a transformer."""
+    if self.traits.text:
+      return self.data.sequence_length
+    return self.model.stack.parts.length if self.model.stack else 1
 
+  @property
+  def traits(self) -> 'Traits':
+    return TRAITS[self.task]
+
+
+@dataclasses.dataclass(frozen=True)
+class Traits:
+  """What a config and the systems must know of a task; the rest is in elas_jax/tasks."""
+
+  model: type  # the class of that section
+  data: type  # the class of that section
+  normalised: bool  # whether the loss is -log of a probability, with a normaliser Z
+  text: bool = False  # whether rows are tokens of text, so that a run has a tokenizer
+
+
+TRAITS = {
+  'language': Traits(ModelConfig, DataConfig, normalised=True, text=True),
+  'classification': Traits(NetworkConfig, RowsConfig, normalised=True),
+  'regression': Traits(NetworkConfig, RowsConfig, normalised=False),
+}
 # Sections whose fields depend on the task.
 SECTIONS = {
-  'language': {'model': ModelConfig, 'data': DataConfig},
-  'classification': {'model': NetworkConfig, 'data': RowsConfig},
-  'regression': {'model': NetworkConfig, 'data': RowsConfig},
+  task: {'model': traits.model, 'data': traits.data} for task, traits in TRAITS.items()
 }
 
 
@@ -258,8 +348,18 @@ def at_step(config: Config, step: int) -> Config:
 
   Both have the same parameters; each is compiled on its own.
   """
+  now = lambda kind: about(kind, 'at_step', step, default=kind)
+  model = schema.replaced(config.model, now)  # of which alone there are phases
+  return config if model is config.model else dataclasses.replace(config, model=model)
+
+
+def after(config: Config, step: int) -> Config:
+  """The config of a run that starts anew from this step of another one.
+
+  Its phases are what is left of that one's, so that its step 0 computes what this does.
+  """
   feed_forward = getattr(config.model, 'feed_forward', None)
-  now = about(feed_forward, 'at_step', step, default=feed_forward)
+  now = about(feed_forward, 'after', step, default=feed_forward)
   if now == feed_forward:
     return config
   return dataclasses.replace(

@@ -13,7 +13,11 @@ from elas_jax.common.errors import UserError
 from elas_jax.common.limits import shown
 from elas_jax.config import schema
 from elas_jax.config.config import SECTIONS, Config
-from elas_jax.systems.kinds import Kinds, is_phase, kinds_of, name_of, room
+from elas_jax.config.conversion import CONVERSION
+from elas_jax.config.overrides import CONFIG, Root
+from elas_jax.systems.kinds import Kinds, is_phase, kinds_of, name_of, room, several_of
+
+ROOTS = {'converter': CONVERSION}  # by what a path begins with; all others: CONFIG
 
 
 def sections() -> list[str]:
@@ -22,11 +26,11 @@ def sections() -> list[str]:
   for task in SECTIONS:
     for field in dataclasses.fields(Config):
       type_ = _class_of(Config, field, task)
-      if kinds_of(field) or dataclasses.is_dataclass(type_):
+      if _kinds(field) or dataclasses.is_dataclass(type_):
         found.append(field.name)
       if dataclasses.is_dataclass(type_):
         inner = dataclasses.fields(type_)
-        found += [f'{field.name}.{x.name}' for x in inner if kinds_of(x)]
+        found += [f'{field.name}.{x.name}' for x in inner if _kinds(x)]
   return list(dict.fromkeys(found))
 
 
@@ -38,10 +42,11 @@ def help_on(path: str) -> str:
   Raises:
     UserError: there is no such section or kind.
   """
+  root = ROOTS.get(path.partition('.')[0], CONFIG)
   found, errors = {}, []
   for task in SECTIONS:
     try:
-      found.setdefault(_text(path, task), []).append(task)
+      found.setdefault(_text(path, task, root), []).append(task)
     except UserError as error:
       errors.append(error)
   if not found:  # of the task that knows the most of the path
@@ -52,29 +57,31 @@ def help_on(path: str) -> str:
   return '\n\n'.join(f'task={" or ".join(tasks)}: {x}' for x, tasks in found.items())
 
 
-def _text(path: str, task: str) -> str:
-  cls, kinds = Config, None
-  where = flag = ''  # as help has it, with kinds, and as an override has it
+def _text(path: str, task: str, root: Root) -> str:
+  cls, kinds = root.cls, None
+  many, where, flag = None, '', ''  # as help has it, with kinds, and as an override has it
   for part in path.split('.'):
     if kinds is not None:
       kind = part if part in kinds else _having(kinds, part)
       if not kind:
         schema.check_kind(kinds, part, where)
       cls, kinds, where = kinds[kind], None, f'{where}.{kind}'
+      flag = f'{flag}.{kind}' if many else flag
       if kind == part:
         continue
     fields = {x.name: x for x in dataclasses.fields(cls)} if _is_section(cls) else {}
     if part not in fields:
       close = difflib.get_close_matches(part, fields, 1)
       raise UserError(
-        f'--help={path}: there is no {shown(part)} in {where or "a config"}; '
+        f'--help={path}: there is no {shown(part)} in {where or root.name}; '
         f'{f"did you mean {close[0]}? " if close else ""}accepted: '
         f'{", ".join(fields) or "nothing, it is a field"}'
       )
-    kinds, cls = kinds_of(fields[part]), _class_of(cls, fields[part], task)
+    many, kinds = several_of(fields[part]), _kinds(fields[part])
+    cls = _class_of(cls, fields[part], task)
     where, flag = (f'{above}.{part}' if above else part for above in (where, flag))
   if kinds is not None:
-    return _of_kinds(where, flag, kinds)
+    return _of_kinds(where, root.flag + flag, kinds, bool(many))
   if not _is_section(cls):
     above = where.rpartition('.')[0]
     there = f'--help={above} has it' if above else '--help lists sections'
@@ -98,9 +105,14 @@ def _class_of(cls: type, field: dataclasses.Field, task: str) -> Any:
   return schema.hints(cls)[field.name]
 
 
-def _of_kinds(where: str, flag: str, kinds: Kinds) -> str:
+def _kinds(field: dataclasses.Field) -> Kinds | None:
+  return kinds_of(field) or several_of(field)
+
+
+def _of_kinds(where: str, flag: str, kinds: Kinds, several: bool) -> str:
   width = max(map(len, kinds))
-  lines = [f'--config.{flag}=KIND, one of', '']
+  how = 'KIND,KIND,..., some of' if several else 'KIND, one of'
+  lines = [f'{flag}={how}', '']
   lines += [f'  {name:{width}}  {first_line(kind)}' for name, kind in kinds.items()]
   return '\n'.join([*lines, '', f'The fields of a kind: --help={where}.KIND'])
 
@@ -114,6 +126,10 @@ def _of_class(cls: type, task: str) -> str:
       default = f'default: {name_of(kinds, field.default_factory())}'
       told = f'{comment}; {default}' if comment else default
       rows.append((field.name, 'one of ' + ', '.join(kinds), told))
+    elif kinds := several_of(field):
+      default = [name_of(kinds, kind) for kind in field.default_factory()]
+      told = f'{comment}; default: {",".join(default) or "none"}'
+      rows.append((field.name, 'some of ' + ', '.join(kinds), told))
     elif dataclasses.is_dataclass(type_):
       rows.append((field.name, 'section', first_line(type_)))
     else:

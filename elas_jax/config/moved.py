@@ -1,17 +1,18 @@
-"""Where names of version 0 are now, for who still writes them: hints of error messages."""
+"""Where names of older versions are now, for who still writes them: hints of errors."""
 
 from collections.abc import Iterable
 
 from elas_jax.config import version_0
 
-# Field of version 0 -> where it is now, of those that no table of version_0.py has.
+# Field of version 0 or 1 -> where it is now, of those that no table of version_0.py has.
 MOVED = {
   'model.layer': 'model.linear',
   'model.kan': 'model.linear',
-  'model.heads': 'model.attention.heads model.architecture.heads',
+  'model.heads': 'model.attention.heads model.architecture.attention.heads',
   'model.kv_heads': 'model.attention.kv_heads',
   'model.patch': 'model.architecture.patch',
   'model.rational_groups': 'model.linear.groups model.feed_forward.groups',
+  'model.architecture.heads': 'model.architecture.attention.heads',
   'model.norm_epsilon': 'model.norm.epsilon',
   'model.rope_base': 'model.position.base',
   'model.two_four_rule': 'model.feed_forward.recipe',
@@ -23,6 +24,7 @@ MOVED = {
   'optimizer.schedule': 'schedule',
   'data.path': 'data.source.path data.source.data_dir',
   'eval.tokens': 'eval.units',
+  'train.z_loss': 'train.objectives.z_loss.coefficient',
 }
 for _name in ('merge_every', 'relinear', 'relinear_g', 'relinear_b'):
   MOVED[f'optimizer.{_name}'] = f'model.linear.{_name}'

@@ -13,7 +13,26 @@ from elas_jax.common.limits import check_float, cut, shown
 from elas_jax.config import schema
 from elas_jax.config.config import Config, sections_of
 from elas_jax.config.schema import KIND
-from elas_jax.systems.kinds import Kinds, is_phase, kinds_of
+from elas_jax.systems.kinds import Kinds, is_phase, kinds_of, several_of
+
+
+class Root(NamedTuple):
+  """Of what an override changes a field.
+
+  Attributes:
+    cls: the dataclass whose tree it is.
+    flag: what flags begin with.
+    example: a flag, as an error shows one.
+    name: with its article, as help has it.
+  """
+
+  cls: type
+  flag: str
+  example: str
+  name: str
+
+
+CONFIG = Root(Config, '--config.', '--config.train.steps=100', 'a config')
 
 
 class Place(NamedTuple):
@@ -25,7 +44,13 @@ class Place(NamedTuple):
 
 
 def choose(
-  config: ConfigDict, path: str, kind: str, /, keep: bool = False, **fields: Any
+  config: ConfigDict,
+  path: str,
+  kind: str,
+  /,
+  keep: bool = False,
+  root: Root = CONFIG,
+  **fields: Any,
 ) -> None:
   """Makes a section that kind, with these fields and its defaults in all others.
 
@@ -33,7 +58,7 @@ def choose(
 
   With `keep`, fields that the kind of before has too keep their values.
   """
-  place = find(config, path, f'{path}={kind}')
+  place = find(config, path, f'{path}={kind}', root)
   kinds, name = kinds_of(place.field), place.field.name
   schema.check_kind(kinds, kind, path)
   new, old = ConfigDict(schema.tree_of_kind(kinds, kinds[kind]())), place.section.get(name)
@@ -43,16 +68,29 @@ def choose(
     _put(new, field, old[field] if section else old.get_ref(field))
   _put(place.section, name, new)
   for name, value in fields.items():
-    set_field(config, f'{path}.{name}', value)
+    set_field(config, f'{path}.{name}', value, root)
 
 
-def set_field(config: ConfigDict, path: str, value: Any) -> None:
+def choose_several(config: ConfigDict, path: str, value: Any, root: Root = CONFIG) -> None:
+  """Makes such a section these kinds: names, or their fields by name."""
+  place = find(config, path, cut(f'{path}={value}'), root)
+  kinds = several_of(place.field)
+  chosen = {
+    name: ConfigDict(schema.tree(kinds[name]()) | dict(fields))
+    for name, fields in schema.named(kinds, value, path).items()
+  }
+  _put(place.section, place.field.name, ConfigDict(chosen))
+
+
+def set_field(config: ConfigDict, path: str, value: Any, root: Root = CONFIG) -> None:
   """Sets the field at a path; the name of a kind sets the section to its defaults."""
-  place = find(config, path, cut(f'{path}={value}'))
+  place = find(config, path, cut(f'{path}={value}'), root)
   if kinds_of(place.field):
-    choose(config, path.removesuffix(f'.{KIND}'), value)
+    choose(config, path.removesuffix(f'.{KIND}'), value, root=root)
+  elif several_of(place.field) and not dataclasses.is_dataclass(place.type):
+    choose_several(config, path, value, root)
   else:
-    _set(config, place, value)
+    _set(config, place, value, root)
 
 
 def set_fields(config: ConfigDict, fields: Mapping[str, Any]) -> None:
@@ -73,43 +111,49 @@ def of_another_kind(config: ConfigDict, path: str) -> bool:
   return False
 
 
-def apply(config: ConfigDict, overrides: Sequence[str]) -> None:
+def apply(config: ConfigDict, overrides: Sequence[str], root: Root = CONFIG) -> None:
   """Applies '--config.FIELD=VALUE', in any order: kinds before the fields in them.
+
+  Those of another root begin with its own flag.
 
   Raises:
     UserError: no such field, not one of this kind, or not a value of its type.
   """
   given = {}
   for override in overrides:
-    name, equals, text = override.removeprefix('--config.').partition('=')
-    if not override.startswith('--config.') or not equals:
+    name, equals, text = override.removeprefix(root.flag).partition('=')
+    if not override.startswith(root.flag) or not equals:
       raise UserError(
-        f'{shown(override)}: no such flag; a field is overridden like '
-        '--config.train.steps=100, and --help shows the flags'
+        f'{shown(override)}: no such flag; a field is overridden like {root.example}, '
+        'and --help shows the flags'
       )
     given[name.removesuffix(f'.{KIND}')] = name, text  # the last of several counts
   for name in sorted(given, key=lambda name: name.count('.')):
-    _override(config, name, *given[name])
+    _override(config, name, *given[name], root)
 
 
-def _override(config: ConfigDict, name: str, written: str, text: str) -> None:
+def _override(config: ConfigDict, name: str, written: str, text: str, root: Root) -> None:
   given = cut(f'{written}={text}')
-  place = find(config, name, given)
+  place = find(config, name, given, root)
   if kinds_of(place.field):
-    choose(config, name, text)
+    choose(config, name, text, root=root)
+    return
+  if several_of(place.field) and not dataclasses.is_dataclass(place.type):
+    choose_several(config, name, text, root)
     return
   if written != name:  # a kind of what has none
-    find(config, written, given)
+    find(config, written, given, root)
   if dataclasses.is_dataclass(place.type):
     accepted = ', '.join(f'{name}.{field}' for field in sorted(schema.hints(place.type)))
     raise UserError(f'{given}: is a section; accepted: {accepted}')
-  _set(config, place, _value(place, name, text))
+  _set(config, place, _value(place, name, text), root)
 
 
-def _set(config: ConfigDict, place: Place, value: Any) -> None:
+def _set(config: ConfigDict, place: Place, value: Any, root: Root = CONFIG) -> None:
   """Sets a field; a share of steps as those steps, for what a config file derives."""
   section, name = place.section, place.field.name
-  if is_phase(place.field) and type(value) is float and 0 < value < 1 and name in section:
+  share = is_phase(place.field) and type(value) is float and 0 < value < 1
+  if share and name in section and root is CONFIG:
     train = find(config, 'train.steps', name).section
     if type(train.get('steps')) is int:
       steps = (train.get_ref('steps') * value + schema.ROUNDING).to_int()
@@ -151,28 +195,62 @@ def _literal(text: str) -> Any:
   return tuple(value) if isinstance(value, list) else value
 
 
-def find(config: ConfigDict, path: str, given: str) -> Place:
+def find(config: ConfigDict, path: str, given: str, root: Root = CONFIG) -> Place:
   """Where a path leads; sections on the way are filled with their defaults.
 
   `given` is the path with its value, for errors.
   """
-  section, cls, chosen, above = config, Config, sections_of(config), ''
+  section, cls, above = config, root.cls, ''
+  chosen = sections_of(config) if root is CONFIG else {}
   kinds: Kinds | None = None
   parts = path.split('.')
-  for depth, part in enumerate(parts, 1):
+  while True:
+    part = parts.pop(0)
     fields = {field.name: field for field in dataclasses.fields(cls)}
     if part not in fields:
       raise _no_field(config, cls, kinds, section, above, part, given)
     field, type_ = fields[part], chosen.get(part) or schema.hints(cls)[part]
-    if depth == len(parts):
+    if not parts:
       return Place(section, field, type_)
-    kinds = kinds_of(field)
-    if not kinds and not dataclasses.is_dataclass(type_):
-      raise UserError(f'{given}: no such field; {above}{part} is not a section')
-    section = _section(section, field, kinds, type_, above + part)
-    above = f'{above}{part}.'
+    kinds, where = kinds_of(field), above + part
+    if own := several_of(field):
+      name = parts.pop(0)
+      section = _one_of(section, field, own, name, where, given, root)
+      where, type_ = f'{where}.{name}', own[name]
+      if not parts:
+        return Place(section, field, type_)
+    elif kinds or dataclasses.is_dataclass(type_):
+      section = _section(section, field, kinds, type_, where)
+    else:
+      raise UserError(f'{given}: no such field; {where} is not a section')
+    above = f'{where}.'
     cls, chosen = kinds[_kind(kinds, section, above)] if kinds else type_, {}
-  raise AssertionError(path)  # there is a last part
+
+
+def _one_of(
+  section: ConfigDict,
+  field: dataclasses.Field,
+  kinds: Kinds,
+  name: str,
+  where: str,
+  given: str,
+  root: Root,
+) -> ConfigDict:
+  """The fields of one of the kinds that a section made by `several` has."""
+  schema.check_kind(kinds, name, where)
+  value = section.get(field.name)
+  if not isinstance(value, ConfigDict):  # names alone, or nothing: the defaults
+    names = [n for kind in field.default_factory() for n in kinds if type(kind) is kinds[n]]
+    value = names if value is None else value
+    value = ConfigDict(schema.named(kinds, value, where))
+    _put(section, field.name, value)
+  if name not in value:
+    raise UserError(
+      f'{given}: {where} is {",".join(value) or "empty"}; name {name!r} there as well, as '
+      f'by {root.flag}{where}={",".join([*value, name])}'
+    )
+  _put(value, name, ConfigDict(schema.tree(kinds[name]()) | dict(value[name])))
+  return value[name]
 
 
 def _section(

@@ -5,29 +5,37 @@ import difflib
 import functools
 import re
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from elas_jax.common.errors import UserError
 from elas_jax.common.limits import check_float, check_integer, cut, quoted, shown
 from elas_jax.config.moved import moved, moved_kind
-from elas_jax.systems.kinds import Kinds, is_phase, kinds_of, name_of
+from elas_jax.systems.kinds import (
+  Instead,
+  Kinds,
+  is_phase,
+  kinds_of,
+  name_of,
+  several_of,
+)
 from elas_jax.systems.optimizers.common import Rules
 
 KIND = 'kind'
 ROUNDING = 1e-6  # of a share of steps: 0.29 of 100 are 29
 
 
-def build(cls: type, tree: Any, chosen: Mapping[str, type]) -> Any:
+def build(cls: type, tree: Any, chosen: Mapping[str, type], steps: int = 0) -> Any:
   """A dataclass from a nested dict; what it lacks has its default.
 
   `chosen` says which class a field has that may have several. Numbers of steps that are
-  given as shares become those of train.steps.
+  given as shares become those of train.steps, or of `steps`, if there are some.
   """
-  train = _section(tree, 'train', '')
-  steps = typed(
-    int, train.get('steps', _default(cls, 'train', chosen).steps), 'train.steps'
-  )
+  if not steps:
+    train = _section(tree, 'train', '')
+    steps = typed(
+      int, train.get('steps', _default(cls, 'train', chosen).steps), 'train.steps'
+    )
   return _build(cls, tree, '', steps, chosen)
 
 
@@ -44,6 +52,8 @@ def _build(cls: type, tree: Any, prefix: str, steps: int, chosen=None) -> Any:
         values[name] = _build(kind, {}, where + '.', steps)
       elif kinds := kinds_of(field):
         values[name] = _of_default(field, kinds, where, steps)
+      elif kinds := several_of(field):
+        values[name] = _several(kinds, _names(kinds, field.default_factory()), where, steps)
       elif has_default(field):
         values[name] = _typed_field(field, types[name], field.default, where, steps)
       else:
@@ -54,6 +64,8 @@ def _build(cls: type, tree: Any, prefix: str, steps: int, chosen=None) -> Any:
       values[name] = _build(kind, _section(tree, name, prefix), where + '.', steps)
     elif kinds := kinds_of(field):
       values[name] = _chosen(kinds, value, where, steps)
+    elif kinds := several_of(field):
+      values[name] = _several(kinds, value, where, steps)
     else:
       values[name] = _typed_field(field, kind, value, where, steps)
   return cls(**values)
@@ -80,6 +92,41 @@ def _chosen(kinds: Mapping[str, type], value: Any, where: str, steps: int) -> An
     if key not in {f.name for f in dataclasses.fields(kinds[name])}:
       raise other_kinds(kinds, name, key, where, shown(rest[key]))
   return _build(kinds[name], rest, where + '.', steps)
+
+
+def _several(kinds: Kinds, value: Any, where: str, steps: int) -> tuple[Any, ...]:
+  """The kinds that such a section has, with their fields."""
+  sections = named(kinds, value, where)
+  fields = lambda name: {KIND: name} | dict(_section(sections, name, f'{where}.'))
+  own = [name for name in kinds if name in sections]
+  return tuple(_chosen(kinds, fields(name), f'{where}.{name}', steps) for name in own)
+
+
+def named(kinds: Kinds, value: Any, where: str) -> dict[str, Any]:
+  """Name -> fields, of such a section or of names alone: 'a,b' or ('a', 'b').
+
+  Raises:
+    UserError: it is neither, or names what is none of the kinds, or one of them twice.
+  """
+  if isinstance(value, str):
+    value = [name for name in value.split(',') if name]
+  if isinstance(value, tuple | list):
+    for name in value:
+      check_kind(kinds, name, where)
+      if list(value).count(name) > 1:
+        raise UserError(f'{where}={shown(",".join(value))}: {name!r} is there twice')
+    value = {name: {} for name in value}
+  if not isinstance(value, Mapping):
+    raise UserError(
+      f'{where}={shown(value)}: must be names, joined by commas, of {quoted(sorted(kinds))}'
+    )
+  for name in value:
+    check_kind(kinds, name, where)
+  return dict(value)
+
+
+def _names(kinds: Kinds, values: Sequence[Any]) -> str:
+  return ','.join(name_of(kinds, value) for value in values)
 
 
 def check_kind(kinds: Mapping[str, type], name: Any, where: str) -> None:
@@ -243,6 +290,8 @@ def tree(value: Any) -> dict[str, Any]:
     x = getattr(value, field.name)
     if kinds := kinds_of(field):
       x = tree_of_kind(kinds, x)
+    elif kinds := several_of(field):
+      x = {name_of(kinds, one): tree(one) for one in x}
     elif dataclasses.is_dataclass(x):
       x = tree(x)
     found[field.name] = x
@@ -257,6 +306,11 @@ def leaves(value: Any, prefix: str = '') -> Iterator[tuple[str, Any, dataclasses
   """(path, value, field) of every field below a config; a chosen section is its name."""
   for field in dataclasses.fields(value):
     x, where = getattr(value, field.name), prefix + field.name
+    if kinds := several_of(field):
+      yield where, _names(kinds, x), field
+      for one in x:
+        yield from leaves(one, f'{where}.{name_of(kinds, one)}.')
+      continue
     if kinds := kinds_of(field):
       yield where, name_of(kinds, x), field
     if dataclasses.is_dataclass(x):
@@ -265,10 +319,31 @@ def leaves(value: Any, prefix: str = '') -> Iterator[tuple[str, Any, dataclasses
       yield where, x, field
 
 
+def replaced(value: Any, change: Callable[[Any], Any]) -> Any:
+  """The config with `change` of every kind in it, outer ones first; itself if all stay."""
+  new = {}
+  for field in dataclasses.fields(value):
+    x = y = getattr(value, field.name)
+    if several_of(field):
+      new_ones = [replaced(change(one), change) for one in x]
+      if any(a is not b for a, b in zip(new_ones, x)):
+        y = tuple(a if type(a) is type(b) else Instead(b, a) for a, b in zip(new_ones, x))
+    elif dataclasses.is_dataclass(x):
+      y = replaced(change(x) if kinds_of(field) else x, change)
+    if y is not x:
+      new[field.name] = y
+  return dataclasses.replace(value, **new) if new else value
+
+
 def kinds_in(value: Any, prefix: str = '') -> Iterator[tuple[str, Kinds, Any]]:
   """(path, kinds, the chosen one) of every such section, outer ones first."""
   for field in dataclasses.fields(value):
     x, where = getattr(value, field.name), prefix + field.name
+    if kinds := several_of(field):
+      for one in x:
+        own = f'{where}.{name_of(kinds, one)}'
+        yield own, kinds, one
+        yield from kinds_in(one, own + '.')
     if kinds := kinds_of(field):
       yield where, kinds, x
     if dataclasses.is_dataclass(x):

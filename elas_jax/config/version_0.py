@@ -186,7 +186,7 @@ def lift(tree: Tree) -> Tree:
     UserError: fields are missing, or there never were such fields.
   """
   task = tree.get('task', 'language')
-  language = task == 'language'
+  language = task not in ('classification', 'regression')
   known = FIELDS if language else FIELDS_OF_ROWS
   if task not in ('language', 'classification', 'regression'):
     return tree  # for today's errors

@@ -1,7 +1,6 @@
 """The language model: a LLaMA-style decoder (arXiv 2302.13971) of exchangeable parts.
 
-  tokens -> embedding -> N x [ x + attention(norm(x));  x + feed_forward(norm(x)) ]
-         -> norm -> head -> logits
+  tokens -> embedding -> N layers (systems/layers.py) -> norm -> head -> logits
 
 Linear maps, feed-forward, attention, norm and position are kinds of systems/, sections of
 the config.
@@ -14,25 +13,6 @@ import jax
 import jax.numpy as jnp
 
 from elas_jax.ops import linear as ops
-from elas_jax.ops.remat import REMAT_POLICIES
-from elas_jax.systems.feed_forwards.sown import SOWN
-
-
-class Block(nn.Module):
-  """One layer of the decoder, in the form nn.scan wants: (carry, scanned) -> the same."""
-
-  config: Any
-
-  @nn.compact
-  def __call__(self, x_BxLxD: jax.Array, cache: Any, angles: Any, start: Any):
-    c, parts = self.config, self.config.parts
-    attention = c.attention.make(parts, name='attention')
-    feed_forward = c.feed_forward.make(parts, name='feed_forward')
-    normed = c.norm.make(parts, name='attention_norm')(x_BxLxD)
-    y_BxLxD, cache = attention(normed, angles, cache, start)
-    x_BxLxD = x_BxLxD + y_BxLxD
-    normed = c.norm.make(parts, name='feed_forward_norm')(x_BxLxD)
-    return x_BxLxD + feed_forward(normed), cache
 
 
 class Decoder(nn.Module):
@@ -54,20 +34,10 @@ class Decoder(nn.Module):
     table_VxD = self.param('embedding', init, (c.vocab_size, c.width), c.param_dtype)
     x_BxLxD = table_VxD[tokens_BxL].astype(c.compute_dtype)
     positions_L = start + jnp.arange(tokens_BxL.shape[1])
-    angles = c.position.angles(positions_L, c.attention.head_size(c.parts))
+    x_BxLxD = c.position.make(c.parts, name='position')(x_BxLxD, positions_L)
 
-    block = Block
-    if c.remat != 'none':
-      block = nn.remat(Block, policy=REMAT_POLICIES[c.remat], prevent_cse=False)
-    layers = nn.scan(
-      block,
-      length=c.layers,
-      variable_axes={'params': 0, 'buffers': 0, SOWN: 0},
-      split_rngs={'params': True, 'two_four': True},
-      in_axes=(0, nn.broadcast, nn.broadcast),
-      unroll=min(c.unroll, c.layers),
-    )(c, name='layers')
-    x_BxLxD, cache = layers(x_BxLxD, cache, angles, start)
+    layers = c.stack.make(train=False, name='layers')
+    x_BxLxD, cache = layers(x_BxLxD, cache, c.stack.angles(positions_L), start)
 
     x_BxLxD = c.norm.make(c.parts, name='final_norm')(x_BxLxD)
     if c.tied_head:
@@ -80,5 +50,4 @@ class Decoder(nn.Module):
 
 def empty_cache(config: Any, batch: int, length: int) -> Any:
   """The mixers' states for `length` positions, stacked over the layers for `Decoder`."""
-  one = config.attention.empty_state(config.parts, batch, length)
-  return jax.tree.map(lambda x: jnp.broadcast_to(x, (config.layers, *x.shape)), one)
+  return config.stack.empty_state(batch, length)

@@ -14,6 +14,7 @@ from elas_jax.common.memory import check_memory, tree_bytes
 from elas_jax.config.config import ModelConfig
 from elas_jax.data.tokenizers import Tokenizer
 from elas_jax.models.decoder import Decoder, empty_cache
+from elas_jax.systems.kinds import about
 
 
 def generate(
@@ -116,6 +117,12 @@ def _check_length(
   most = LARGEST_INTEGER - longest
   if length > most:
     raise UserError(f'tokens={length}: must be at most {most} behind such a prompt')
+  limit = about(model.position, 'limit', model.parts, default=most)
+  if length + longest > limit:
+    raise UserError(
+      f'tokens={length}: must be at most {limit - longest} behind such a prompt, since the '
+      f'model knows {limit} positions'
+    )
   cache = jax.eval_shape(lambda: empty_cache(model, rows, longest + length))
   needed = {
     'parameters': tree_bytes(variables),
@@ -131,7 +138,7 @@ def _fill(model, variables, tokens_BxS, lengths_B, key, temperature, top_p, *, s
   B, S = tokens_BxS.shape
 
   def apply(tokens_BxL, cache, start):
-    rngs = {'two_four': jax.random.fold_in(key, S + start)}
+    rngs = {'noise': jax.random.fold_in(key, S + start)}
     return Decoder(model).apply(variables, tokens_BxL, cache, start, rngs=rngs)
 
   cache = empty_cache(model, B, S)

@@ -1,4 +1,4 @@
-"""Rotary embeddings and causal attention."""
+"""Rotary embeddings and attention."""
 
 import jax
 import jax.numpy as jnp
@@ -35,9 +35,7 @@ def causal_attention(
   attention; elsewhere queries go in blocks that see only the keys before their end, which
   skips half of the products.
   """
-  K = q_BxLxHxK.shape[-1]
-  flash = q_BxLxHxK.dtype == jnp.bfloat16 and K % 8 == 0 and K <= 128
-  if jax.default_backend() == 'gpu' and flash:
+  if _takes_flash(q_BxLxHxK):
     return jax.nn.dot_product_attention(
       q_BxLxHxK, k_BxLxJxK, v_BxLxJxK, is_causal=True, implementation='cudnn'
     )
@@ -51,6 +49,23 @@ def causal_attention(
     k_BxJxSxK, v_BxJxSxK = k_BxJxLxK[..., :end, :], v_BxJxLxK[..., :end, :]
     blocks.append(_attend(q_BxJxGxMxK, k_BxJxSxK, v_BxJxSxK, start))
   return _by_position(jnp.concatenate(blocks, axis=3))
+
+
+def full_attention(
+  q_BxLxHxK: jax.Array, k_BxSxJxK: jax.Array, v_BxSxJxK: jax.Array
+) -> jax.Array:
+  """softmax(q k^T / sqrt(K)) v, each query seeing all S keys; else as above."""
+  if _takes_flash(q_BxLxHxK):
+    return jax.nn.dot_product_attention(
+      q_BxLxHxK, k_BxSxJxK, v_BxSxJxK, implementation='cudnn'
+    )
+  return cached_attention(q_BxLxHxK, k_BxSxJxK, v_BxSxJxK, k_BxSxJxK.shape[1])
+
+
+def _takes_flash(q_BxLxHxK: jax.Array) -> bool:
+  K = q_BxLxHxK.shape[-1]
+  fits = q_BxLxHxK.dtype == jnp.bfloat16 and K % 8 == 0 and K <= 128
+  return fits and jax.default_backend() == 'gpu'
 
 
 def cached_attention(

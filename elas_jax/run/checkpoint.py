@@ -81,14 +81,15 @@ class Checkpoints:
     data: Any,
     config: dict[str, Any],
     vocabulary: dict[str, Any],
-    record: dict[str, Any],
+    record: dict[str, Any] | None,
     eval_loss: float | None,
   ) -> None:
     """Starts to save this step; waits for the save before it, and raises its errors."""
     # Not the iterator itself: Grain would write a file for each process, which a run with
     # another number of them could not read.
     items = {'data': data.get_state(), 'config': config, 'vocabulary': vocabulary}
-    items['record'] = record
+    if record is not None:  # None: of a run from before there were records
+      items['record'] = record
     sums = {
       'items': {name: checksums.of_json(value) for name, value in items.items()},
       'arrays': checksums.of_arrays(state),

@@ -68,7 +68,7 @@ class Past:
   @functools.cached_property
   def tokenizer(self) -> Tokenizer | None:
     """Of a language model."""
-    if self.parsed.task != 'language':
+    if not self.parsed.traits.text:
       return None
     return parse_tokenizer(json.dumps(self.needs), str(self.workdir))
 
@@ -140,7 +140,7 @@ def check_config(past: Past, config: Config) -> None:
 
 def own_tokenizer(past: Past | None, config: Config) -> Tokenizer | None:
   """The checkpoint's, where the file that data.tokenizer names has gone."""
-  if past is None or config.task != 'language' or config.data.tokenizer.is_there():
+  if past is None or not config.traits.text or config.data.tokenizer.is_there():
     return None
   return past.tokenizer
 
@@ -168,7 +168,7 @@ def check_data(past: Past | None, config: Config, data: Any) -> list[str]:
   if past is None:
     return _check_restored(config, data)
   other = _other_needs(past, config, data)
-  if other and config.task == 'language':
+  if other and config.traits.text:
     raise UserError(
       f'{other} of the run in {past.workdir}; give that one, or move this one away and '
       'the copy in the checkpoint is taken'
@@ -211,7 +211,7 @@ def _other_needs(past: Past, config: Config, data: Any) -> str:
   now = data.describe()
   if now == past.needs:
     return ''
-  if config.task == 'language':
+  if config.traits.text:
     return f'{config.data.tokenizer.shown()} is not the tokenizer'
   names = lambda needs: ', '.join(needs['class_names']) or '(none)'
   return f'the classes {names(now)} are not {names(past.needs)} as'

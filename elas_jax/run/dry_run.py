@@ -1,7 +1,6 @@
 """--dry_run: what a config would train, and the memory it takes; nothing is allocated."""
 
 import collections
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -16,28 +15,32 @@ from elas_jax.common.memory import (
 )
 from elas_jax.common.paths import path_name
 from elas_jax.config.config import Config, at_step
+from elas_jax.models.flops import flops as flops_of
+from elas_jax.run import objectives
 from elas_jax.run.kernel_checks import check_kernels_here
 from elas_jax.run.memory import sizes, training_bytes
 from elas_jax.run.sharding import batch_sharding, make_mesh
 from elas_jax.run.state import abstract_state, parameter_count
+from elas_jax.run.step import jit_train_step
 from elas_jax.tasks import task_of
 
 
-def dry_run(config: Config, jit_train_step: Callable) -> dict[str, float]:
+def dry_run(config: Config) -> dict[str, float]:
   """Prints and returns parameters, FLOPs and bytes per device of the training step.
 
   Sizes of the state are exact. That of the step is what the compiler for this machine's
-  devices reports of `jit_train_step(config, mesh)`; on another kind of device attention
+  devices reports of it; on another kind of device attention
   and fusion differ.
   """
   check_kernels_here(config)
+  objectives.check(config)
   mesh = make_mesh(config)
   state = abstract_state(config, mesh)
   print(f'parameters             {parameter_count(state.params):>16,}')
   for group, count in _groups(state.params).items():
     print(f'  {group:20s} {count:>16,}')
   task, B = task_of(config), config.data.batch_size
-  flops, units = task.flops(config, state.params), task.row_units(config)
+  flops, units = flops_of(config.model, state.params, config.length), task.row_units(config)
   slots = config.train.steps * B * units
   unit = task.unit.removesuffix('s')
   print(f'{"model FLOPs a " + unit:22s} {flops:>16.3e}')

@@ -18,7 +18,7 @@ from elas_jax.tasks.task import Batch, Sums
 
 @functools.partial(jax.jit, static_argnames='config')
 def eval_step(config: Config, variables: Any, batch: Batch) -> Sums:
-  return task_of(config).loss_sums(config, variables, batch, jax.random.key(0), False)[0]
+  return task_of(config).forward(config, variables, batch, jax.random.key(0), False).sums
 
 
 def put_batch(batch: Batch, mesh: Mesh) -> Batch:

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 
+from elas_jax.run import measures, objectives
 from elas_jax.run.metrics import MetricsWriter
 from elas_jax.tasks.task import Task
 
@@ -80,6 +81,7 @@ class Log:
 
   def _write(self, step: int, values: dict, *, with_speed: bool) -> None:
     line = {f'train/{name}': x for name, x in self._task.train_values(values).items()}
+    line |= {f'train/{name}': x for name, x in objectives.values(values).items()}
     line |= {
       'train/grad_norm': values['grad_norm'],
       'train/learning_rate': float(self._schedule(step - 1)),
@@ -212,10 +214,6 @@ SHORT_NAMES = {
   'train/examples_per_second': '{:,.0f} examples/s',
   'train/model_flop_utilisation': 'MFU {:.1%}',
   'train/data_wait_share': 'data wait {:.1%}',
-  'activations/zero_fraction': 'zeros {:.1%}',
-  'activations/dropped_mass': 'dropped by 2:4 {:.2%}',
-  'activations/crowded_groups': 'crowded groups {:.2%}',
-  'activations/flip_rate': '2:4 flips {:.2%}',
   'eval/loss': 'validation loss {:.4f}',
   'eval/perplexity': 'perplexity {:.3f}',
   'eval/bits_per_byte': 'bits/byte {:.4f}',
@@ -225,6 +223,7 @@ SHORT_NAMES = {
 
 
 def _short(values: dict[str, float]) -> str:
+  formats = SHORT_NAMES | objectives.formats(values) | measures.formats(values)
   return '  '.join(
-    text.format(values[name]) for name, text in SHORT_NAMES.items() if name in values
+    text.format(values[name]) for name, text in formats.items() if name in values
   )

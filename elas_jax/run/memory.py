@@ -4,7 +4,6 @@ Lower bounds: what is refused cannot run, what is not may still not fit.
 """
 
 import functools
-import math
 from typing import Any
 
 import jax
@@ -14,35 +13,27 @@ from jax.sharding import Mesh
 from elas_jax.common.memory import tree_bytes
 from elas_jax.common.paths import path_name
 from elas_jax.config.config import Config
+from elas_jax.models import layout
 from elas_jax.systems.kinds import about
 
 
 def output_bytes(config: Config, mesh: Mesh, rows: int) -> int:
   """The float32 logits, or values, of so many rows of all devices on one of them."""
-  own = rows_of_device(mesh, rows)
-  if config.task != 'language':
-    return 4 * own * config.model.outputs
-  entries = -(-config.model.vocab_size // mesh.shape['tensor'])
-  return 4 * own * config.data.sequence_length * entries
+  positions, outputs = config.model.row_outputs(config)
+  entries = -(-outputs // mesh.shape['tensor'])
+  return 4 * rows_of_device(mesh, rows) * positions * entries
 
 
 def kept_bytes(config: Config, mesh: Mesh, rows: int) -> int:
   """What the backward pass of so many rows surely needs of the forward pass.
 
-  The inputs of all layers, whatever model.remat is; of classifiers and regressors those of
-  a stack, or of the first layer.
+  The row itself, if it is one of numbers, and the inputs of all layers, whatever
+  model.remat is.
   """
-  model, own = config.model, rows_of_device(mesh, rows)
-  if config.task != 'language':
-    hidden = (
-      model.depth * model.width
-      if about(model.architecture, 'keeps_rows', default=False)
-      else 0
-    )
-    return 4 * own * (math.prod(model.input_shape) + hidden)
-  entries = model.layers * -(-model.width // mesh.shape['tensor'])
-  size = jnp.dtype(model.compute_dtype).itemsize
-  return own * config.data.sequence_length * entries * size
+  row, layers = config.model.row_kept(config)
+  size = jnp.dtype(config.model.parts.compute_dtype).itemsize
+  kept = 4 * row + size * -(-layers // mesh.shape['tensor'])
+  return rows_of_device(mesh, rows) * kept
 
 
 def rows_of_device(mesh: Mesh, rows: int) -> int:
@@ -65,8 +56,7 @@ def training_bytes(config: Config, mesh: Mesh, state: Any) -> dict[str, int]:
     for path, leaf in jax.tree_util.tree_leaves_with_path(state.params)
     if path_name(path).rpartition('/')[2] not in frozen
   ]
-  scanned = config.task == 'language'
-  layers = [leaf for name, leaf in trained if scanned and name.startswith('layers/')]
+  layers = [leaf for name, leaf in trained if layout.stacked(name)]
   moments = [kept + outputs, kept + tree_bytes(layers)]
   summed = 0
   if config.train.accumulation > 1:
@@ -83,11 +73,6 @@ def training_bytes(config: Config, mesh: Mesh, state: Any) -> dict[str, int]:
 
 def sizes(config: Config) -> str:
   """The fields that memory depends on most, with their values."""
-  fields = ['model.width', 'data.batch_size', 'train.accumulation']
-  if config.task == 'language':
-    fields += ['model.layers', 'model.feed_forward_width', 'model.vocab_size']
-    fields.append('data.sequence_length')
-  else:
-    fields += ['model.depth', 'model.input_shape', 'model.outputs']
+  fields = ('model.width', 'data.batch_size', 'train.accumulation', *config.model.sizes)
   value = lambda field: functools.reduce(getattr, field.split('.'), config)
   return ', '.join(f'{field}={value(field)}' for field in fields)

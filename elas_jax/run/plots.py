@@ -1,8 +1,11 @@
 """Curves of a run as PNG, from its metrics.jsonl."""
 
 import pathlib
+from typing import Any
 
+from elas_jax.run import measures
 from elas_jax.run.metrics import read_metrics
+from elas_jax.systems.measures import MEASURES
 
 # (file, title, series of (metric, label), logarithmic)
 CURVES = (
@@ -39,32 +42,17 @@ CURVES = (
     ),
     False,
   ),
-  (
-    'activations.png',
-    'Squared-ReLU activations, mean over layers',
-    (
-      ('activations/zero_fraction', 'zeros before pruning'),
-      ('activations/dropped_mass', 'mass that 2:4 drops'),
-      ('activations/crowded_groups', 'groups with more than two non-zeros'),
-      ('activations/flip_rate', 'flips in one step'),
-    ),
-    False,
-  ),
 )
 
 
 def plot_run(workdir: str | pathlib.Path) -> list[pathlib.Path]:
   """Writes workdir/plots/*.png, those that have data, and returns their paths."""
-  import matplotlib  # it takes its time, and complains where there is no home folder
-
-  matplotlib.use('Agg')  # no display needed
-  import matplotlib.pyplot as plt
-
+  plt = _pyplot()
   _, lines = read_metrics(workdir)
   folder = pathlib.Path(workdir) / 'plots'
   folder.mkdir(exist_ok=True)
   paths = []
-  for file, title, series, logarithmic in CURVES:
+  for file, title, series, logarithmic in (*CURVES, *_of_measures(lines)):
     figure, axes = plt.subplots(figsize=(7, 4.2), layout='constrained')
     for metric, label in series:
       points = [(x['step'], x[metric]) for x in lines if x.get(metric) is not None]
@@ -85,3 +73,75 @@ def plot_run(workdir: str | pathlib.Path) -> list[pathlib.Path]:
     figure.savefig(paths[-1], dpi=130)
     plt.close(figure)
   return paths
+
+
+def plot_measures(
+  workdir: pathlib.Path, values: measures.Values, step: int
+) -> list[pathlib.Path]:
+  """Writes workdir/plots/measure_NAME.png for each measure, and returns the paths.
+
+  Values over the layers; those of one name before the slash share a panel, and of a panel
+  in which nothing has layers each value is a bar.
+  """
+  plt = _pyplot()
+  folder = workdir / 'plots'
+  folder.mkdir(exist_ok=True)
+  paths = []
+  for measure, of in values.items():
+    groups: dict[str, dict] = {}
+    for name, x in of.items():
+      group, slash, own = name.partition('/')
+      # A mean over everything, beside its parts, is no part of a panel.
+      if slash or not any(other.startswith(f'{name}/') for other in of):
+        groups.setdefault(group if slash else '', {})[own or name] = x
+    size = (7, 4.2 * len(groups))
+    figure, panels = plt.subplots(
+      len(groups), 1, figsize=size, layout='constrained', squeeze=False
+    )
+    for axes, (group, series) in zip(panels[:, 0], groups.items()):
+      _draw(axes, series)
+      axes.set_title(group.replace('_', ' '))
+    figure.suptitle(f'{measures.title(measure)}, step {step}')
+    paths.append(folder / f'measure_{measure}.png')
+    figure.savefig(paths[-1], dpi=130)
+    plt.close(figure)
+  return paths
+
+
+def _draw(axes: Any, series: dict[str, Any]) -> None:
+  if not any(x.ndim for x in series.values()):
+    axes.barh(list(series), [float(x) for x in series.values()])
+    axes.invert_yaxis()
+    axes.grid(alpha=0.3, axis='x')
+    return
+  for number, (name, x) in enumerate(series.items()):
+    style = {'color': f'C{number}', 'label': name}
+    if x.ndim:
+      axes.plot(range(len(x)), x, marker='o', markersize=4, **style)
+    else:
+      axes.axhline(float(x), linestyle='--', **style)
+  axes.xaxis.get_major_locator().set_params(integer=True)
+  axes.set_xlabel('layer')
+  axes.grid(alpha=0.3)
+  axes.legend(fontsize='small')
+
+
+def _pyplot() -> Any:
+  import matplotlib  # it takes its time, and complains where there is no home folder
+
+  matplotlib.use('Agg')  # no display needed
+  import matplotlib.pyplot as plt
+
+  return plt
+
+
+def _of_measures(lines: list[dict]) -> list[tuple]:
+  """Curves of the measures of which the lines have values: their means over layers."""
+  found = {name: text for line in lines for name, text in measures.formats(line).items()}
+  curves = []
+  for measure in MEASURES:
+    own = [name for name in found if name.startswith(f'{measure}/')]
+    series = tuple((name, name.partition('/')[2].replace('_', ' ')) for name in own)
+    title = f'{measures.title(measure)}, mean over layers'
+    curves.append((f'{measure}.png', title, series, False))
+  return curves

@@ -16,8 +16,10 @@ from orbax.checkpoint import v1 as ocp
 
 from elas_jax.common.errors import UserError
 from elas_jax.common.paths import path_name
+from elas_jax.config.migrate import moved_arrays
 from elas_jax.run import checksums
 from elas_jax.run.state import TrainState
+from elas_jax.run.stored_arrays import as_stored, as_today
 
 # What reading a broken file ends with: TensorStore's errors and those of JSON and UTF-8 are
 # ValueErrors; the others come from metadata in which another name or kind of value stands.
@@ -79,18 +81,22 @@ class Saved:
 
   def state(self, abstract_state: TrainState) -> TrainState:
     """All of it, placed as `abstract_state` says; UserError if of another model."""
-    self._check_same_model(abstract_state.variables)
-    return self._arrays(abstract_state)
+    moved = moved_arrays(self.json('config'))
+    stored = as_stored(abstract_state, moved)
+    self._check_same_model(stored.variables)
+    return as_today(self._arrays(stored), abstract_state, moved)
 
   def variables(self, abstract_variables: dict[str, Any]) -> dict[str, Any]:
     """Only parameters and buffers, in the dtypes that are asked for."""
-    kinds = self._check_same_model(abstract_variables)
+    moved = moved_arrays(self.json('config'))
+    stored = as_stored(abstract_variables, moved)
+    kinds = self._check_same_model(stored)
     # Compared with their checksums as they were saved, and only then converted.
     as_saved = jax.tree_util.tree_map_with_path(
       lambda path, x: x.update(dtype=kinds.get(path_name(path), x.dtype)),
-      abstract_variables,
+      stored,
     )
-    loaded = self._arrays(as_saved)
+    loaded = as_today(self._arrays(as_saved), abstract_variables, moved)
     return jax.tree.map(lambda x, like: x.astype(like.dtype), loaded, abstract_variables)
 
   def _arrays(self, abstract: Any) -> Any:

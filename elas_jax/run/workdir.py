@@ -88,10 +88,19 @@ class Run:
     Raises:
       UserError: these splits are not those of the run, and that is not accepted.
     """
+    data = self.data_now()
+    self.check_data(data, splits, accept_changed)
+    return data
+
+  def data_now(self) -> Any:
+    """What its config names, prepared; not compared with what the run had."""
     own = self.tokenizer
     if own and (other := other_tokenizer(self.config, own)):
       print(f'{other}: the copy in the checkpoint is used', file=sys.stderr)
-    data = task_of(self.config).prepare(self.config, own)
+    return task_of(self.config).prepare(self.config, own)
+
+  def check_data(self, data: Any, splits: tuple[str, ...], accept_changed: bool) -> None:
+    """Raises UserError if these are not those of the run, and that is not accepted."""
     if unknown := self.past.unknown():
       print(unknown, file=sys.stderr)
     if (change := self.past.change(data, splits)) and not accept_changed:
@@ -99,7 +108,6 @@ class Run:
         f'--workdir={self.past.workdir}: the data are not those of step {self.step}: '
         f'{change}; put them back, or give --accept_changed'
       )
-    return data
 
 
 def open_run(

@@ -28,6 +28,17 @@ def section(kinds: Kinds, default: str, **fields: Any) -> Any:
   )
 
 
+def several(kinds: Kinds, *default: str) -> Any:
+  """A config field whose value are some of `kinds`, each at most once, in their order.
+
+  In a tree {name: fields}; on a command line their names, joined by commas.
+  """
+  return dataclasses.field(
+    default_factory=lambda: tuple(kinds[name]() for name in kinds if name in default),
+    metadata={'several': kinds},
+  )
+
+
 def phase(default: int | float) -> Any:
   """A config field of so many steps, or, between 0 and 1, of that share of train.steps.
 
@@ -51,6 +62,11 @@ def kinds_of(field: dataclasses.Field) -> Kinds | None:
   return field.metadata.get('kinds')
 
 
+def several_of(field: dataclasses.Field) -> Kinds | None:
+  """Of a field made by `several`, else None."""
+  return field.metadata.get('several')
+
+
 def is_phase(field: dataclasses.Field) -> bool:
   return field.metadata.get('phase', False)
 
@@ -66,6 +82,20 @@ def is_free(field: dataclasses.Field) -> bool:
 def name_of(kinds: Kinds, value: Any) -> str:
   """The name by which a config asks for a value's kind."""
   return next(name for name, kind in kinds.items() if type(value) is kind)
+
+
+@dataclasses.dataclass(frozen=True)
+class Instead:
+  """Of a field made by `several`: a kind that stands for one of another name."""
+
+  of: Any
+  now: Any
+
+
+def by_name(kinds: Kinds, values: Any) -> dict[str, Any]:
+  """Name -> kind, of the value of a field made by `several`."""
+  names = {name_of(kinds, getattr(value, 'of', value)): value for value in values}
+  return {name: getattr(value, 'now', value) for name, value in names.items()}
 
 
 def room(kind: Any) -> Any:
@@ -136,9 +166,12 @@ class Parts:
     hidden: F, the width of feed-forwards.
     linear, norm, position: kinds of LINEARS, NORMS and POSITIONS.
     init_std: of a plain kernel's start; None: by its fan-in, as `init` says.
-    init: 'lecun', uniform within 1 / sqrt(I), or 'he', normal of variance 2 / I.
+    init: 'lecun', uniform within 1 / sqrt(I), 'lecun_normal', truncated normal of variance
+      1 / I, or 'he', normal of variance 2 / I.
     use_bias: whether linear maps have a bias.
     param_dtype, compute_dtype: 'float32' or 'bfloat16'.
+    causal: whether a position sees only itself and those before it.
+    length: positions of a row, 0 where any number may be.
     opening: whether the linear map is the first of a feed-forward's two.
     nested: whether KANs and quadratic maps are modules inside of the linear map's own, as
       the paths of a decoder's parameters have it.
@@ -154,6 +187,8 @@ class Parts:
   use_bias: bool = False
   param_dtype: str = 'float32'
   compute_dtype: str = 'float32'
+  causal: bool = True
+  length: int = 0
   opening: bool = False
   nested: bool = False
 
@@ -165,11 +200,13 @@ class Map:
   Attributes:
     inputs, outputs: I, O.
     split: the side that the mesh axis `tensor` splits, 'in' or 'out'; fsdp the other.
+    times: rows that pass it for one token, or one example: positions of an image.
   """
 
   inputs: int
   outputs: int
   split: str
+  times: int = 1
 
 
 @dataclasses.dataclass(frozen=True)

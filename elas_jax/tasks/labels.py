@@ -4,6 +4,8 @@ A batch is dict(inputs (B, ...), targets (B,) or (B, outputs), valid (B,)); a ro
 one example, or, where it only fills up a batch, as none.
 """
 
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -14,8 +16,11 @@ import optax
 from elas_jax.common.errors import UserError
 from elas_jax.config.config import Config
 from elas_jax.data.rows import PreparedRows
+from elas_jax.models import layout
 from elas_jax.models.classifier import Network
 from elas_jax.ops.augment import AUGMENTATIONS
+from elas_jax.systems.seen import Seen
+from elas_jax.systems.sown import collections, gathered
 from elas_jax.tasks.task import Batch, Sums, Task
 
 
@@ -59,25 +64,46 @@ def prepared(config: Config, tokenizer: None = None) -> PreparedRows:
   return data
 
 
-def apply(
-  config: Config, variables: Any, batch: Batch, key: jax.Array, train: bool
-) -> tuple[jax.Array, Any]:
-  """The network's outputs (B, outputs), float32, and the buffers."""
+def forward(
+  sums_of: Callable[..., Sums],
+  config: Config,
+  variables: Any,
+  batch: Batch,
+  key: jax.Array,
+  train: bool,
+  sown: Sequence[str] = (),
+) -> Seen:
+  """One pass; `sums_of` makes sums of (config, outputs (B, outputs), weights, batch)."""
   x = batch['inputs']
   if train:
     x = AUGMENTATIONS[config.data.augment](key, x)
   out, changed = Network(config.model).apply(
-    variables, x, train, mutable=['buffers'] if train else []
+    variables,
+    x,
+    train,
+    rngs={'noise': key},
+    mutable=[*(['buffers'] if train else []), *collections(sown)],
   )
-  return out.astype(jnp.float32), changed.get('buffers', variables['buffers'])
+  out, weights_B = out.astype(jnp.float32), batch['valid'].astype(jnp.float32)
+  return Seen(
+    config=config,
+    params=variables['params'],
+    buffers=variables['buffers'],
+    batch=batch,
+    outputs=out,
+    weights=weights_B,
+    sums=sums_of(config, out, weights_B, batch, train),
+    sown=gathered(changed, sown),
+    changed=changed.get('buffers', variables['buffers']),
+    matrices=lambda: layout.matrices(config.model, variables),
+  )
 
 
 def classification_sums(
-  config: Config, variables: Any, batch: Batch, key: jax.Array, train: bool
-) -> tuple[Sums, Any]:
+  config: Config, logits_BxC: jax.Array, weights_B: jax.Array, batch: Batch, train: bool
+) -> Sums:
   """Cross-entropy with label smoothing in training, hits; confusion (C, C) otherwise."""
-  logits_BxC, buffers = apply(config, variables, batch, key, train)
-  C, weights_B = config.model.outputs, batch['valid'].astype(jnp.float32)
+  C = config.model.outputs
   wanted_BxC = jax.nn.one_hot(batch['targets'], C)
   smoothing = config.model.label_smoothing if train else 0.0
   loss_B = optax.softmax_cross_entropy(
@@ -87,13 +113,13 @@ def classification_sums(
   squared_log_z_B = jnp.square(jax.nn.logsumexp(logits_BxC, axis=1))
   sums = {
     'loss': (loss_B * weights_B).sum(),
-    'penalty': (squared_log_z_B * weights_B).sum(),
+    'squared_log_z': (squared_log_z_B * weights_B).sum(),
     'count': weights_B.sum(),
     'correct': ((wanted_BxC * chosen_BxC).sum(1) * weights_B).sum(),
   }
   if not train:
     sums['confusion'] = jnp.einsum('b,bi,bj->ij', weights_B, wanted_BxC, chosen_BxC)
-  return sums, buffers
+  return sums
 
 
 def classification_values(sums: dict[str, float]) -> dict[str, float]:
@@ -116,17 +142,16 @@ def classification_eval(sums: dict[str, np.ndarray]) -> dict[str, float]:
 
 
 def regression_sums(
-  config: Config, variables: Any, batch: Batch, key: jax.Array, train: bool
-) -> tuple[Sums, Any]:
+  config: Config, out_BxO: jax.Array, weights_B: jax.Array, batch: Batch, train: bool
+) -> Sums:
   """Squared errors, averaged over the outputs."""
-  out_BxO, buffers = apply(config, variables, batch, key, train)
-  weights_B = batch['valid'].astype(jnp.float32)
+  del config
   loss_B = jnp.square(out_BxO - batch['targets']).mean(1)
   sums = {'loss': (loss_B * weights_B).sum(), 'count': weights_B.sum()}
   if not train:
     sums['squares'] = (jnp.square(batch['targets']) * weights_B[:, None]).sum(0)
     sums['targets'] = (batch['targets'] * weights_B[:, None]).sum(0)
-  return sums, buffers
+  return sums
 
 
 def regression_values(sums: dict[str, float]) -> dict[str, float]:
@@ -142,15 +167,6 @@ def regression_eval(sums: dict[str, np.ndarray]) -> dict[str, float]:
   variance = float((total['squares'] / count - means**2).mean())
   r2 = 1 - loss / variance if variance > 0 else float('nan')
   return {'loss': loss, 'rmse': loss**0.5, 'r2': r2, 'examples': count}
-
-
-def flops(config: Config, params: Any) -> float:
-  """Three forward passes: what the compiler counts for one row, backward taken as two."""
-  network, x = Network(config.model), inputs(config)
-  buffers = jax.eval_shape(network.init, jax.random.key(0), x).get('buffers', {})
-  variables = {'params': params, 'buffers': buffers}
-  cost = jax.jit(network.apply).lower(variables, x).cost_analysis()
-  return 3 * cost['flops']
 
 
 def show(config: Config, state: Any, data: PreparedRows) -> None:
@@ -173,20 +189,18 @@ COMMON = {
   'row_units': lambda config: 1,
   'rows': rows,
   'prepare': prepared,
-  'notes': lambda config: [],
-  'flops': flops,
   'show': show,
 }
 CLASSIFICATION = Task(
   **COMMON,
-  loss_sums=classification_sums,
+  forward=functools.partial(forward, classification_sums),
   train_values=classification_values,
   eval_values=classification_eval,
   headline=classification_headline,
 )
 REGRESSION = Task(
   **COMMON,
-  loss_sums=regression_sums,
+  forward=functools.partial(forward, regression_sums),
   train_values=regression_values,
   eval_values=regression_eval,
   headline=regression_headline,

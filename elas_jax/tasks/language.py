@@ -5,6 +5,7 @@ fields mean. Losses and perplexity are weighted by tokens.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -19,8 +20,9 @@ from elas_jax.models import layout
 from elas_jax.models.decoder import Decoder
 from elas_jax.models.sampling import generate
 from elas_jax.ops.loss import cross_entropy_sums
-from elas_jax.systems.kinds import about
-from elas_jax.tasks.task import Batch, Sums, Task
+from elas_jax.systems.seen import Seen
+from elas_jax.systems.sown import collections, gathered
+from elas_jax.tasks.task import Batch, Task
 
 
 def inputs(config: Config) -> jax.Array:
@@ -52,24 +54,43 @@ def check_vocabulary(config: Config, data: Prepared) -> None:
     )
 
 
-def loss_sums(
-  config: Config, variables: Any, batch: Batch, key: jax.Array, train: bool
-) -> tuple[Sums, Any]:
-  """Sums over the valid targets: loss (-log p), penalty (squared log Z), count, bytes."""
+def forward(
+  config: Config,
+  variables: Any,
+  batch: Batch,
+  key: jax.Array,
+  train: bool,
+  sown: Sequence[str] = (),
+) -> Seen:
+  """Sums over the valid targets: loss (-log p), squared_log_z, count, bytes."""
   inputs_BxL, targets_BxL = batch['tokens'][:, :-1], batch['tokens'][:, 1:]
   positions_1xL = jnp.arange(inputs_BxL.shape[1])[None, :]
   weights_BxL = (positions_1xL < batch['valid'][:, None]).astype(jnp.float32)
   (logits_BxLxV, _), changed = Decoder(config.model).apply(
-    variables, inputs_BxL, rngs={'two_four': key}, mutable=['buffers'] if train else []
+    variables,
+    inputs_BxL,
+    rngs={'noise': key},
+    mutable=[*(['buffers'] if train else []), *collections(sown)],
   )
   loss, squared_log_z = cross_entropy_sums(logits_BxLxV, targets_BxL, weights_BxL)
   sums = {
     'loss': loss,
-    'penalty': squared_log_z,
+    'squared_log_z': squared_log_z,
     'count': weights_BxL.sum(),
     'bytes': batch['bytes'].astype(jnp.float32).sum(),
   }
-  return sums, changed.get('buffers', variables['buffers'])
+  return Seen(
+    config=config,
+    params=variables['params'],
+    buffers=variables['buffers'],
+    batch=batch,
+    outputs=logits_BxLxV,
+    weights=weights_BxL,
+    sums=sums,
+    sown=gathered(changed, sown),
+    changed=changed.get('buffers', variables['buffers']),
+    matrices=lambda: layout.matrices(config.model, variables),
+  )
 
 
 def exp(loss: float) -> float:
@@ -106,16 +127,6 @@ def eval_values(sums: dict[str, np.ndarray]) -> dict[str, float]:
   }
 
 
-def notes(config: Config) -> list[str]:
-  """What the parts of the model have to say: what their products run on."""
-  model, length = config.model, config.data.sequence_length
-  return about(model.feed_forward, 'notes', model.parts, length, default=[])
-
-
-def flops(config: Config, params: Any) -> float:
-  return layout.flops(config.model, params, config.data.sequence_length)
-
-
 def show(config: Config, state: Any, data: Prepared) -> None:
   """A sample, if the run has ended and this process has all of the model."""
   whole = jax.process_count() == 1  # else the others would have to take part
@@ -148,11 +159,9 @@ LANGUAGE = Task(
   row_units=lambda config: config.data.sequence_length,
   rows=rows,
   prepare=prepared,
-  loss_sums=loss_sums,
+  forward=forward,
   train_values=train_values,
   eval_values=eval_values,
-  notes=notes,
-  flops=flops,
   show=show,
   headline=headline,
 )

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from elas_jax.config.config import Config
+from elas_jax.systems.seen import Seen
 
 Batch = dict[str, Any]  # arrays of B rows, among them `valid`; see `Task.rows`
 Sums = dict[str, jax.Array]
@@ -28,13 +29,12 @@ class Task:
     prepare: config, and a tokenizer if not that of data.tokenizer -> data, with the sets
       of rows `train` and `validation`, and `describe` and `record` for a checkpoint.
       Raises a UserError where they do not fit the model.
-    loss_sums: (config, variables, batch, key, train) -> (sums over the units, buffers).
-      `loss` and `count` are among the sums, `penalty` may be; train.z_loss multiplies it.
-      `key` is for layers that draw numbers; buffers change only if `train`.
+    forward: (config, variables, batch, key, train, sown=()) -> systems/seen.py:Seen, one
+      pass with its sums over the units, `loss` and `count` among them. `key` is for layers
+      that draw numbers; buffers change only if `train`; `sown` names what layers shall give
+      away.
     train_values: the sums of a step, as floats -> what is logged.
     eval_values: the sums of an evaluation, stacked over its batches -> what is logged.
-    notes: config -> lines that are said at every start: what computes where.
-    flops: (config, params) -> model FLOPs of forward and backward for one unit.
     show: (config, state, data) -> prints what a finished run has to show.
     headline: an evaluation -> one line.
   """
@@ -45,10 +45,8 @@ class Task:
   row_units: Callable[[Config], int]
   rows: Callable[[Config, int], Batch]
   prepare: Callable[..., Any]
-  loss_sums: Callable[[Config, Any, Batch, jax.Array, bool], tuple[Sums, Any]]
+  forward: Callable[..., Seen]
   train_values: Callable[[dict[str, float]], dict[str, float]]
   eval_values: Callable[[dict[str, np.ndarray]], dict[str, float]]
-  notes: Callable[[Config], list[str]]
-  flops: Callable[[Config, Any], float]
   show: Callable[[Config, Any, Any], None]
   headline: Callable[[dict[str, float]], str]

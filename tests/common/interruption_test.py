@@ -44,7 +44,7 @@ def heeds_signals():
 @pytest.mark.parametrize(
   'module',
   [
-    *('elas_jax.train', 'elas_jax.evaluate', 'elas_jax.generate', 'elas_jax.extend_grid'),
+    *('elas_jax.train', 'elas_jax.evaluate', 'elas_jax.generate', 'elas_jax.convert'),
     *('elas_jax.data.prepare', 'elas_jax.data.train_tokenizer', 'experiments.kan_table'),
   ],
 )

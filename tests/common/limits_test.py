@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 
-from elas_jax import evaluate, extend_grid, generate
+from elas_jax import convert, evaluate, generate
 from elas_jax.common.errors import UserError
 from elas_jax.common.limits import LARGEST_FLOAT, SMALLEST_FLOAT, check_float, shown
 from elas_jax.config.cli import load_config
@@ -37,7 +37,11 @@ FLAGS = [
     ['--workdir=absent'],
     '--step --tokens --temperature --top_p --seed',
   ),
-  (extend_grid, ['--workdir=absent', '--output=absent'], '--step --grid'),
+  (
+    convert,
+    ['--workdir=absent', '--output=absent', '--converter=extend_grid'],
+    '--step --converter.grid',
+  ),
   (
     prepare,
     ['--source=text_files', '--path=absent', '--cache_dir=absent'],

@@ -5,7 +5,7 @@ import pwd
 
 import pytest
 
-from elas_jax import evaluate, extend_grid, generate, train
+from elas_jax import convert, evaluate, generate, train
 from elas_jax.common.errors import UserError
 from elas_jax.common.places import place
 from elas_jax.config.overrides import set_field
@@ -18,7 +18,7 @@ COMMANDS = {
   'train': [train.main, '--dry_run', '--config=configs/default.py'],
   'evaluate': [evaluate.main],
   'generate': [generate.main],
-  'extend_grid': [extend_grid.main, '--output=x'],
+  'convert': [convert.main, '--output=x', '--converter=merge'],
 }
 
 
@@ -45,7 +45,7 @@ def test_home_is_expanded(home):
   assert place('--workdir', 'runs/~x') == pathlib.Path('runs/~x')
 
 
-@pytest.mark.parametrize('command', ['evaluate', 'generate', 'extend_grid'])
+@pytest.mark.parametrize('command', ['evaluate', 'generate', 'convert'])
 def test_workdir_of_the_commands_is_expanded(home, command):
   main, *arguments = COMMANDS[command]
   with pytest.raises(UserError, match=f'no checkpoint under {home}/none/checkpoints'):

@@ -21,8 +21,10 @@ def at(tree, path):
 
 
 def test_a_language_model():
+  loop = {k: v for k, v in LOOP['train'].items() if k != 'z_loss'}
   expected = LOOP | {
     'task': 'language',
+    'train': loop | {'objectives': {}},
     'model': {
       'vocab_size': 257,
       'width': 192,
@@ -73,6 +75,7 @@ def test_a_language_model():
       'every': 350,
       'units': 9,
       'batch_size': 32,
+      'measures': {'activations': {}},
       'prompt': 'def ',
       'sample_tokens': 7,
     },

@@ -16,7 +16,8 @@ from elas_jax.config.overrides import set_fields
 from elas_jax.config.parsing import parse
 from elas_jax.run.sharding import make_mesh
 from elas_jax.run.state import create_state
-from elas_jax.train import jit_train_step, train
+from elas_jax.run.step import jit_train_step
+from elas_jax.train import train
 from tests.conftest import thinned
 from tests.finished_runs import computed
 

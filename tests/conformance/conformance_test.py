@@ -17,21 +17,31 @@ import pytest
 
 from elas_jax.catalogue import SYSTEMS
 from elas_jax.common.paths import path_name
+from elas_jax.config.checks import check
 from elas_jax.config.config import to_json
 from elas_jax.config.parsing import parse_stored
+from elas_jax.config.schema import kinds_in
 from elas_jax.models import layout
 from elas_jax.models.decoder import Decoder, empty_cache
+from elas_jax.models.flops import flops
 from elas_jax.run.checkpoint import Checkpoints
+from elas_jax.run.conversion import check_variables
 from elas_jax.run.sharding import state_shardings
-from elas_jax.run.state import abstract_state, abstract_variables, create_state
+from elas_jax.run.state import (
+  abstract_state,
+  abstract_variables,
+  create_state,
+  state_from,
+)
+from elas_jax.run.step import jit_train_step
 from elas_jax.systems.kinds import axes, matrices, room
 from elas_jax.tasks import task_of
-from elas_jax.train import jit_train_step
 from tests.conformance.hosts import (
   all_cases,
   batch,
   cases,
   first_cases,
+  given,
   hosts,
   label,
   language,
@@ -41,10 +51,11 @@ from tests.conformance.truths import TRUTHS, WITHOUT
 
 KINDS = [(section, name) for section, kinds in SYSTEMS.items() for name in kinds]
 OF_DATA = ('data.source', 'data.source (rows)', 'data.tokenizer')
+UNTRAINED = (*OF_DATA, 'eval.measures', 'converter')
 FIRST = first_cases()
 every_case = pytest.mark.parametrize('case', all_cases(), ids=label)
 every_trained = pytest.mark.parametrize(
-  'case', [case for case in all_cases() if case[0] not in OF_DATA], ids=label
+  'case', [case for case in all_cases() if case[0] not in UNTRAINED], ids=label
 )
 
 
@@ -90,25 +101,35 @@ def test_truth(case):
   TRUTHS[section](kind)
 
 
+def smallest(found):
+  """The quickest to compile: the first network, if it can stand in one."""
+  return next((config for config in found if config.task != 'language'), found[0])
+
+
 @every_trained
 def test_every_parameter_has_a_place(case):
-  """Axes, decay and FLOPs name each parameter, of each model that takes the kind."""
-  section, _, kind = case
-  for config in hosts(section, kind):
-    variables = abstract_variables(config)
-    placed = layout.axes(config.model)
-    for part in variables.values():
-      for path, leaf in jax.tree_util.tree_leaves_with_path(part):
-        name = path_name(path)
-        # Of decoders all dimensions but that of the stacked layers; others are whole.
-        own = leaf.ndim - name.startswith('layers/') if config.task == 'language' else 0
-        assert len(placed[name]) == own, name
-    params = jax.tree_util.tree_leaves_with_path(variables['params'])
-    names = {path_name(path) for path, _ in params}
-    assert layout.no_decay(config.model) <= names
-    assert task_of(config).flops(config, variables['params']) > 0
-    mesh = mesh_of(config)
-    state_shardings(config, mesh, abstract_state(config, mesh))
+  """In every model that takes the kind; of its further cases, in the smallest."""
+  found = hosts(case[0], case[2])
+  for config in found if case in FIRST else [smallest(found)]:
+    assert_placed(config)
+
+
+def assert_placed(config):
+  """Axes, decay and FLOPs name each parameter."""
+  variables = abstract_variables(config)
+  placed = layout.axes(config.model)
+  for part in variables.values():
+    for path, leaf in jax.tree_util.tree_leaves_with_path(part):
+      name = path_name(path)
+      # All dimensions but those of the stacked layers and of a convolution's pixels.
+      own = leaf.ndim - layout.stacked(name)
+      assert len(placed[name]) == own or (leaf.ndim, len(placed[name])) == (4, 2), name
+  params = jax.tree_util.tree_leaves_with_path(variables['params'])
+  names = {path_name(path) for path, _ in params}
+  assert layout.no_decay(config.model) <= names
+  assert flops(config.model, variables['params'], config.length) > 0
+  mesh = mesh_of(config)
+  state_shardings(config, mesh, abstract_state(config, mesh))
 
 
 @pytest.mark.parametrize('case', list(cases('model.linear')), ids=label)
@@ -148,13 +169,23 @@ def trained(config, steps, state=None, of=None):
   return state, losses
 
 
-def smallest(found):
-  """The quickest to compile: the first network, if it can stand in one."""
-  return next((config for config in found if config.task != 'language'), found[0])
+def in_a_network(case):
+  return smallest(hosts(case[0], case[2])).task != 'language'
+
+
+def steps_in_make_test(case):
+  """A step of a decoder takes seconds to compile: one of each section, its first kind."""
+  return in_a_network(case) or case[1] == next(iter(SYSTEMS[case[0]]))
 
 
 @pytest.mark.parametrize(
-  'case', [case for case in FIRST if case[0] not in OF_DATA], ids=label
+  'case',
+  [
+    case if steps_in_make_test(case) else pytest.param(case, marks=pytest.mark.conformance)
+    for case in FIRST
+    if case[0] not in UNTRAINED
+  ],
+  ids=label,
 )
 def test_a_step_of_training(case):
   config = smallest(hosts(case[0], case[2]))
@@ -163,6 +194,27 @@ def test_a_step_of_training(case):
   different = lambda a, b: not np.array_equal(a, b)
   moved = jax.tree.map(different, start(config).params, state.params)
   assert any(jax.tree.leaves(moved))
+
+
+FEED_FORWARDS = ('model.feed_forward', 'model.feed_forward.recipe')
+
+
+@pytest.mark.parametrize('case', [x for x in FIRST if x[0] in FEED_FORWARDS], ids=label)
+def test_gradients_of_a_feed_forward(case):
+  """Finite, and they reach every parameter: what a step of a decoder needs of it."""
+  model = hosts(case[0], case[2])[0].model
+  module, x = model.feed_forward.make(model.parts, name=None), jnp.ones((2, 8, 8))
+  x = x + jax.random.normal(jax.random.key(0), x.shape)
+  variables = jax.jit(module.init)(jax.random.key(1), x)
+
+  def loss(params):
+    noise = {'noise': jax.random.key(2)}
+    now = variables | {'params': params}
+    y, _ = module.apply(now, x, rngs=noise, mutable=['buffers'])
+    return jnp.square(y - 1).sum()
+
+  for slope in jax.tree.leaves(jax.jit(jax.grad(loss))(variables['params'])):
+    assert np.isfinite(slope).all() and np.abs(slope).max() > 0
 
 
 @pytest.mark.parametrize('case', list(cases('model.attention')), ids=label)
@@ -179,7 +231,54 @@ def test_mixers_are_causal(case):
   assert by_input[np.tril_indices(8)].all()
 
 
+def converted(case, config):
+  """(config, variables) after a conversion of drawn parameters, checked."""
+  _, name, converter = case
+  random = np.random.default_rng(0)
+  draw = lambda p: p + jnp.asarray(0.2 * random.normal(size=p.shape), p.dtype)
+  variables = start(config).variables
+  variables |= {'params': jax.tree.map(draw, variables['params'])}
+  told, rows = given(config, variables, []), batch(config)
+  new_config, new = converter.convert(told)
+  check(new_config)
+  check_variables(new_config, new, name)
+  assert parse_stored(json.loads(to_json(new_config))) == new_config
+  before, after = (
+    np.asarray(told.outputs(*model, rows)[0])
+    for model in ((config, variables), (new_config, new))
+  )
+  assert np.isfinite(after).all() and np.ptp(before) > 0.1
+  if converter.equal:
+    np.testing.assert_allclose(after, before, rtol=1e-4, atol=1e-5 * np.abs(before).max())
+  return new_config, new
+
+
+@pytest.mark.parametrize(
+  'case', [case for case in FIRST if case[0] == 'converter'], ids=label
+)
+def test_a_conversion(case):
+  converted(case, smallest(hosts(case[0], case[2])))
+
+
 # --- the rest takes longer: make conformance ---
+
+
+@pytest.mark.conformance
+@pytest.mark.parametrize('case', list(cases('converter')), ids=label)
+def test_what_is_converted_trains_on(case):
+  for config in hosts(case[0], case[2]):
+    config, variables = converted(case, config)
+    _, losses = trained(config, 2, jax.device_get(state_from(config, variables)))
+    assert np.isfinite(losses).all()
+
+
+@pytest.mark.conformance
+@pytest.mark.parametrize(
+  'case', [x for x in all_cases() if x[0] not in UNTRAINED and x not in FIRST], ids=label
+)
+def test_every_parameter_of_further_cases_has_a_place(case):
+  for config in hosts(case[0], case[2]):
+    assert_placed(config)
 
 
 @pytest.mark.conformance
@@ -241,8 +340,8 @@ def rounded(config, seed):
 
 def kinds_that_draw(config):
   """Whether a layer draws numbers, whose order differs with the devices."""
-  recipe = getattr(getattr(config.model, 'feed_forward', None), 'recipe', None)
-  return recipe is not None and not hasattr(room(recipe), 'prune')
+  recipes = [kind for where, _, kind in kinds_in(config) if where.endswith('.recipe')]
+  return any(not hasattr(room(recipe), 'prune') for recipe in recipes)
 
 
 def assert_close_in_bfloat16(config, variables, loss):
@@ -255,7 +354,7 @@ def assert_close_in_bfloat16(config, variables, loss):
   @jax.jit
   def loss_of(variables, rows):
     key = jax.random.fold_in(jax.random.key(config.seed), 0)  # as train_step has it
-    return task_of(config).loss_sums(config, variables, rows, key, True)[0]
+    return task_of(config).forward(config, variables, rows, key, True).sums
 
   sums = loss_of(variables, batch(config))
   assert abs(sums['loss'] / sums['count'] - loss) < 0.03 * abs(loss)

@@ -1,6 +1,7 @@
 """Small configs around a case of any kind: where it can stand, and what is drawn for it."""
 
 import dataclasses
+import functools
 import inspect
 import pathlib
 from collections.abc import Iterator
@@ -22,12 +23,17 @@ from elas_jax.config.config import (
   RowsConfig,
   TrainConfig,
 )
+from elas_jax.run import objectives
+from elas_jax.run.conversion import linear_maps, outputs_of
+from elas_jax.run.measures import lacking
 from elas_jax.run.sharding import make_mesh
 from elas_jax.systems.architectures import ARCHITECTURES
+from elas_jax.systems.converters.common import Given
 from elas_jax.systems.feed_forwards import FEED_FORWARDS
-from elas_jax.systems.kinds import room
+from elas_jax.systems.kinds import name_of, room
 from elas_jax.systems.linears import LINEARS
 from elas_jax.systems.mixers import MIXERS
+from elas_jax.systems.norms import NORMS
 from elas_jax.systems.optimizers import OPTIMIZERS
 from elas_jax.systems.schedules import SCHEDULES
 from elas_jax.tasks import task_of
@@ -98,6 +104,22 @@ def network(**sections: Any) -> Config:
   return _config('classification', model, RowsConfig(batch_size=4), sections)
 
 
+def transformer(linear: Any = None, norm: Any = None, **parts: Any) -> Config:
+  """A vision transformer of H 2 on the 16 patches of such images."""
+  given = {'attention': MIXERS['mha'](heads=2), 'patch': 2} | parts
+  kind = ARCHITECTURES['vit'](expansion=2, **given)
+  biases = 'feed_forward' not in parts  # some feed-forwards have none
+  linear = {'linear': linear} if linear else {}
+  norm = norm or NORMS['layer']()
+  return network(architecture=kind, norm=norm, use_bias=biases, **linear)
+
+
+def hybrid(mixer: Any) -> Config:
+  """A decoder of two layers, the second with that mixer."""
+  name = name_of(MIXERS, mixer)
+  return language(mixers=(mixer,), pattern=f'attention,{name}')
+
+
 def _config(task: str, model: Any, data: Any, sections: dict[str, Any]) -> Config:
   common = {
     'optimizer': OPTIMIZERS['adamw'](learning_rate=0.01, clip_norm=1.0),
@@ -115,7 +137,10 @@ def hosts(section: str, kind: Any) -> list[Config]:
   for config in _candidates(section, kind):
     try:
       check(config)
+      objectives.check(config)
     except UserError:
+      continue
+    if lacking(config):
       continue
     found.append(config)
   return found
@@ -129,15 +154,28 @@ def _candidates(section: str, kind: Any) -> list[Config]:
     'model.linear': lambda: [
       language(linear=kind),
       network(linear=kind),
-      network(linear=kind, architecture=convnet),
+      network(linear=kind, architecture=convnet)
+      if hasattr(kind, 'convolve')
+      else transformer(linear=kind),
     ],
-    'model.feed_forward': lambda: [language(feed_forward=kind)],
+    'model.feed_forward': lambda: [
+      language(feed_forward=kind),
+      transformer(feed_forward=kind),
+    ],
     'model.feed_forward.recipe': lambda: [
       language(feed_forward=pruned(kind, dense_steps=0))
     ],
-    'model.attention': lambda: [language(attention=kind)],
-    'model.norm': lambda: [language(norm=kind), network(norm=kind)],
-    'model.position': lambda: [language(position=kind)],
+    'model.attention': lambda: [
+      language(attention=kind),
+      hybrid(kind),
+      transformer(attention=kind),
+    ],
+    'model.norm': lambda: [
+      language(norm=kind),
+      network(norm=kind),
+      transformer(norm=kind),
+    ],
+    'model.position': lambda: [language(position=kind), transformer(position=kind)],
     'model.activation': lambda: [
       language(feed_forward=ungated(kind)),
       language(feed_forward=gated(kind)),
@@ -149,14 +187,52 @@ def _candidates(section: str, kind: Any) -> list[Config]:
       language(optimizer=kind, linear=low_rank),
     ],
     'schedule': lambda: [network(schedule=kind), language(schedule=kind)],
+    'train.objectives': lambda: [
+      make(
+        train=TrainConfig(steps=20, log_every=1, compilation_cache='', objectives=(kind,))
+      )
+      for make in (network, language)
+    ],
+    'eval.measures': lambda: [
+      make(eval=EvalConfig(batch_size=4, measures=(kind,))) for make in (network, language)
+    ],
     'data.source': lambda: [_with_data(language(), source=kind)],
     'data.source (rows)': lambda: [_with_data(network(), source=kind)],
+    'converter': lambda: _taken_by(kind),
     'data.tokenizer': lambda: [_with_data(language(), tokenizer=kind)],
   }[section]()
 
 
+def _taken_by(converter: Any) -> list[Config]:
+  """Of a decoder and a network of each linear kind those that the converter takes."""
+  first = {name: case for _, name, case in reversed(list(cases('model.linear')))}
+  models = [make(linear=case) for case in first.values() for make in (language, network)]
+  return [config for config in models if _takes(converter, config)]
+
+
+def _takes(converter: Any, config: Config) -> bool:
+  try:
+    converter.check('converter', config)
+  except UserError:
+    return False
+  return True
+
+
 def _with_data(config: Config, **fields: Any) -> Config:
   return dataclasses.replace(config, data=dataclasses.replace(config.data, **fields))
+
+
+def given(config: Config, variables: Any, said: list[str]) -> Given:
+  """What a converter is given of a run with these variables, whose rows are `batch`."""
+  return Given(
+    config=config,
+    variables=variables,
+    linear_maps=linear_maps(config.model),
+    rows=lambda units: batch(config),
+    outputs=functools.partial(outputs_of, mesh_of(config)),
+    check=check,
+    say=said.append,
+  )
 
 
 def batch(config: Config) -> dict[str, Any]:

@@ -1,14 +1,19 @@
 """How the truth of each folder's kinds is held against what they compute."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from elas_jax.run.state import init_variables
 from elas_jax.systems.kinds import room
-from tests.conformance.hosts import hosts, language
+from elas_jax.systems.seen import Seen
+from elas_jax.systems.sown import asked
+from elas_jax.tasks import task_of
+from tests.conformance.hosts import batch, hosts, language
 from tests.systems.optimizers import descent
 
 STEPS = 20
@@ -65,6 +70,17 @@ def of_linear(kind: Any) -> None:
     expected = room(kind).truth(kind, np.float64(x), merged(variables))
     assert np.abs(expected).max() > 0.01
     close(module.apply(variables, x), expected)
+    if hasattr(kind, 'merged'):
+      of_merged(kind, x, variables, expected)
+
+
+def of_merged(kind: Any, x: np.ndarray, variables: dict, expected: np.ndarray) -> None:
+  """The one matrix of a linear map gives what the map does, also of stacked layers."""
+  p = variables['params'] | variables.get('buffers', {})
+  w_IxO = float64(kind.merged(p))
+  close(np.float64(x) @ w_IxO + float64(p.get('bias', 0)), expected)
+  twice = jax.tree.map(lambda a: jnp.stack([a, a]), p)
+  close(kind.merged(twice), np.stack([w_IxO, w_IxO]))
 
 
 def of_activation(kind: Any) -> None:
@@ -83,7 +99,7 @@ def of_feed_forward(kind: Any) -> None:
   x, parts = rows(2, 8, 8), language().model.parts
   module = kind.make(parts, name=None)
   variables = drawn(module, x)
-  y = module.apply(variables, x, rngs={'two_four': jax.random.key(0)})
+  y = module.apply(variables, x, rngs={'noise': jax.random.key(0)})
   expected = room(kind).truth(kind, np.float64(x), merged(variables), dense)
   if expected is None:  # drawn at random: its file says what is tested instead
     assert not hasattr(room(kind.recipe), 'prune') and y.shape == x.shape
@@ -121,8 +137,16 @@ def of_norm(kind: Any) -> None:
 
 def of_position(kind: Any) -> None:
   x = rows(2, 6, 3, 4)
-  turned = kind.rotate(x, kind.angles(3 + jnp.arange(6), 4))
+  positions = 3 + jnp.arange(6)
+  turned = kind.rotate(x, kind.angles(positions, 4))
   close(turned, room(kind).truth(kind, np.float64(x), 3))
+  x, module = rows(2, 6, 8), kind.make(language().model.parts, name=None)
+  if not hasattr(module, 'init'):
+    close(module(x, positions), x)
+    return
+  variables = drawn(module, x, positions)
+  expected = room(kind).added(kind, np.float64(x), merged(variables), 3)
+  close(module.apply(variables, x, positions), expected)
 
 
 def of_optimizer(kind: Any) -> None:
@@ -140,6 +164,69 @@ def of_schedule(kind: Any) -> None:
   close(computed, [room(kind).truth(kind, 0.5, STEPS, step) for step in range(STEPS + 1)])
 
 
+def rows_of(config: Any) -> dict[str, Any]:
+  """Drawn, the last row with a part of its units, or none."""
+  rows = batch(config)
+  rows['valid'][-1] = task_of(config).row_units(config) - 1
+  return jax.tree.map(jnp.asarray, rows)
+
+
+def fields(seen: Seen) -> dict[str, Any]:
+  """What is left of it outside of a compiled function."""
+  arrays = {field.name: getattr(seen, field.name) for field in dataclasses.fields(seen)}
+  return arrays | {'config': None, 'matrices': seen.matrices()}
+
+
+def in_float64(arrays: dict[str, Any], config: Any) -> Seen:
+  arrays = float64(arrays)
+  matrices = arrays.pop('matrices')
+  return Seen(**arrays | {'config': config, 'matrices': lambda: matrices})
+
+
+def of_objective(kind: Any) -> None:
+  """Without its coefficient, in which cases mostly differ."""
+  of_mean(dataclasses.replace(kind, coefficient=1.0, schedule=type(kind)().schedule))
+
+
+@functools.cache
+def of_mean(kind: Any) -> None:
+  """And that, in one model, its gradient reaches parameters."""
+  for number, config in enumerate(hosts('train.objectives', kind)):
+    variables, rows = init_variables(config), rows_of(config)
+
+    def loss(params, config=config, variables=variables, rows=rows):
+      now, key = variables | {'params': params}, jax.random.key(0)
+      seen = task_of(config).forward(config, now, rows, key, True, asked([kind]))
+      return kind.loss(seen), fields(seen)
+
+    if number:
+      value, arrays = jax.jit(loss)(variables['params'])
+    else:
+      gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))
+      (value, arrays), gradients = gradient(variables['params'])
+      gradients = jax.tree.leaves(gradients)
+      assert all(np.isfinite(g).all() for g in gradients)
+      assert any(np.abs(g).max() > 1e-6 for g in gradients)
+    expected = room(kind).truth(kind, in_float64(arrays, config))
+    assert abs(expected) > 0.001
+    close(value, expected)
+
+
+def of_measure(kind: Any) -> None:
+  for config in hosts('eval.measures', kind):
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def look(config, variables, rows):
+      key = jax.random.key(0)
+      seen = task_of(config).forward(config, variables, rows, key, False, asked([kind]))
+      return kind.measure(seen), fields(seen)
+
+    values, arrays = look(config, init_variables(config), rows_of(config))
+    expected = room(kind).truth(kind, in_float64(arrays, config))
+    assert expected and any(np.max(x) > 0.01 for x in expected.values())
+    close(values, expected)
+
+
 TRUTHS = {
   'model.linear': of_linear,
   'model.activation': of_activation,
@@ -150,7 +237,12 @@ TRUTHS = {
   'model.position': of_position,
   'optimizer': of_optimizer,
   'schedule': of_schedule,
+  'train.objectives': of_objective,
+  'eval.measures': of_measure,
 }
-# Of these no formula says what comes out: networks are made of the kinds above, and data
-# and tokenizers are compared with files in tests/data.
-WITHOUT = ('model.architecture', 'data.source', 'data.source (rows)', 'data.tokenizer')
+# Of these no formula says what comes out: networks are made of the kinds above, data and
+# tokenizers are compared with files in tests/data, converters with what they were given.
+WITHOUT = (
+  *('model.architecture', 'data.source', 'data.source (rows)', 'data.tokenizer'),
+  'converter',
+)

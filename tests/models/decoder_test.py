@@ -239,7 +239,7 @@ def test_pruning_does_not_show_later_tokens(make_config, rule):
   tokens = np.random.default_rng(0).integers(0, 257, (1, 16)).astype(np.int32)
   other = tokens.copy()
   other[0, -1] = (tokens[0, -1] + 1) % 257
-  rngs = {'two_four': jax.random.key(1)}
+  rngs = {'noise': jax.random.key(1)}
   apply = lambda x: jit_logits(config.model, variables, jnp.asarray(x), rngs)
   one, two = apply(tokens), apply(other)
   np.testing.assert_array_equal(one[:, :-1], two[:, :-1])

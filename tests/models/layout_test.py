@@ -13,6 +13,7 @@ from elas_jax.common.paths import path_name
 from elas_jax.models import layout
 from elas_jax.models.classifier import Network
 from elas_jax.models.decoder import Decoder
+from elas_jax.models.flops import flops
 from elas_jax.systems.activations import ACTIVATIONS
 from elas_jax.systems.architectures import ARCHITECTURES
 from elas_jax.systems.feed_forwards import FEED_FORWARDS
@@ -49,6 +50,7 @@ PLACES = (
 )
 # What weight decay left alone.
 NO_DECAY = r'(norm[^/]*/(scale|bias)|bias(_[rgb])?|numerator|denominator)$'
+NO = ACTIVATIONS['none']()
 COLLECTIONS = 'params', 'buffers'
 # One of each: the conformance tests go over all cases.
 LINEAR_CASES = [room(kind).CASES[0] for kind in LINEARS.values()]
@@ -112,14 +114,24 @@ def networks():
     if hasattr(linear, 'convolve'):
       yield classifier(convnet, linear, norm=batch, depth=1)
   yield classifier(ARCHITECTURES['resnet'](), quadratic, norm=batch, depth=1)
-  yield classifier(ARCHITECTURES['vit'](2, 2), LINEARS['rational'](2), norm=layer, depth=1)
+  vit = ARCHITECTURES['vit'](2, linear_in='feed_forward')
+  yield classifier(vit, LINEARS['rational'](2), norm=layer, depth=1, activation=NO)
   yield classifier(norm=NORMS['rms'](), activation=ACTIVATIONS['relu'](), use_bias=False)
 
 
 @pytest.mark.parametrize('model', list(networks()), ids=named)
-def test_networks_on_rows_are_whole_everywhere_and_decay_as_ever(model):
+def test_networks_are_placed_by_the_same_roles_and_decay_as_ever(model):
   params, buffers = leaves(model)
-  assert layout.axes(model) == dict.fromkeys(params | buffers, ())
+  placed = layout.axes(model)
+  assert set(placed) == {*params, *buffers}
+  # But for those of AF-KAN's own attention, which are whole.
+  matrix = r'^(?!.*global_attn).*/(kernel(_[rgb])?|a|b)$'
+  matrices = [path for path in placed if re.search(matrix, path)]
+  for path in matrices:
+    # The layers in front of others split their outputs, those behind them their inputs.
+    own = [axis for axis in placed[path] if axis]
+    assert set(own) <= {'fsdp', 'tensor'} and own, path
+    assert len(set(own)) == len(own), path
   decayed_not = {path for path in params if re.search(NO_DECAY, path)}
   assert layout.no_decay(model) == decayed_not
 
@@ -170,7 +182,7 @@ def test_flops(fields, matrices, tied):
   model = decoder(vocab_size=257, width=32, feed_forward_width=64, tied_head=tied, **fields)
   # The embedding looks up a row; its matrix multiplies only where it is the head too.
   expected = 6 * (matrices + HEAD) + ATTENTION
-  assert layout.flops(model, params_of(model), 32) == pytest.approx(expected, rel=1e-12)
+  assert flops(model, params_of(model), 32) == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize('roles', [('in',), ('in', 'out', None), ('in', 'owt')])
@@ -190,7 +202,7 @@ def test_matrices_that_are_no_parameters_are_refused(monkeypatch):
   params = params_of(model)
   monkeypatch.setattr(room(model.linear), 'MATRICES', ('krenel',))
   with pytest.raises(UserError, match=r"dense: MATRICES has 'krenel'; must be .*'kernel'"):
-    layout.flops(model, params, 8)
+    flops(model, params, 8)
 
 
 def test_what_nobody_declares_is_refused(monkeypatch):
@@ -198,7 +210,7 @@ def test_what_nobody_declares_is_refused(monkeypatch):
   params = params_of(model)
   monkeypatch.setattr(room(model.linear), 'AXES', {})
   message = r"parameter 'layers/attention/\w+/kernel': no kind declares it"
-  for ask in (layout.axes, layout.no_decay, lambda m: layout.flops(m, params, 8)):
+  for ask in (layout.axes, layout.no_decay, lambda m: flops(m, params, 8)):
     with pytest.raises(UserError, match=message):
       ask(model)
   monkeypatch.undo()
@@ -207,4 +219,4 @@ def test_what_nobody_declares_is_refused(monkeypatch):
   with pytest.raises(UserError, match=r"parameter 'network/norm_0/bias': no kind"):
     layout.axes(rows)
   with pytest.raises(UserError, match=r"parameter 'new': no kind"):
-    layout.flops(decoder(), {'new': jax.ShapeDtypeStruct((2,), 'float32')}, 8)
+    flops(decoder(), {'new': jax.ShapeDtypeStruct((2,), 'float32')}, 8)

@@ -335,7 +335,7 @@ def test_mvue_draws_in_training_and_takes_the_key_it_is_given(make_config):
   overrides = SOFT | {RECIPE: 'mvue'}
   layer, variables, inputs = layer_and_inputs(make_config, **overrides)
   apply = lambda seed: layer.apply(
-    variables, inputs[0], rngs={'two_four': jax.random.key(seed)}
+    variables, inputs[0], rngs={'noise': jax.random.key(seed)}
   )
   np.testing.assert_array_equal(apply(1), apply(1))
   assert (apply(1) != apply(2)).any()

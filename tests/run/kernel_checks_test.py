@@ -12,7 +12,7 @@ from elas_jax.evaluate import main as evaluate
 from elas_jax.generate import main as generate
 from elas_jax.run.dry_run import dry_run
 from elas_jax.tasks.language import LANGUAGE
-from elas_jax.train import jit_train_step, train
+from elas_jax.train import train
 from tests.conftest import tiny_config, write_corpus
 from tests.finished_runs import computed, notes
 
@@ -55,7 +55,7 @@ def test_training_is_refused_where_no_kernel_runs(make_config, corpus, tmp_path)
   config = make_config(**ELAS | {FIELD: 'mosaic'})
   for start in (
     lambda: train(config, tmp_path / 'run'),
-    lambda: dry_run(config, jit_train_step),
+    lambda: dry_run(config),
   ):
     with pytest.raises(UserError) as error:
       start()

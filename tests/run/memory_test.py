@@ -18,8 +18,9 @@ from elas_jax.run.memory import (
 )
 from elas_jax.run.sharding import make_mesh
 from elas_jax.run.state import abstract_state, create_state
+from elas_jax.run.step import jit_train_step
 from elas_jax.systems.architectures import ARCHITECTURES
-from elas_jax.train import jit_train_step, train
+from elas_jax.train import train
 
 
 def test_the_state_is_counted_as_it_lies_on_a_device(make_config):
@@ -115,7 +116,8 @@ class Compiled:
 
 def test_a_dry_run_prints_the_numbers(make_config, monkeypatch, capsys):
   monkeypatch.setattr(memory, 'host_memory', lambda: 400_000)
-  found = dry_run(make_config(), lambda *_: Compiled())
+  monkeypatch.setattr('elas_jax.run.dry_run.jit_train_step', lambda *_: Compiled())
+  found = dry_run(make_config())
   output = capsys.readouterr().out
   assert '(cpu, 0.1 MB)' in output
   assert 'TOO LITTLE for training here: needs at least' in output
@@ -124,9 +126,11 @@ def test_a_dry_run_prints_the_numbers(make_config, monkeypatch, capsys):
   assert found['step_bytes'] == 5 * 10**9
 
 
-def test_a_dry_run_of_no_machine_is_refused(make_config, capsys):
+def test_a_dry_run_of_no_machine_is_refused(make_config, monkeypatch, capsys):
   size = 2**20
   config = make_config(**{'model.width': size, 'model.linear': 'dense'})
+  compiles = lambda *_: pytest.fail('compiles')
+  monkeypatch.setattr('elas_jax.run.dry_run.jit_train_step', compiles)
   with pytest.raises(UserError, match=f'^model.width={size}, .*needs at least .* GB'):
-    dry_run(config, lambda *_: pytest.fail('compiles'))
+    dry_run(config)
   assert 'TOO LITTLE' in capsys.readouterr().out

@@ -9,7 +9,7 @@ import pytest
 from matplotlib import image
 
 from elas_jax.run.metrics import MetricsWriter
-from elas_jax.run.plots import plot_run
+from elas_jax.run.plots import plot_measures, plot_run
 from elas_jax.train import report
 
 TRAIN = {
@@ -20,6 +20,7 @@ TRAIN = {
   'train/tokens_per_second': 1e4,
 }
 OF_TRAIN = {'loss.png', 'bits_per_byte.png', 'optimizer.png', 'speed.png'}
+OF_EVAL = {'loss.png', 'bits_per_byte.png', 'spectrum.png'}
 EVAL = {'eval/loss': 3.1, 'eval/bits_per_byte': 4.1}
 
 
@@ -56,6 +57,7 @@ def test_report_of_a_finite_loss_with_infinite_perplexity(
     ([TRAIN, TRAIN | {'train/loss': float('nan')}], OF_TRAIN),
     ([EVAL], {'loss.png', 'bits_per_byte.png'}),
     ([TRAIN, EVAL | {'activations/flip_rate': 0.1}], OF_TRAIN | {'activations.png'}),
+    ([EVAL | {'spectrum/stable_rank': 2.0, 'spectrum/stable_rank/head': 3.0}], OF_EVAL),
   ],
 )
 def test_plots_are_written(tmp_path, lines, expected):
@@ -84,3 +86,18 @@ def test_a_single_point_shows(tmp_path, name):
   middle = pixels[height // 3 : -height // 3, width // 3 : -width // 3]
   blue = np.array([0x1F, 0x77, 0xB4]) / 255
   assert (abs(middle - blue).max(axis=-1) < 0.05).sum() > 5
+
+
+def test_values_over_the_layers_and_bars_without(tmp_path):
+  deep = {'rank': 2.0, 'rank/up': [1.0, 2.0, 3.0], 'rank/head': 4.0, 'norm/up': [5.0] * 3}
+  values = {'spectrum': {name: np.array(x) for name, x in deep.items()}}
+  (path,) = plot_measures(tmp_path, values, 7)
+  assert path == tmp_path / 'plots/measure_spectrum.png'
+  two_panels = image.imread(path).shape[0]
+  flat = {'spectrum': {name: np.array(0.5) for name in ('rank', 'rank/a', 'rank/b')}}
+  plot_measures(tmp_path, flat, 7)
+  pixels = image.imread(path)
+  assert two_panels > 1.8 * pixels.shape[0]
+  blue = np.array([0x1F, 0x77, 0xB4]) / 255
+  of_bars = abs(pixels[..., :3] - blue).max(-1) < 0.05
+  assert of_bars.mean() > 0.3

@@ -18,6 +18,7 @@ from elas_jax.run.sharding import join_processes, make_mesh
 from elas_jax.train import train
 
 ROOT = pathlib.Path(__file__).parents[2]
+MEASURED = 'activations/zero_fraction', 'spectrum/stable_rank/layers/attention/key/0'
 
 
 def flags_of(config):
@@ -43,6 +44,7 @@ def start(number, address, workdir, config):
 @pytest.mark.conformance
 def test_two_processes_equal_one_and_go_on_as_one(make_config, corpus, tmp_path):
   tiny = {'model.layers': 1, 'eval.every': 3, 'eval.units': 64, 'checkpoint.every': 3}
+  tiny |= {'eval.measures': 'activations,spectrum'}
   config = make_config(**tiny | {'train.steps': 5, 'schedule': 'constant'})
   train(config, tmp_path / 'one')
 
@@ -65,8 +67,10 @@ def test_two_processes_equal_one_and_go_on_as_one(make_config, corpus, tmp_path)
   train(config, tmp_path / 'two')
   one, two = (read_metrics(tmp_path / name)[1] for name in ('one', 'two'))
   assert [line['step'] for line in two] == [line['step'] for line in one]
+  assert {*MEASURED} <= {name for line in two for name in line}
   for ours, theirs in zip(two, one):
-    for name in ours.keys() & {'train/loss', 'train/grad_norm', 'eval/loss'}:
+    compared = {'train/loss', 'train/grad_norm', 'eval/loss', *MEASURED}
+    for name in ours.keys() & compared:
       np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-4, err_msg=name)
 
 

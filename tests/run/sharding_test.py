@@ -16,7 +16,7 @@ from elas_jax.config.parsing import parse
 from elas_jax.run.evaluation import put_batch
 from elas_jax.run.sharding import make_mesh, state_shardings
 from elas_jax.run.state import abstract_state, abstract_variables, create_state
-from elas_jax.train import jit_train_step
+from elas_jax.run.step import jit_train_step
 from tests.conftest import thinned
 
 

@@ -14,13 +14,15 @@ from elas_jax.systems.linears import LINEARS
 from elas_jax.systems.norms import NORMS
 from tests.systems.sections import classifier, config
 
+NONE = ACTIVATIONS['none']()
 ALL = [(name, case) for name, kind in ARCHITECTURES.items() for case in room(kind).CASES]
 
 
 @pytest.mark.parametrize('name, kind', ALL)
 def test_outputs_and_gradients_of_every_parameter(name, kind):
   batch = NORMS['batch' if name in ('convnet', 'resnet') else 'layer']()
-  model = classifier(kind, norm=batch, depth=1)
+  activation = {'activation': ACTIVATIONS['none']()} if name == 'vit' else {}
+  model = classifier(kind, norm=batch, depth=1, **activation)
   kind.check('model.architecture', config(model))
   x = jax.random.normal(jax.random.key(1), (3, 8, 8, 1))
   variables = Network(model).init(jax.random.key(0), x)
@@ -59,15 +61,19 @@ def test_stack_is_that_of_numpy():
 
 def test_first_map_of_a_transformers_feed_forward_is_told_so():
   rational = LINEARS['rational'](groups=2)
-  model = classifier(ARCHITECTURES['vit'](2, 2), rational, norm=NORMS['layer'](), depth=1)
+  vit = ARCHITECTURES['vit'](2, linear_in='feed_forward')
+  model = classifier(vit, rational, norm=NORMS['layer'](), activation=NONE, depth=1)
   x = jnp.zeros((1, 8, 8, 1))
-  layers = Network(model).init(jax.random.key(0), x)['params']['network']
+  params = Network(model).init(jax.random.key(0), x)['params']['network']
+  layers = params['layers']['feed_forward']
   identity = [0, 1, 0, 0, 0, 0]
   numerators = {
-    name: np.array(layers[name]['rational']['numerator'][0]) for name in ('up_0', 'down_0')
+    name: np.array(layers[name]['rational']['numerator'][0, 0]) for name in ('up', 'down')
   }
-  np.testing.assert_array_equal(numerators['up_0'], identity)
-  assert not np.array_equal(numerators['down_0'], identity)
+  np.testing.assert_array_equal(numerators['up'], identity)
+  assert not np.array_equal(numerators['down'], identity)
+  # And attention is plain.
+  assert set(params['layers']['attention']['query']) == {'kernel', 'bias'}
 
 
 def test_widths():
@@ -98,7 +104,13 @@ def test_widths():
       r"model.linear='rational': must be one of 'dense', 'quadratic'.* with "
       r"model.architecture='convnet'",
     ),
-    ('vit', {'heads': 3}, {}, r'model.architecture.heads=3: must divide model.width=8'),
+    (
+      'vit',
+      {},
+      {'activation': ACTIVATIONS['relu']()},
+      r"model.activation='relu': must be 'none' with model.architecture='vit'; that of its "
+      r'feed-forward is model.architecture.feed_forward.activation',
+    ),
     (
       'vit',
       {'patch': 3},

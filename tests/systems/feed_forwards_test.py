@@ -8,9 +8,9 @@ import pytest
 from elas_jax.common.errors import UserError
 from elas_jax.systems.activations import ACTIVATIONS
 from elas_jax.systems.feed_forwards import FEED_FORWARDS
-from elas_jax.systems.feed_forwards.sown import SOWN
 from elas_jax.systems.kinds import axes, no_decay, room
 from elas_jax.systems.linears import LINEARS
+from elas_jax.systems.sown import collections, gathered
 from elas_jax.systems.two_four import RECIPES
 from tests.systems.sections import config, decoder, with_data
 
@@ -67,6 +67,9 @@ def test_dense_warm_up_has_the_same_parameters_and_no_pruning():
   assert pruned.at_step(4) is pruned
   plain = pruned.at_step(3)
   assert plain == FEED_FORWARDS['mlp']()
+  rest = pruned.after(2)  # a run that starts anew from that step has one more dense one
+  assert rest == PRUNED(dense_steps=1) and rest.at_step(0) == plain
+  assert pruned.after(5).at_step(0) == pruned.after(5) == PRUNED(dense_steps=0)
   parts = of(pruned).model.parts
   x = jax.random.normal(jax.random.key(1), (1, 8, 8))
   init = lambda kind: kind.make(parts, name=None).init(jax.random.key(0), x)
@@ -83,10 +86,11 @@ def test_probed_activations_are_unpruned_squared_relus(kind):
   x = jax.random.normal(jax.random.key(1), (2, 8, 8))
   module = kind.make(parts, name=None)
   variables = module.init(jax.random.key(0), x)
-  assert SOWN not in variables
-  _, kept = module.apply(variables, x, mutable=[SOWN])
+  assert 'sown_activation' not in variables
+  _, changed = module.apply(variables, x, mutable=collections(['activation']))
+  (y,) = gathered(changed, ['activation'])['activation'].values()
   h = float64(x).reshape(16, 8) @ float64(variables['params']['up']['kernel'])
-  np.testing.assert_allclose(kept[SOWN]['y'], np.maximum(h, 0) ** 2, rtol=1e-4, atol=1e-4)
+  np.testing.assert_allclose(y, np.maximum(h, 0) ** 2, rtol=1e-4, atol=1e-4)
 
 
 def test_other_activations_are_not_probed():

@@ -100,8 +100,12 @@ def test_a_seed_of_points_below_0_is_refused():
 
 
 def test_what_regression_lacks_is_refused():
-  with pytest.raises(UserError, match="train.z_loss=0.1: must be 0 with task='regression'"):
-    config_of('functions', 'bessel,mlp', **{'train.z_loss': 0.1})
+  with pytest.raises(UserError) as error:
+    config_of('functions', 'bessel,mlp', **{'train.objectives': 'z_loss'})
+  assert str(error.value) == (
+    "train.objectives.z_loss: task='regression' has no normaliser; must not be among "
+    'train.objectives'
+  )
 
 
 def test_a_batch_larger_than_the_rows_is_refused(tmp_path):

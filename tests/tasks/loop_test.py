@@ -17,7 +17,7 @@ from elas_jax.run.metrics import read_metrics
 from elas_jax.run.sharding import make_mesh
 from elas_jax.run.state import abstract_variables, create_state, parameter_count
 from elas_jax.tasks import task_of
-from elas_jax.train import jit_train_step, train
+from elas_jax.train import train
 from tests.tasks.networks import config_of, losses, tiny
 
 
@@ -106,7 +106,7 @@ def test_commands_on_the_folder_of_a_classifier(tmp_path, capsys):
   assert f'{values["eval/accuracy"]:.2%}' in capsys.readouterr().out
   with pytest.raises(UserError, match="its task is 'classification'; must be the fol"):
     generate_run([f'--workdir={tmp_path / "run"}'])
-  found = dry_run(config, jit_train_step)
+  found = dry_run(config)
   assert found['parameters'] == parameter_count(abstract_variables(config)['params'])
   again = config_of('images', 'digits,mlp', restore=str(tmp_path / 'run'))
   again = dataclasses.replace(

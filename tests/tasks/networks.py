@@ -11,8 +11,8 @@ from elas_jax.config.cli import load_config
 from elas_jax.config.parsing import parse
 from elas_jax.run.sharding import make_mesh
 from elas_jax.run.state import create_state
+from elas_jax.run.step import jit_train_step
 from elas_jax.tasks import task_of
-from elas_jax.train import jit_train_step
 
 
 def config_of(file: str, argument: str, **overrides):

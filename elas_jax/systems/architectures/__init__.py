@@ -2,14 +2,16 @@
 
   make(model, train, name)   the module; `model` is the config's section (width, depth,
                              outputs, input_shape, activation, norm, linear, parts)
-  owners(model)              path below the module -> the kind whose parameters lie there,
-                             or, of plain layers, their own axes
+  owners(model)              path below the module -> (the kind whose parameters lie there,
+                             or, of plain layers, their own axes; the Map of a linear one)
+  stack(model)               of a transformer its layers, systems/layers.py:Stack
+  hidden(model)              the name and the size of the width inside of feed-forwards
   input_widths(model)        what linear maps read: config field -> width
   widths(model)              what they read and what they give
-  keeps_rows() -> bool       whether each of `depth` layers surely keeps its D inputs for
-                             the backward pass
+  kept(model) -> int         numbers of a row that the layers surely keep for the backward
+                             pass, beside the row itself
 
-Most layers are of the linear kind of the model.
+All but stack, hidden and kept must be there. Most layers are of the model's linear kind.
 """
 
 from elas_jax.systems.architectures.convnet import ConvNet

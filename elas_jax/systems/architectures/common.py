@@ -10,10 +10,9 @@ from elas_jax.common.limits import quoted
 from elas_jax.systems.kinds import Axes, name_of
 from elas_jax.systems.linears import LINEARS
 
-Owners = dict[str, Any]
-# Of flax's own layers: every device has all parameters of a classifier or regressor.
-DENSE: Axes = {'kernel': (None,) * 2, 'bias': (None,)}
-CONVOLUTION: Axes = {'kernel': (None,) * 4, 'bias': (None,)}
+# Of flax's own layers.
+DENSE: Axes = {'kernel': ('in', 'out'), 'bias': (None,)}
+CONVOLUTION: Axes = {'kernel': (None, None, 'in', 'out'), 'bias': (None,)}
 
 
 def check_images(where: str, kind: str, model: Any) -> None:
@@ -34,6 +33,17 @@ def check_convolution(where: str, kind: str, model: Any) -> None:
       f'model.linear={name_of(LINEARS, model.linear)!r}: must be one of '
       f'{quoted(accepted)} with {where}={kind!r}, whose layers are convolutions'
     )
+
+
+def halved(side: int, times: int) -> int:
+  """Of an image, after so many layers of stride 2."""
+  return side if not times else halved(-(-side // 2), times - 1)
+
+
+def positions(model: Any, times: int = 0) -> int:
+  """Of an image, after so many layers of stride 2."""
+  H, W = model.input_shape[:2]
+  return halved(H, times) * halved(W, times)
 
 
 def plain_convolution(features: int, use_bias: bool, name: str) -> nn.Module:

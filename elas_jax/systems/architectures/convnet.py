@@ -12,10 +12,12 @@ import jax
 from elas_jax.systems.architectures.common import (
   DENSE,
   Network,
-  Owners,
   check_convolution,
   check_images,
+  positions,
 )
+from elas_jax.systems.kinds import Map
+from elas_jax.systems.layers import Owners
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,11 +30,14 @@ class ConvNet:
     return Module(model, train, name=name)
 
   def owners(self, model: Any) -> Owners:
-    owners: Owners = {'head': DENSE}
+    D = model.width
+    owners: Owners = {'head': (DENSE, Map(D, model.outputs, 'in'))}
     for number in range(model.depth):
-      owners[f'layer_{number}'] = model.linear
-      owners[f'norm_{number}'] = model.norm
-      owners[f'activation_{number}'] = model.activation
+      inputs = 9 * (D if number else model.input_shape[-1])
+      one = Map(inputs, D, 'out', positions(model, number))
+      owners[f'layer_{number}'] = model.linear, one
+      owners[f'norm_{number}'] = model.norm, None
+      owners[f'activation_{number}'] = model.activation, None
     return owners
 
   def input_widths(self, model: Any) -> dict[str, int]:

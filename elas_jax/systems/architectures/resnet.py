@@ -17,11 +17,13 @@ from elas_jax.systems.architectures.common import (
   CONVOLUTION,
   DENSE,
   Network,
-  Owners,
   check_convolution,
   check_images,
   plain_convolution,
+  positions,
 )
+from elas_jax.systems.kinds import Map
+from elas_jax.systems.layers import Owners
 
 STAGES = 3
 
@@ -36,18 +38,23 @@ class ResNet:
     return Module(model, train, name=name)
 
   def owners(self, model: Any) -> Owners:
-    owners = {
-      'stem': CONVOLUTION,
-      'norm_stem': model.norm,
-      'activation_stem': model.activation,
-      'head': DENSE,
+    D, last = model.width, model.width << (STAGES - 1)
+    stem = Map(9 * model.input_shape[-1], D, 'out', positions(model))
+    owners: Owners = {
+      'stem': (CONVOLUTION, stem),
+      'norm_stem': (model.norm, None),
+      'activation_stem': (model.activation, None),
+      'head': (DENSE, Map(last, model.outputs, 'in')),
     }
     blocks = itertools.product(range(STAGES), range(model.depth), ('first', 'second'))
     for stage, block, which in blocks:
-      where = f'{which}_{stage}_{block}'
-      owners[where] = model.linear
-      owners[f'norm_{where}'] = model.norm
-      owners[f'activation_{where}'] = model.activation
+      where, width = f'{which}_{stage}_{block}', D << stage
+      narrow = stage and not block and which == 'first'
+      inputs, split = width // 2 if narrow else width, 'out' if which == 'first' else 'in'
+      one = Map(9 * inputs, width, split, positions(model, stage))
+      owners[where] = model.linear, one
+      owners[f'norm_{where}'] = model.norm, None
+      owners[f'activation_{where}'] = model.activation, None
     return owners
 
   def input_widths(self, model: Any) -> dict[str, int]:

@@ -11,7 +11,9 @@ import flax.linen as nn
 import jax
 
 from elas_jax.common.fields import at_least
-from elas_jax.systems.architectures.common import Network, Owners
+from elas_jax.systems.architectures.common import Network
+from elas_jax.systems.kinds import Map
+from elas_jax.systems.layers import Owners
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,11 +25,15 @@ class Stack:
     return Module(model, train, name=name)
 
   def owners(self, model: Any) -> Owners:
-    owners = {'norm_head': model.norm, 'head': model.linear}
+    D, widths = model.width, [math.prod(model.input_shape), *[model.width] * model.depth]
+    owners: Owners = {
+      'norm_head': (model.norm, None),
+      'head': (model.linear, Map(widths[-1], model.outputs, 'in')),
+    }
     for number in range(model.depth):
-      owners[f'norm_{number}'] = model.norm
-      owners[f'layer_{number}'] = model.linear
-      owners[f'activation_{number}'] = model.activation
+      owners[f'norm_{number}'] = model.norm, None
+      owners[f'layer_{number}'] = model.linear, Map(widths[number], D, 'out')
+      owners[f'activation_{number}'] = model.activation, None
     return owners
 
   def input_widths(self, model: Any) -> dict[str, int]:
@@ -37,8 +43,8 @@ class Stack:
   def widths(self, model: Any) -> dict[str, int]:
     return self.input_widths(model) | {'model.outputs': model.outputs}
 
-  def keeps_rows(self) -> bool:
-    return True
+  def kept(self, model: Any) -> int:
+    return model.depth * model.width
 
 
 class Module(Network):

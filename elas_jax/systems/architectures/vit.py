@@ -1,96 +1,128 @@
-"""A vision transformer (arXiv 2010.11929): patches, attention, the mean over positions.
+"""A vision transformer (arXiv 2010.11929): patches, layers, the mean over positions.
 
-  patches -> depth x [ x + attention(norm(x)); x + feed_forward(norm(x)) ] -> norm -> mean
-          -> dense -> outputs
+  patches -> + position -> depth layers (systems/layers.py) -> norm -> mean -> dense
+          -> outputs
 
-feed_forward is down(act(up(norm(x)))) of width 4 D, both maps of the model's linear kind;
-patches, attention and the last dense layer are plain.
+The layers are a decoder's without the causal mask; of the linear kind of the model are all
+of their maps, or those of feed-forwards alone, as KAT has it (arXiv 2409.10594). Patches
+and the last dense layer are plain. Where the paper has a class token there is a mean.
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
+from elas_jax.common.errors import UserError
 from elas_jax.common.fields import at_least, divides
+from elas_jax.common.limits import check_array
+from elas_jax.systems.activations import ACTIVATIONS
 from elas_jax.systems.architectures.common import (
   CONVOLUTION,
   DENSE,
   Network,
-  Owners,
   check_images,
 )
-from elas_jax.systems.kinds import Axes
+from elas_jax.systems.feed_forwards import FEED_FORWARDS
+from elas_jax.systems.kinds import Map, name_of, section
+from elas_jax.systems.layers import Layer, Owners, Stack
+from elas_jax.systems.linears import LINEARS
+from elas_jax.systems.mixers import MIXERS
+from elas_jax.systems.positions import POSITIONS
 
 
 @dataclasses.dataclass(frozen=True)
 class VisionTransformer:
   patch: int = 4  # side of a patch, a divisor of H and W. The default is ours
-  heads: int = 4  # of the attention, a divisor of D. The default is ours
+  attention: Any = section(MIXERS, 'mha')  # what mixes positions in each layer
+  feed_forward: Any = section(FEED_FORWARDS, 'mlp', activation=ACTIVATIONS['gelu']())
+  position: Any = section(POSITIONS, 'learned')  # how patches are told positions
+  expansion: int = 4  # F / D, the width between the maps of a feed-forward
+  linear_in: Literal['all', 'feed_forward'] = 'all'  # the maps of the linear kind
+  attention_bias: bool = True  # of the maps of attention, whatever model.use_bias
 
   def check(self, where: str, config: Any) -> None:
     model = config.model
-    at_least(1, where, self, 'patch heads')
+    at_least(1, where, self, 'patch expansion')
     check_images(where, 'vit', model)
-    divides(f'{where}.heads', self.heads, 'model.width', model.width)
     for side in model.input_shape[:2]:
       divides(f'{where}.patch', self.patch, 'a side of model.input_shape', side)
+    check_array(
+      ('the layers', model.depth), ('model.width', model.width), self.hidden(model)
+    )
+    if not isinstance(model.activation, ACTIVATIONS['none']):
+      raise UserError(
+        f'model.activation={name_of(ACTIVATIONS, model.activation)!r}: must be '
+        f"'none' with {where}='vit'; that of its feed-forward is "
+        f'{where}.feed_forward.activation'
+      )
 
   def make(self, model: Any, train: bool, name: str) -> nn.Module:
     return Module(model, train, name=name)
 
+  def stack(self, model: Any) -> Stack:
+    H, W = model.input_shape[:2]
+    parts = dataclasses.replace(
+      model.parts,
+      hidden=self.expansion * model.width,
+      position=self.position,
+      causal=False,
+      length=(H // self.patch) * (W // self.patch),
+    )
+    of_attention = dataclasses.replace(
+      parts,
+      linear=model.linear if self.linear_in == 'all' else LINEARS['dense'](),
+      init='lecun_normal',
+      use_bias=self.attention_bias,
+    )
+    layer = Layer(self.attention, self.feed_forward)
+    return Stack((layer,), model.depth, parts, of_attention, unroll=model.depth)
+
   def owners(self, model: Any) -> Owners:
-    owners = {
-      'patches': CONVOLUTION,
-      'positions': {'': (None,) * 3},
-      'norm_head': model.norm,
-      'head': DENSE,
+    D, stack = model.width, self.stack(model)
+    entries, L = self.patch**2 * model.input_shape[-1], stack.parts.length
+    found: Owners = {
+      'patches': (CONVOLUTION, Map(entries, D, 'out', L)),
+      'position': (self.position, None),
+      'norm_head': (model.norm, None),
+      'head': (DENSE, Map(D, model.outputs, 'in')),
     }
-    for number in range(model.depth):
-      owners |= {
-        f'norm_attention_{number}': model.norm,
-        f'attention_{number}': ATTENTION,
-        f'norm_feed_forward_{number}': model.norm,
-        f'up_{number}': model.linear,
-        f'activation_{number}': model.activation,
-        f'down_{number}': model.linear,
-      }
-    return owners
+    for path, (owner, one) in stack.owners().items():
+      each = one and dataclasses.replace(one, times=L)
+      found[f'layers/{path}'] = owner, each
+    return found
+
+  def hidden(self, model: Any) -> tuple[str, int]:
+    return f'{self.expansion} model.width', self.expansion * model.width
 
   def input_widths(self, model: Any) -> dict[str, int]:
-    return {'model.width': model.width, '4 model.width': 4 * model.width}
+    return {'model.width': model.width} | dict([self.hidden(model)])
 
   widths = input_widths
 
-
-# Of flax's layer, kernels (D, heads, K) and (heads, K, D).
-ATTENTION: Axes = {
-  f'{name}/{part}': (None,) * (3 if part == 'kernel' else 1 if name == 'out' else 2)
-  for name in ('query', 'key', 'value', 'out')
-  for part in ('kernel', 'bias')
-}
+  def kept(self, model: Any) -> int:
+    return model.depth * model.width * self.stack(model).parts.length
 
 
 class Module(Network):
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    c, kind = self.model, self.model.architecture
+    c, kind, stack = self.model, self.model.architecture, self.model.stack
     sides = (kind.patch, kind.patch)
     x = nn.Conv(c.width, sides, sides, padding='VALID', name='patches')(x)
     x_BxLxD = x.reshape(len(x), -1, c.width)
-    shape = (1, x_BxLxD.shape[1], c.width)
-    x_BxLxD += self.param('positions', nn.initializers.normal(0.02), shape)
-    first = dataclasses.replace(c.parts, opening=True)
-    for number in range(c.depth):
-      norm = lambda what, number=number: self.norm(f'norm_{what}_{number}')
-      attention = nn.MultiHeadDotProductAttention(kind.heads, name=f'attention_{number}')
-      x_BxLxD += attention(norm('attention')(x_BxLxD))
-      up = c.linear.make(4 * c.width, first, name=f'up_{number}')
-      h = self.activation(f'activation_{number}')(up(norm('feed_forward')(x_BxLxD)))
-      x_BxLxD += self.linear(c.width, f'down_{number}')(h)
+    positions_L = jnp.arange(x_BxLxD.shape[1])
+    x_BxLxD = kind.position.make(stack.parts, name='position')(x_BxLxD, positions_L)
+    layers = stack.make(self.train, name='layers')
+    x_BxLxD, _ = layers(x_BxLxD, None, stack.angles(positions_L), 0)
     x_BxD = self.norm('norm_head')(x_BxLxD).mean(1)
     return nn.Dense(c.outputs, name='head')(x_BxD)
 
 
-CASES = (VisionTransformer(patch=2, heads=2), VisionTransformer(patch=4, heads=1))
+SMALL = MIXERS['mha'](heads=2)
+CASES = (
+  VisionTransformer(patch=2, attention=SMALL),
+  VisionTransformer(attention=MIXERS['mha'](1), linear_in='feed_forward', expansion=2),
+)

@@ -4,11 +4,13 @@
   maps(parts)      the linear maps by name, inner(parts) the kinds of other modules inside;
                    the first of two maps gets parts with `opening`
   at_step(step)    the kind of one step (from 1), with the same parameters; itself unless
-                   a kind has phases
-  probed()         whether it sows its activation, y >= 0, for the statistics of 2:4
+                   a kind has phases; after(step) the kind of a run that starts anew
+                   with what it has become by then
+  probed()         whether the activation that it sows is y >= 0, for the statistics of 2:4
   notes(parts, length)   lines that a run prints at its start
 
-All but make and maps need not be there. truth(kind, x, p, linear), `linear` a map's (x, p).
+All but make and maps need not be there. Each sows what enters its last map (sown.py).
+truth(kind, x, p, linear), `linear` a map's (x, p).
 """
 
 from elas_jax.systems.feed_forwards.glu import GLU

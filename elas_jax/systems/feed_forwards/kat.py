@@ -16,6 +16,7 @@ from elas_jax.common.fields import at_least, divides
 from elas_jax.systems.feed_forwards.mlp import MLP
 from elas_jax.systems.kinds import Map, Parts
 from elas_jax.systems.linears.rational import GroupRational
+from elas_jax.systems.sown import sow
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,9 +25,8 @@ class KAT:
 
   def check(self, where: str, config: Any) -> None:
     at_least(1, where, self, 'groups')
-    for name in ('width', 'feed_forward_width'):
-      width = getattr(config.model, name)
-      divides(f'{where}.groups', self.groups, f'model.{name}', width)
+    for name, width in config.model.input_widths.items():
+      divides(f'{where}.groups', self.groups, name, width)
 
   def make(self, parts: Parts, name: str) -> nn.Module:
     return Module(self, parts, name=name)
@@ -49,6 +49,7 @@ class Module(nn.Module):
     x_BxLxD = rational('identity', 'rational_1')(x_BxLxD)
     h_BxLxF = linear.make(parts.hidden, first, name='up')(x_BxLxD)
     y_BxLxF = rational('swish', 'rational_2')(h_BxLxF)
+    sow(self, 'activation', lambda: y_BxLxF.reshape(-1, parts.hidden))
     return linear.make(parts.width, parts, name='down')(y_BxLxF)
 
 

@@ -12,8 +12,8 @@ import jax
 import numpy as np
 
 from elas_jax.systems.activations import ACTIVATIONS
-from elas_jax.systems.feed_forwards.sown import sow_activation
 from elas_jax.systems.kinds import Map, Parts, room, section
+from elas_jax.systems.sown import sow
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Module(nn.Module):
     first = dataclasses.replace(parts, opening=True)
     h_BxLxF = linear.make(parts.hidden, first, name='up')(x_BxLxD)
     y_BxLxF = kind.make(parts, name='activation')(h_BxLxF)
-    sow_activation(self, y_BxLxF)
+    sow(self, 'activation', lambda: y_BxLxF.reshape(-1, parts.hidden))
     return linear.make(parts.width, parts, name='down')(y_BxLxF)
 
 

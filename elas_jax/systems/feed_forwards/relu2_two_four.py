@@ -25,9 +25,9 @@ from elas_jax.ops.two_four import (
 )
 from elas_jax.systems import kinds
 from elas_jax.systems.feed_forwards.mlp import MLP
-from elas_jax.systems.feed_forwards.sown import sow_activation
 from elas_jax.systems.kinds import Map, Parts, free, phase, room, section
 from elas_jax.systems.linears import LINEARS
+from elas_jax.systems.sown import sow
 from elas_jax.systems.two_four import RECIPES
 
 
@@ -54,21 +54,24 @@ class TwoFourSquaredReLU:
         f'{quoted(accepted)} with a 2:4 {where}, which works on the kernels of plain '
         'products'
       )
-    if model.feed_forward_width % 4:
+    if model.parts.use_bias:
       raise UserError(
-        f'model.feed_forward_width={model.feed_forward_width}: must be a multiple of 4 '
-        f'with a 2:4 {where}'
+        f'model.use_bias=True: must be False with a 2:4 {where}, which has no biases'
       )
+    name, width = model.hidden
+    if width % 4:
+      raise UserError(f'{name}={width}: must be a multiple of 4 with a 2:4 {where}')
     self._check_implementation(where, config)
 
   def _check_implementation(self, where: str, config: Any) -> None:
     """Refuses 'mosaic' where a 2:4 operation would run elsewhere."""
     if self.implementation != 'mosaic':
       return
-    field, dtype = f"{where}.implementation='mosaic'", config.model.compute_dtype
+    field = f"{where}.implementation='mosaic'"
+    dtype = config.model.parts.compute_dtype
     if dtype != 'bfloat16':
       raise UserError(f"{field}: needs model.compute_dtype='bfloat16', not {dtype!r}")
-    recipe = self.recipe.build(config.data.sequence_length, self.implementation)
+    recipe = self.recipe.build(config.length, self.implementation)
     lacking = without_kernels(recipe.rule, recipe.backward)
     if lacking:
       raise UserError(
@@ -85,7 +88,12 @@ class TwoFourSquaredReLU:
 
   def at_step(self, step: int) -> Any:
     """The unpruned layer in the dense warm-up; its parameters are the same."""
-    return self if step > self.dense_steps else MLP()
+    warm_up = 0 < self.dense_steps >= step
+    return MLP() if warm_up else self
+
+  def after(self, step: int) -> Any:
+    """With what is left of the dense warm-up."""
+    return dataclasses.replace(self, dense_steps=max(self.dense_steps - step, 0))
 
   def probed(self) -> bool:
     return True
@@ -113,7 +121,7 @@ class Module(nn.Module):
     recipe = kind.recipe.build(x_BxLxD.shape[1], which)
     given = kind.recipe.given(self, x_TxD, up, down)
     y_TxD = two_four_feed_forward(recipe, x_TxD, up, down, **given)
-    sow_activation(self, lambda: squared_relu(chain(x_TxD, up)))
+    sow(self, 'activation', lambda: squared_relu(chain(x_TxD, up)))
     return y_TxD.reshape(x_BxLxD.shape)
 
 

@@ -8,6 +8,9 @@ taken to say no):
   kernels() -> int                   of how many matrices it is the plain product, which its
                                      module's kernels(inputs) gives; one alone is 'kernel'
   factors() -> bool                  whether these are two trained ones, 'a' and 'b'
+  merged(p) -> W (..., I, O)         the one matrix whose product it is but for the bias, of
+                                     its parameters and buffers in float32; the first
+                                     axes are of stacked layers
   convolve(features, kernel, stride, parts, name)   the module on images
   short() -> (field, value)          of the smaller side of its largest arrays, if not D
   bases() -> int                     numbers that an input becomes on its way

@@ -15,7 +15,11 @@ def plain_start(parts: Parts) -> jax.nn.initializers.Initializer:
   """How a dense kernel (I, O) is drawn."""
   if parts.init_std is not None:
     return nn.initializers.normal(parts.init_std)
-  return nn.initializers.he_normal() if parts.init == 'he' else kaiming_uniform
+  return {
+    'lecun': kaiming_uniform,
+    'lecun_normal': nn.initializers.lecun_normal(),
+    'he': nn.initializers.he_normal(),
+  }[parts.init]
 
 
 def bias_of(module: nn.Module) -> jax.Array | None:

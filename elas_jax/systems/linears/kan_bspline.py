@@ -18,6 +18,7 @@ from elas_jax.ops.linear import kaiming_uniform
 from elas_jax.systems.activations import ACTIVATIONS
 from elas_jax.systems.kinds import Parts, section
 from elas_jax.systems.linears import kan_common as common
+from elas_jax.systems.sown import sow
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +56,7 @@ class Module(nn.Module):
     scaler_IxO = self.param('scaler', kaiming_uniform, (I, O), dtype)
     base_IxO = self.param('base', kaiming_uniform, (I, O), dtype)
     wide = common.normalised(x, c, self.parts)
+    sow(self, 'inputs', lambda: wide.reshape(-1, I))
     weights = (base_IxO, c_IxSxO, scaler_IxO, knots_IxM)
     act = common.activation(c, self.parts)
     return ops.bspline(wide, *weights, c.order, act, x.dtype).astype(x.dtype)

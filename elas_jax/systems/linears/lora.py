@@ -44,6 +44,9 @@ class LoRA:
     """Parameters that are not trained."""
     return (FROZEN,)
 
+  def merged(self, p: dict[str, jax.Array]) -> jax.Array:
+    return p['kernel'] + self.alpha / self.rank * (p['a'] @ p['b'])
+
   def flops(self, shapes: dict[str, tuple[int, ...]]) -> float:
     """W counts 4 an entry, since it has no gradient."""
     entries = {name: math.prod(shapes[name]) for name in NAMES}

@@ -42,6 +42,9 @@ class LowRank:
   def factors(self) -> bool:
     return True
 
+  def merged(self, p: dict[str, jax.Array]) -> jax.Array:
+    return p['a'] @ p['b']
+
 
 class Module(nn.Module):
   features: int

@@ -56,7 +56,7 @@ class Quadratic:
   relinear_b: float = 1e-4  # the same for (W_b, c)
 
   def check(self, where: str, config: Any) -> None:
-    if self.form == 'square' and config.task == 'language':
+    if self.form == 'square' and config.traits.text:
       others = quoted(form for form in FORMS if form != 'square')
       raise UserError(
         f"{where}.form='square': has no linear branch; accepted with "

@@ -11,6 +11,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from elas_jax.common.errors import UserError
@@ -40,6 +41,13 @@ class SLTrain:
 
   def make(self, features: int, parts: Parts, name: str) -> nn.Module:
     return Module(features, self, parts, name=name)
+
+  def merged(self, p: dict[str, jax.Array]) -> jax.Array:
+    w_IxO = self.alpha / self.rank * (p['a'] @ p['b'])
+    add = lambda w, at, values: w.at[at].add(values, unique_indices=True)
+    add = jnp.vectorize(add, signature='(n),(p),(p)->(n)')
+    flat = w_IxO.reshape(*w_IxO.shape[:-2], -1)
+    return add(flat, p['support'], p['values']).reshape(w_IxO.shape)
 
   def flops(self, shapes: dict[str, tuple[int, ...]]) -> float:
     """Of the product with the whole W; to form it does not count."""

@@ -11,10 +11,13 @@ keeps nothing.
   empty_state(parts, batch, length)  of one layer
   flops(parts, length)               FLOPs of a token beside those of the maps
 
+In a network without parts.causal a position sees all others, and there is no state.
+
 All but inner must be there. truth(kind, x, p, linear, position): `linear` is a map's
 (x, p), `position` turns (B, L, H, K).
 """
 
+from elas_jax.systems.mixers.linear_attention import LinearAttention
 from elas_jax.systems.mixers.mha import MHA
 
-MIXERS = {'mha': MHA}
+MIXERS = {'mha': MHA, 'linear_attention': LinearAttention}

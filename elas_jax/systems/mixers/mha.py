@@ -1,9 +1,10 @@
-"""Causal attention of H heads in groups that share J keys and values (arXiv 2305.13245).
+"""Attention of H heads in groups that share J keys and values (arXiv 2305.13245).
 
   q = rotate(query(x)),  k = rotate(key(x)),  v = value(x),  y = softmax(q k^T / sqrt(K)) v
 
-then output(y). x (B, L, D), q (B, L, H, K), k and v (B, L, J, K), K = D / H; J = H is the
-attention of arXiv 1706.03762. A state holds k and v of the positions before, (B, S, J, K).
+then output(y); with a causal mask in a decoder. x (B, L, D), q (B, L, H, K), k and v (B, L,
+J, K), K = D / H; J = H is the attention of arXiv 1706.03762. A state holds k and v of the
+positions before, (B, S, J, K).
 """
 
 import dataclasses
@@ -14,11 +15,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from elas_jax.common.errors import UserError
 from elas_jax.common.fields import at_least, divides
 from elas_jax.common.limits import check_array
-from elas_jax.ops.attention import cached_attention, causal_attention
-from elas_jax.systems.kinds import Map, Parts, about
+from elas_jax.ops.attention import cached_attention, causal_attention, full_attention
+from elas_jax.systems.kinds import Map, Parts
+from elas_jax.systems.mixers.common import check_pairs
 
 State = dict[str, jax.Array]
 
@@ -39,15 +40,11 @@ class MHA:
     divides(f'{where}.heads', self.heads, 'model.width', width)
     if self.kv_heads:
       divides(f'{where}.kv_heads', self.kv_heads, f'{where}.heads', self.heads)
-    if about(config.model.position, 'pairs', default=False) and width // self.heads % 2:
-      raise UserError(
-        f'{where}.heads={self.heads}: model.width / {where}.heads = {width // self.heads} '
-        'must be even, since rotary embeddings turn pairs of entries'
-      )
-    length = 'data.sequence_length', config.data.sequence_length
+    check_pairs(where, self.heads, config)
+    length = 'the positions of a row', config.length
     rows = config.data.batch_size // max(config.train.accumulation, 1)
     check_array(
-      ('model.layers', config.model.layers),
+      ('the layers', config.model.stack.layers),
       ('the rows of a micro-batch', rows),
       (f'{where}.heads', self.heads),
       length,
@@ -107,7 +104,8 @@ class Module(nn.Module):
     k_BxLxJxK = parts.position.rotate(heads('key', kind.groups), angles)
     v_BxLxJxK = heads('value', kind.groups)
     if state is None:
-      y_BxLxHxK = causal_attention(q_BxLxHxK, k_BxLxJxK, v_BxLxJxK)
+      attention = causal_attention if parts.causal else full_attention
+      y_BxLxHxK = attention(q_BxLxHxK, k_BxLxJxK, v_BxLxJxK)
     else:
       write = lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, start, 1)
       state = {'k': write(state['k'], k_BxLxJxK), 'v': write(state['v'], v_BxLxJxK)}

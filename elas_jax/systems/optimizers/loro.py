@@ -31,6 +31,7 @@ from elas_jax.ops.early_epsilon_adam import scale_by_early_epsilon_adam
 from elas_jax.ops.factors import FACTORS, map_modules
 from elas_jax.systems.kinds import Training, factors, name_of, phase
 from elas_jax.systems.linears import LINEARS
+from elas_jax.systems.optimizers.adamw import Adamw
 from elas_jax.systems.optimizers.common import (
   Common,
   check_averages,
@@ -71,6 +72,13 @@ class Loro(Common):
         f'model.linear.rank={linear.rank}: must be at most {narrowest} with '
         f"{where}='loro', the width of the map {name!r}: factors need full rank"
       )
+
+  def on_dense(self) -> Adamw:
+    """Adam as it is between exact steps, with what the two share and no weight decay."""
+    theirs = {field.name for field in dataclasses.fields(Adamw)}
+    own = {field.name for field in dataclasses.fields(self)}
+    shared = {name: getattr(self, name) for name in theirs & own}
+    return Adamw(**shared | {'weight_decay': 0.0})
 
   def build(self, training: Training) -> optax.GradientTransformation:
     return loro(

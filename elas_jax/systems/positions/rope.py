@@ -14,10 +14,11 @@ import numpy as np
 
 from elas_jax.common.fields import above
 from elas_jax.ops.attention import rotary_angles, rotate
+from elas_jax.systems.positions.common import Position
 
 
 @dataclasses.dataclass(frozen=True)
-class Rope:
+class Rope(Position):
   base: float = 10000.0  # the longest wave is 2 pi base^(1 - 2/K) positions
 
   def check(self, where: str, config: Any) -> None:

@@ -24,7 +24,7 @@ class MVUE:
     return Recipe('mvue', self.backward, length, implementation)
 
   def given(self, module: Any, x_TxD: Any, up: Any, down: Any) -> dict[str, Any]:
-    return {'key': module.make_rng('two_four')}
+    return {'key': module.make_rng('noise')}
 
 
 CASES = (MVUE(), MVUE('straight_through_dense'))

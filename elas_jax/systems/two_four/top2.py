@@ -22,10 +22,11 @@ class Top2:
   backward: Backwards = 'exact'  # see ops/two_four.py; the default is ours
 
   def check(self, where: str, config: Any) -> None:
-    length = config.data.sequence_length
+    length = config.length
     if self.backward == 'split' and length % 4:
+      name = 'data.sequence_length' if config.traits.text else 'the positions of an image'
       raise UserError(
-        f'data.sequence_length={length}: must be a multiple of 4 with '
+        f'{name}={length}: must be a multiple of 4 with '
         f"{where}.backward='split', which permutes the positions of a sequence and "
         'prunes them by fours'
       )

@@ -1,0 +1,183 @@
+"""A run that is converted: what a converter is given, what changed, the new workdir."""
+
+import contextlib
+import functools
+import json
+import pathlib
+import shlex
+import tempfile
+from collections.abc import Iterator, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from elas_jax.common.errors import UserError
+from elas_jax.common.interruption import cleaned_up
+from elas_jax.common.limits import cut
+from elas_jax.common.paths import path_name
+from elas_jax.common.places import write_text
+from elas_jax.config import schema
+from elas_jax.config.checks import check
+from elas_jax.config.config import Config, after, at_step, to_json
+from elas_jax.data.record import SPLITS
+from elas_jax.models import layout
+from elas_jax.run.checkpoint import Checkpoints, load_json
+from elas_jax.run.kernel_checks import lacking_kernels, with_kernels
+from elas_jax.run.state import abstract_variables, state_from
+from elas_jax.run.workdir import Run
+from elas_jax.systems.converters.common import Given, span
+from elas_jax.tasks import task_of
+
+UNITS = 2048  # tokens or examples on which outputs are compared, about
+
+
+def linear_maps(model: Any) -> tuple[str, ...]:
+  """The paths of the modules of kind model.linear."""
+  owners = layout.owners(model).items()
+  return tuple(path for path, (owner, _) in owners if owner == model.linear)
+
+
+class Source:
+  """The run that is converted, and its data, prepared when they are asked for.
+
+  Args:
+    run: opened at the checkpoint that is converted.
+    accept_changed: whether the data may be others than those of the run.
+  """
+
+  def __init__(self, run: Run, accept_changed: bool):
+    self.run, self._accept_changed = run, accept_changed
+    self.said: list[str] = []  # by the converter
+    self.config: Config = run.past.parsed
+    self.given = Given(
+      config=self.config,
+      variables=run.variables,
+      linear_maps=linear_maps(self.config.model),
+      rows=self._rows,
+      outputs=lambda config, *rest: self._outputs(at_step(config, run.step), *rest),
+      check=lambda config: check(after(config, run.step)),
+      say=self.said.append,
+    )
+
+  def comparison(self, config: Config, variables: Any) -> str:
+    """A line: by how much the outputs of the new run, at its step 0, differ on rows."""
+    try:
+      self._data_now  # noqa: B018
+    except UserError as error:
+      return f'outputs not compared: {error}'
+    rows = self._rows(UNITS)
+    before, _ = self.given.outputs(self.config, self.run.variables, rows)
+    after, _ = self._outputs(at_step(config, 0), variables, rows)
+    change, count = jnp.abs(after - before).max(), len(before)
+    return f'outputs {span(before)}, changed by at most {change:.3g} on {count} rows'
+
+  def saved_data(self) -> tuple[Any, dict[str, Any], dict[str, Any] | None]:
+    """Position, description and record of the data, as the new checkpoint has them."""
+    past = self.run.past
+    position = load_json(past.workdir, 'data', '--workdir', past.step)
+    if '_data' in vars(self):  # these have been prepared, and accepted
+      return position, self._data.describe(), self._data.record()
+    return position, past.needs, past.record
+
+  @functools.cached_property
+  def _data_now(self) -> Any:
+    return self.run.data_now()
+
+  @functools.cached_property
+  def _data(self) -> Any:
+    self.run.check_data(self._data_now, SPLITS, self._accept_changed)
+    return self._data_now
+
+  def _rows(self, units: int) -> dict[str, Any]:
+    """Evenly taken from the train split, with about so many units."""
+    rows = self._data.train
+    count = min(max(units // task_of(self.config).row_units(self.config), 1), len(rows))
+    return rows.read(range(0, len(rows), -(-len(rows) // count)))
+
+  def _outputs(
+    self, config: Config, variables: Any, rows: Any, names: Sequence[str] = ()
+  ) -> tuple[jax.Array, Any]:
+    return outputs_of(self.run.mesh, config, variables, rows, names)
+
+
+def outputs_of(
+  mesh: Mesh, config: Config, variables: Any, rows: Any, names: Sequence[str] = ()
+) -> tuple[jax.Array, Any]:
+  """(outputs, sown) of these rows, which every device computes."""
+  if lacking_kernels(config):
+    config = with_kernels(config, 'auto')
+  with jax.set_mesh(mesh):
+    return _outputs(config, tuple(names), variables, rows)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _outputs(config: Config, names: tuple[str, ...], variables: Any, rows: Any) -> tuple:
+  key = jax.random.key(0)
+  seen = task_of(config).forward(config, variables, rows, key, False, names)
+  return seen.outputs, seen.sown
+
+
+def changes(old: Config, new: Config) -> Iterator[str]:
+  """A line for each field that differs; '-' where there is none of that name."""
+  before, now = _shown(old), _shown(new)
+  for path in dict.fromkeys([*before, *now]):
+    if before.get(path) != now.get(path):
+      yield f'{path}: {before.get(path, "-")} -> {now.get(path, "-")}'
+
+
+def flags(old: Config, new: Config) -> str:
+  """What makes the new config of the file that the old one came from."""
+  before, now = _shown(old), _shown(new)
+  for where, _, kind in schema.kinds_in(new):
+    if before.get(where) != now.get(where, before.get(where)):  # a flag sets its defaults
+      inside = lambda path, where=where: path.startswith(f'{where}.')
+      before = {path: value for path, value in before.items() if not inside(path)}
+      before |= _shown(type(kind)(), f'{where}.')
+  changed = [f'{path}={value}' for path, value in now.items() if before.get(path) != value]
+  return ' '.join(shlex.quote(f'--config.{one}') for one in changed)
+
+
+def _shown(section: Any, above: str = '') -> dict[str, str]:
+  return {path: f'{value}' for path, value, _ in schema.leaves(section, above)}
+
+
+def check_variables(config: Config, variables: Any, converter: str) -> None:
+  """A converter's own fault: what it gives is not what a model of its config has."""
+  shapes = lambda tree: {
+    path_name(path): (x.shape, x.dtype)
+    for path, x in jax.tree_util.tree_leaves_with_path(tree)
+  }
+  found, needed = shapes(variables), shapes(abstract_variables(config))
+  for path in sorted({*found, *needed}):
+    if found.get(path) != needed.get(path):
+      raise UserError(
+        f'converter={converter!r}: gives {path} {found.get(path)}; a model of its config '
+        f'has {needed.get(path)}'
+      )
+
+
+def check_output(output: pathlib.Path) -> None:
+  if output.exists() and not (output.is_dir() and not any(output.iterdir())):
+    raise UserError(f'--output={output}: exists; must be a new or an empty folder')
+
+
+def write_run(output: pathlib.Path, config: Config, variables: Any, data: tuple) -> None:
+  """A workdir at step 0: there and complete, or not there. UserError if it cannot be."""
+  position, *described = data
+  place = SimpleNamespace(get_state=lambda: position)
+  saved = state_from(config, variables), place, json.loads(to_json(config)), *described
+  try:
+    output.parent.mkdir(parents=True, exist_ok=True)
+    temporary = tempfile.TemporaryDirectory(prefix=f'{output.name}.tmp-', dir=output.parent)
+    with cleaned_up(), temporary as at:
+      made = pathlib.Path(at, 'run')
+      with contextlib.closing(Checkpoints(made, config.checkpoint)) as saving:
+        saving.save(*saved, eval_loss=None)
+        saving.wait()
+      write_text(made / 'config.json', to_json(config))
+      made.rename(output)
+  except OSError as error:
+    raise UserError(f'--output={output}: cannot be written: {cut(str(error))}') from error

@@ -1,0 +1,44 @@
+"""What converters share: the run that they are given, and changes of its config."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from elas_jax.systems.sown import Sown
+
+
+@dataclasses.dataclass(frozen=True)
+class Given:
+  """A trained model and what can be asked of it.
+
+  Attributes:
+    config: of the run.
+    variables: {'params': ..., 'buffers': ...}, of one of its checkpoints.
+    linear_maps: the paths of the modules of kind config.model.linear.
+    rows: of the train split, evenly taken, with about so many units (tokens, examples).
+      Data are prepared only if they are asked for; a UserError if they cannot be.
+    outputs: (config, variables, rows, names=()) -> (outputs, sown): what a model gives in
+      float32, and what its layers give away by these names (systems/sown.py).
+    check: refuses a config that cannot run; for those who compute much before they return
+      one, since the command asks it only then.
+    say: prints a line.
+  """
+
+  config: Any
+  variables: dict[str, Any]
+  linear_maps: tuple[str, ...]
+  rows: Callable[[int], dict[str, Any]]
+  outputs: Callable[..., tuple[jax.Array, Sown]]
+  check: Callable[[Any], None]
+  say: Callable[[str], None]
+
+
+def with_model(config: Any, **fields: Any) -> Any:
+  """The config with other fields of its section `model`."""
+  return dataclasses.replace(config, model=dataclasses.replace(config.model, **fields))
+
+
+def span(x: jax.Array) -> str:
+  return f'{x.min():.4g} to {x.max():.4g}'

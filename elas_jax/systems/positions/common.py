@@ -1,0 +1,20 @@
+"""What kinds of positions share: to add nothing and to turn nothing."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+
+class Position:
+  def check(self, where: str, config: Any) -> None:
+    """Nothing can be wrong."""
+
+  def make(self, parts: Any, name: str) -> Callable:
+    return lambda x_BxLxD, positions_L: x_BxLxD
+
+  def angles(self, positions_L: jax.Array, head_size: int) -> Any:
+    return None
+
+  def rotate(self, x_BxLxHxK: jax.Array, angles: Any) -> jax.Array:
+    return x_BxLxHxK
