@@ -167,6 +167,11 @@ def shared_programs():
     now = essential(now) if now else None
     return step_of(step.train_step, essential(config), mesh, now)
 
+  evaluate = train.evaluate
+
+  def evaluate_essential(config, *arguments):
+    return evaluate(essential(config), *arguments)
+
   def create_state(config, mesh):
     # Copied: a step takes the memory of the state that it is given.
     return jax.tree.map(jnp.copy, start_of(essential(config), mesh))
@@ -174,6 +179,7 @@ def shared_programs():
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(train, 'jit_train_step', jit_train_step)
     patch.setattr(train, 'create_state', create_state)
+    patch.setattr(train, 'evaluate', evaluate_essential)
     yield
 
 

@@ -67,7 +67,7 @@ def flags_of(folder, *more):
   return ['--scale=smoke', *own, '--config.train.compilation_cache=', *more]
 
 
-@pytest.mark.parametrize('module', MODULES)
+@pytest.mark.parametrize('module', thinned(MODULES, kan_table, function_fitting))
 def test_every_run_of_every_table_has_a_config_that_can_run(module, tmp_path):
   experiment = module.EXPERIMENT
   for scale in experiment.scales:
@@ -281,6 +281,7 @@ def test_published_values_stand_at_their_own_scale_alone(tmp_path):
   assert not shown('smoke', 'digits')
 
 
+@pytest.mark.conformance
 def test_functions_are_fitted_and_drawn(tmp_path):
   flags = flags_of(tmp_path, '--only=mlp,rings,bessel', '--config.data.source.examples=200')
   harness.main(function_fitting.EXPERIMENT, flags)
