@@ -1,5 +1,6 @@
 """Set-up of every test: four fake CPU devices, strict shapes, and small configs."""
 
+import contextlib
 import functools
 import os
 import pathlib
@@ -118,6 +119,16 @@ def write_corpus(folder: pathlib.Path, words_of_documents: list[int]) -> pathlib
   return folder
 
 
+def thinned(values, *kept):
+  """To parametrise with: `make test` takes these alone, make conformance the others."""
+  values = list(values)
+  assert all(value in values for value in kept)
+  in_full = lambda value: pytest.param(
+    *(value if isinstance(value, tuple) else (value,)), marks=pytest.mark.conformance
+  )
+  return [value if value in kept else in_full(value) for value in values]
+
+
 @pytest.fixture
 def plots():
   """Asked for by tests that look for the plots of a run."""
@@ -128,6 +139,24 @@ def no_plots(request, monkeypatch):
   """They take half a second a run, mostly for text, and runs are many."""
   if 'plots' not in request.fixturenames:
     monkeypatch.setattr('elas_jax.train.plot_run', lambda workdir: None)
+
+
+@pytest.fixture(scope='session', autouse=True)
+def shared_programs():
+  """Runs of the same config share their jitted steps, while what is traced is the same."""
+  from elas_jax import train
+  from elas_jax.run import step as steps
+
+  jit_train_step = steps.jit_train_step
+
+  @functools.cache
+  def step_of(step, *arguments):
+    return jit_train_step(*arguments)
+
+  with pytest.MonkeyPatch.context() as patch:
+    shared = lambda *arguments: step_of(steps.train_step, *arguments)
+    patch.setattr(train, 'jit_train_step', shared)
+    yield
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -146,8 +175,13 @@ def prepare_here(patch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def make_config(tmp_path):
-  """Builds a tiny Config: make_config(**{'model.linear.rank': 4}) overrides fields."""
-  return functools.partial(tiny_config, tmp_path)
+  """Builds a tiny Config: make_config(**{'model.linear.rank': 4}) overrides fields.
+
+  Its places are relative to the test's own folder: what is compiled for a config is then
+  that of all tests that make the same.
+  """
+  with contextlib.chdir(tmp_path):
+    yield functools.partial(tiny_config, pathlib.Path())
 
 
 @pytest.fixture

@@ -9,9 +9,8 @@ import tokenizers
 from elas_jax.common.errors import UserError
 from elas_jax.data.tokenizers import BytesTokenizer, HuggingFaceTokenizer
 from elas_jax.generate import main
-from elas_jax.models.decoder import Decoder
 from elas_jax.models.sampling import continuation, generate, in_nucleus, sample
-from elas_jax.run.state import init_variables
+from tests.programs import init_variables, jit_logits
 
 GREEDY = {'temperature': 0.0, 'top_p': 1.0, 'seed': 0}
 
@@ -31,7 +30,7 @@ def without_cache(model, variables, prompt, length):
   """The greedy ids behind `prompt`, each from a pass over everything before it."""
   ids = [256, *prompt.encode()]
   start = len(ids)
-  apply = jax.jit(lambda tokens: Decoder(model).apply(variables, tokens)[0])
+  apply = lambda tokens: jit_logits(model, variables, tokens, None)
   for _ in range(length):
     # Padded, or every length would be compiled; no token sees what is behind it.
     padded = ids + [7] * (24 - len(ids))

@@ -87,6 +87,7 @@ def folder(tmp_path_factory):
   return folder
 
 
+@pytest.mark.conformance
 def test_killed_run_ends_like_an_undisturbed_one(folder):
   seed = random.randrange(1 << 32)
   print(f'moments of the kills: random.Random({seed})')

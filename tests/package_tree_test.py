@@ -130,6 +130,7 @@ def test_the_kernels_need_nothing_that_the_image_lacks(machine):
     assert text.startswith(f'not available: training needs {names}; install them, or')
 
 
+@pytest.mark.conformance
 def test_with_the_wheels_training_runs_there(machine, tmp_path):
   python, given, toolkit = machine
   link(gpu_wheels.CARRIED, tmp_path / 'site')

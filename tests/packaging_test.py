@@ -63,6 +63,7 @@ def test_wheel_takes_no_names_that_others_use(wheel):
     assert files <= set(names)
 
 
+@pytest.mark.conformance
 def test_commands_run_in_a_folder_with_other_configs(installed, tmp_path):
   for name in ('configs', 'experiments'):
     (tmp_path / name).mkdir()
@@ -96,6 +97,7 @@ def test_commands_run_in_a_folder_with_other_configs(installed, tmp_path):
     assert errors[name].count('\n') == 1
 
 
+@pytest.mark.conformance
 def test_named_config_of_the_package_is_found_when_installed(installed, tmp_path):
   code = (
     'import elas_jax\n'

@@ -17,11 +17,12 @@ from elas_jax.run import objectives
 from elas_jax.run import step as step_module
 from elas_jax.run.metrics import read_metrics
 from elas_jax.run.sharding import make_mesh
-from elas_jax.run.state import create_state, init_variables, state_from
+from elas_jax.run.state import create_state, state_from
 from elas_jax.run.step import train_step
 from elas_jax.tasks.language import forward
 from elas_jax.train import train
 from tests.finished_runs import computed, final_params
+from tests.programs import init_variables
 
 KEY = jax.random.key(0)
 gradients = jax.jit(step_module.gradients, static_argnums=0)
@@ -145,7 +146,7 @@ def test_z_loss_pulls_the_normaliser_down(make_config):
     sums = forward(config, variables | {'params': params}, batch, KEY, True).sums
     return sums['squared_log_z'] / sums['count']
 
-  expected = jax.grad(log_z_term)(variables['params'])
+  expected = jax.jit(jax.grad(log_z_term))(variables['params'])
   jax.tree.map(
     lambda x, y, z: np.testing.assert_allclose(x - y, z, rtol=1e-2, atol=1e-5),
     grads,

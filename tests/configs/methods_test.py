@@ -18,6 +18,7 @@ from elas_jax.run.sharding import make_mesh
 from elas_jax.run.state import create_state
 from elas_jax.run.step import jit_train_step
 from elas_jax.train import train
+from tests.conftest import thinned
 from tests.finished_runs import computed
 
 
@@ -44,7 +45,7 @@ def tiny(method):
   return parse(config)
 
 
-@pytest.mark.parametrize('method', methods.METHODS)
+@pytest.mark.parametrize('method', thinned(methods.METHODS, 'elas', 'relora'))
 def test_loss_falls_on_a_repeated_batch(method):
   """20 steps, which hold a dense warm-up, exact steps, merges and new subspaces."""
   config = tiny(method)
@@ -66,6 +67,7 @@ def test_loss_falls_on_a_repeated_batch(method):
   assert losses[-1] < 0.8 * losses[0], losses
 
 
+@pytest.mark.conformance
 @pytest.mark.parametrize('rule', ['mvue', 'soft_activations'])
 def test_stochastic_rules_resume_bit_equal(make_config, corpus, tmp_path, rule):
   """Stopped in the dense warm-up's last step, then continued."""

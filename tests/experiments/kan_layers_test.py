@@ -7,6 +7,7 @@ import pytest
 
 from elas_jax.common.errors import UserError
 from experiments import kan_layers, microbenchmark, rational_backward
+from tests.conftest import thinned
 
 # Functions of an input, by hand, of the grids and orders of configs/rows.py.
 BASES = {
@@ -34,7 +35,7 @@ def optimised():
   jax.config.update('jax_disable_most_optimizations', True)
 
 
-@pytest.mark.parametrize('family', kan_layers.models())
+@pytest.mark.parametrize('family', thinned(kan_layers.models(), 'bspline', 'af'))
 def test_a_layer_holds_one_basis_of_a_row_and_little_beside(family, optimised):
   """And nothing of inputs x bases x outputs, 64 times as much here."""
   model, O = kan_layers.models()[family], 64

@@ -35,6 +35,7 @@ from experiments import (
 )
 from experiments.revisions import revisions
 from experiments.runs import Setting
+from tests.conftest import thinned
 
 MODULES = (
   network_rates,
@@ -304,7 +305,7 @@ def test_functions_are_fitted_and_drawn(tmp_path):
   assert not list(folder.glob('smoke_*.png'))
 
 
-@pytest.mark.parametrize('method', function_figures.ADDITIVE)
+@pytest.mark.parametrize('method', thinned(function_figures.ADDITIVE, 'bspline'))
 def test_edges_of_a_layer_add_up_to_it(method, tmp_path):
   setting = setting_of(function_fitting.EXPERIMENT, 'proxy', tmp_path)
   config = setting.config(method, function_figures.EDGES_OF, {})

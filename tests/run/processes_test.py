@@ -41,7 +41,7 @@ def start(number, address, workdir, config):
   )
 
 
-@pytest.mark.slow
+@pytest.mark.conformance
 def test_two_processes_equal_one_and_go_on_as_one(make_config, corpus, tmp_path):
   tiny = {'model.layers': 1, 'eval.every': 3, 'eval.units': 64, 'checkpoint.every': 3}
   tiny |= {'eval.measures': 'activations,spectrum'}
@@ -125,23 +125,32 @@ def test_processes_flag_is_checked(spec, message, never_joined):
   assert message in str(caught.value)
 
 
-@pytest.mark.parametrize('variables', [{}, {'OMPI_MCA_orte_hnp_uri': 'x'}])
-def test_auto_outside_a_cluster(variables):
+def test_auto_outside_a_cluster():
   # In a process of its own: one that has used JAX cannot join any more.
   code = (
+    'import os\n'
+    'from elas_jax.common.errors import UserError\n'
     'from elas_jax.config import cli\n'
     'from elas_jax.run import sharding\n'
-    "cli.run_command(lambda: sharding.join_processes('auto'))\n"
+    "join = lambda: sharding.join_processes('auto')\n"
+    'try:\n'
+    '  join()\n'
+    'except UserError as error:\n'
+    '  print(error)\n'
+    "os.environ['OMPI_MCA_orte_hnp_uri'] = 'x'\n"
+    'cli.run_command(join)\n'
   )
   done = subprocess.run(
     [sys.executable, '-c', code],
     cwd=ROOT,
-    env=os.environ | {'JAX_PLATFORMS': 'cpu'} | variables,
+    env=os.environ | {'JAX_PLATFORMS': 'cpu'},
     capture_output=True,
     text=True,
   )
   assert done.returncode == 2
-  assert done.stderr.startswith("error: --processes='auto': no cluster says who is who")
+  said = "--processes='auto': no cluster says who is who"
+  assert done.stdout.startswith(said)
+  assert done.stderr.startswith(f'error: {said}')
   assert done.stderr.count('\n') == 1
 
 

@@ -10,17 +10,18 @@ from elas_jax.run.evaluation import evaluate
 from elas_jax.run.sharding import make_mesh
 from elas_jax.run.state import create_state
 from elas_jax.tasks import task_of
+from tests.conftest import thinned
 from tests.tasks.networks import tiny, trained
 
 TASKS = (*functions.FUNCTIONS, *functions.SHAPES)
 
 
-@pytest.mark.parametrize('task', TASKS)
+@pytest.mark.parametrize('task', thinned(TASKS, 'bessel', 'rings'))
 def test_every_task_is_learnt(task):
   trained('functions', f'{task},fast')
 
 
-@pytest.mark.parametrize('model', functions.MODELS)
+@pytest.mark.parametrize('model', thinned(functions.MODELS, 's_kan'))
 def test_every_model_fits_a_function(model):
   trained('functions', f'exp_sin_square,{model}')
 

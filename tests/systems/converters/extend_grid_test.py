@@ -129,6 +129,7 @@ def test_training_goes_on_where_it_was(folder):
     train(config_of(restore=str(folder / 'finer')), folder / 'wrong')
 
 
+@pytest.mark.conformance
 def test_a_run_of_version_0(tmp_path, monkeypatch):
   shutil.copytree(ROOT / 'tests/fixtures/version_0/kan_classifier', tmp_path / 'old')
   monkeypatch.chdir(tmp_path)  # its cache is relative

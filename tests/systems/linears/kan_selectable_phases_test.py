@@ -16,6 +16,7 @@ from elas_jax.run.workdir import open_run
 from elas_jax.tasks import task_of
 from elas_jax.train import starting_state, train
 
+pytestmark = pytest.mark.conformance
 FLAGS = {
   'model.width': 3,
   'model.depth': 1,
