@@ -130,6 +130,7 @@ def test_training_goes_on_where_it_was(folder):
 def test_a_run_of_version_0(tmp_path, monkeypatch):
   shutil.copytree(ROOT / 'tests/fixtures/version_0/kan_classifier', tmp_path / 'old')
   monkeypatch.chdir(tmp_path)  # its cache is relative
+  monkeypatch.setattr(extend_grid, 'SAMPLES', 100)
   command('old', 'finer', '--converter.grid=8')
   old, new = (load_past(name, '').parsed for name in ('old', 'finer'))
   assert (old.model.linear.grid, new.model.linear.grid) == (5, 8)
@@ -231,7 +232,7 @@ SPLINES = LINEARS['kan_bspline'](grid=4, order=2)
 @pytest.mark.parametrize(
   'config',
   [
-    pytest.param(language(linear=SPLINES), id='decoder'),
+    pytest.param(language(linear=SPLINES, feed_forward_width=8), id='decoder'),
     pytest.param(
       network(
         linear=dataclasses.replace(SPLINES, data_norm='layer'),
