@@ -108,6 +108,16 @@ def test_a_pruned_run_goes_on_pruned(old, capsys):
   assert parse_stored(tree.to_dict()) == open_run('dense', None, {}).past.parsed
 
 
+def test_a_run_of_version_1(old, capsys):
+  """With an objective that was a field then."""
+  shutil.copytree(OLD.with_name('version_1') / 'z_loss', 'z_loss')
+  command('z_loss', 'dense')
+  assert 'model.linear: low_rank -> dense\n' in capsys.readouterr().out
+  old, new = (open_run(name, None, {}).past.parsed for name in ('z_loss', 'dense'))
+  assert new.train == old.train and new.train.objectives
+  assert load_json('dense', 'config', '')['version'] == VERSION
+
+
 def test_without_its_data_a_run_is_merged_all_the_same(old, capsys):
   shutil.rmtree('corpus')
   command('lora_relora', 'dense')

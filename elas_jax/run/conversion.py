@@ -20,7 +20,8 @@ from elas_jax.common.limits import cut
 from elas_jax.common.paths import path_name
 from elas_jax.common.places import write_text
 from elas_jax.config import schema
-from elas_jax.config.config import Config, at_step, to_json
+from elas_jax.config.checks import check
+from elas_jax.config.config import Config, after, at_step, to_json
 from elas_jax.data.record import SPLITS
 from elas_jax.models import layout
 from elas_jax.run.checkpoint import Checkpoints, load_json
@@ -57,6 +58,7 @@ class Source:
       linear_maps=linear_maps(self.config.model),
       rows=self._rows,
       outputs=lambda config, *rest: self._outputs(at_step(config, run.step), *rest),
+      check=lambda config: check(after(config, run.step)),
       say=self.said.append,
     )
 

@@ -13,7 +13,7 @@ from elas_jax.config.help import comments, help_on, sections
 SECTIONS = [
   x
   for x in vars(config).values()
-  if isinstance(x, type) and x.__module__ == config.__name__
+  if isinstance(x, type) and x.__module__ == config.__name__ and x is not config.Traits
 ]
 KINDS = [
   pytest.param(kind, id=f'{section} {name}')

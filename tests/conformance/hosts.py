@@ -186,6 +186,7 @@ def given(config: Config, variables: Any, said: list[str]) -> Given:
     linear_maps=linear_maps(config.model),
     rows=lambda units: batch(config),
     outputs=functools.partial(outputs_of, mesh_of(config)),
+    check=check,
     say=said.append,
   )
 

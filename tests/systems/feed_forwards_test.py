@@ -67,6 +67,9 @@ def test_dense_warm_up_has_the_same_parameters_and_no_pruning():
   assert pruned.at_step(4) is pruned
   plain = pruned.at_step(3)
   assert plain == FEED_FORWARDS['mlp']()
+  rest = pruned.after(2)  # a run that starts anew from that step has one more dense one
+  assert rest == PRUNED(dense_steps=1) and rest.at_step(0) == plain
+  assert pruned.after(5).at_step(0) == pruned.after(5) == PRUNED(dense_steps=0)
   parts = of(pruned).model.parts
   x = jax.random.normal(jax.random.key(1), (1, 8, 8))
   init = lambda kind: kind.make(parts, name=None).init(jax.random.key(0), x)

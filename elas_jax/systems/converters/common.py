@@ -21,6 +21,8 @@ class Given:
       Data are prepared only if they are asked for; a UserError if they cannot be.
     outputs: (config, variables, rows, names=()) -> (outputs, sown): what a model gives in
       float32, and what its layers give away by these names (systems/sown.py).
+    check: refuses a config that cannot run; for those who compute much before they return
+      one, since the command asks it only then.
     say: prints a line.
   """
 
@@ -29,6 +31,7 @@ class Given:
   linear_maps: tuple[str, ...]
   rows: Callable[[int], dict[str, Any]]
   outputs: Callable[..., tuple[jax.Array, Sown]]
+  check: Callable[[Any], None]
   say: Callable[[str], None]
 
 

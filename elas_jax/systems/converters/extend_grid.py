@@ -47,6 +47,8 @@ class ExtendGrid:
   def convert(self, given: Given) -> tuple[Any, dict[str, Any]]:
     linear = given.config.model.linear
     grid = self.grid or linear.grid
+    config = with_model(given.config, linear=dataclasses.replace(linear, grid=grid))
+    given.check(config)
     flat = flatten_dict(given.variables, sep='/')
     for layer, x_PxI in samples(given).items():
       names = f'params/{layer}/coefficients', f'buffers/{layer}/knots'
@@ -58,7 +60,6 @@ class ExtendGrid:
       inner = (..., slice(linear.order, -linear.order))
       before, now = (span(array[inner]) for array in (knots, new[1]))
       given.say(f'{layer}: grid {linear.grid} over {before} -> {grid} over {now}')
-    config = with_model(given.config, linear=dataclasses.replace(linear, grid=grid))
     return config, unflatten_dict(flat, sep='/')
 
 

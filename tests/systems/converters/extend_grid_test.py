@@ -10,6 +10,7 @@ import pytest
 
 from elas_jax import convert
 from elas_jax.common.errors import UserError
+from elas_jax.config.checks import check
 from elas_jax.config.cli import load_config
 from elas_jax.config.migrate import VERSION
 from elas_jax.config.parsing import parse
@@ -26,7 +27,8 @@ from elas_jax.systems.converters import common, extend_grid
 from elas_jax.systems.linears import LINEARS
 from elas_jax.systems.linears.kan_bspline import true_splines
 from elas_jax.train import train
-from tests.conformance.hosts import batch, language, network
+from tests.conformance.hosts import given as given_of
+from tests.conformance.hosts import language, network
 from tests.conftest import ROOT
 
 FLAGS = {
@@ -195,6 +197,7 @@ def test_inputs_that_are_all_the_same_far_away_are_refused(look):
     linear_maps=(),
     rows=lambda count: {'inputs': np.zeros((1, 2))},
     outputs=lambda *_: (outputs, {'inputs': far}),
+    check=check,
     say=print,
   )
   with pytest.raises(UserError, match='^network/.*: no knots fit .* 1e.06 to 1e.06$'):
@@ -209,6 +212,7 @@ def test_inputs_that_are_all_the_same_far_away_are_refused(look):
       r'^converter\.grid=5: must be larger than model.linear.grid=5',
     ),
     (['--converter.grid=-1'], r'^converter\.grid=-1: must be at least 0'),
+    (['--converter.grid=99999999'], r'^model\.linear\.grid_max=1.0: must be larger than'),
     (['--step=7'], r'step=7: .* has checkpoints of steps \[30\]'),
     (['--converter.grid=many'], r"^converter\.grid='many': must be of type int"),
     (['--width=1'], '--width=1'),
@@ -244,15 +248,8 @@ SPLINES = LINEARS['kan_bspline'](grid=4, order=2)
 )
 def test_all_that_is_made_of_splines_is_converted(config):
   """Stacked layers, patches of images, and inputs behind a LayerNorm; splines by NumPy."""
-  rows, variables = batch(config), init_variables(config)
-  given = common.Given(
-    config,
-    variables,
-    linear_maps=(),
-    rows=lambda count: rows,
-    outputs=functools.partial(conversion.outputs_of, jax.make_mesh((1,), ('data',))),
-    say=print,
-  )
+  variables = init_variables(config)
+  given = given_of(config, variables, [])
   shown = extend_grid.samples(given)
   converter = extend_grid.ExtendGrid(grid=12)
   converter.check('converter', config)
