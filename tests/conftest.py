@@ -1,6 +1,7 @@
 """Set-up of every test: four fake CPU devices, strict shapes, and small configs."""
 
 import contextlib
+import dataclasses
 import functools
 import os
 import pathlib
@@ -24,6 +25,7 @@ os.environ['XLA_FLAGS'] = ' '.join([os.environ.get('XLA_FLAGS', ''), *FLAGS]).st
 
 import hypothesis  # noqa: E402
 import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
@@ -46,7 +48,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # configs/ and experiments/ without an installation
 
 from configs import default  # noqa: E402
-from elas_jax.config.config import Config  # noqa: E402
+from elas_jax.config.config import CheckpointConfig, Config  # noqa: E402
 from elas_jax.config.overrides import choose, set_field, set_fields  # noqa: E402
 from elas_jax.config.parsing import parse  # noqa: E402
 
@@ -143,19 +145,35 @@ def no_plots(request, monkeypatch):
 
 @pytest.fixture(scope='session', autouse=True)
 def shared_programs():
-  """Runs of the same config share their jitted steps, while what is traced is the same."""
+  """Runs whose steps and starts are the same share them, also those of other tests."""
   from elas_jax import train
-  from elas_jax.run import step as steps
+  from elas_jax.run import state, step
 
-  jit_train_step = steps.jit_train_step
+  def essential(config):
+    """Without what the loop alone looks at."""
+    own = dataclasses.replace(config.train, tensorboard=False)
+    none = {'restore': '', 'profile_steps': '', 'checkpoint': CheckpointConfig()}
+    return dataclasses.replace(config, train=own, **none)
 
   @functools.cache
-  def step_of(step, *arguments):
-    return jit_train_step(*arguments)
+  def step_of(traced, config, mesh, now):
+    return step.jit_train_step(config, mesh, now)
+
+  @functools.cache
+  def start_of(config, mesh):
+    return state.create_state(config, mesh)
+
+  def jit_train_step(config, mesh, now=None):
+    now = essential(now) if now else None
+    return step_of(step.train_step, essential(config), mesh, now)
+
+  def create_state(config, mesh):
+    # Copied: a step takes the memory of the state that it is given.
+    return jax.tree.map(jnp.copy, start_of(essential(config), mesh))
 
   with pytest.MonkeyPatch.context() as patch:
-    shared = lambda *arguments: step_of(steps.train_step, *arguments)
-    patch.setattr(train, 'jit_train_step', shared)
+    patch.setattr(train, 'jit_train_step', jit_train_step)
+    patch.setattr(train, 'create_state', create_state)
     yield
 
 

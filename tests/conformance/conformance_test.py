@@ -101,25 +101,35 @@ def test_truth(case):
   TRUTHS[section](kind)
 
 
+def smallest(found):
+  """The quickest to compile: the first network, if it can stand in one."""
+  return next((config for config in found if config.task != 'language'), found[0])
+
+
 @every_trained
 def test_every_parameter_has_a_place(case):
-  """Axes, decay and FLOPs name each parameter, of each model that takes the kind."""
-  section, _, kind = case
-  for config in hosts(section, kind):
-    variables = abstract_variables(config)
-    placed = layout.axes(config.model)
-    for part in variables.values():
-      for path, leaf in jax.tree_util.tree_leaves_with_path(part):
-        name = path_name(path)
-        # All dimensions but those of the stacked layers and of a convolution's pixels.
-        own = leaf.ndim - layout.stacked(name)
-        assert len(placed[name]) == own or (leaf.ndim, len(placed[name])) == (4, 2), name
-    params = jax.tree_util.tree_leaves_with_path(variables['params'])
-    names = {path_name(path) for path, _ in params}
-    assert layout.no_decay(config.model) <= names
-    assert flops(config.model, variables['params'], config.length) > 0
-    mesh = mesh_of(config)
-    state_shardings(config, mesh, abstract_state(config, mesh))
+  """In every model that takes the kind; of its further cases, in the smallest."""
+  found = hosts(case[0], case[2])
+  for config in found if case in FIRST else [smallest(found)]:
+    assert_placed(config)
+
+
+def assert_placed(config):
+  """Axes, decay and FLOPs name each parameter."""
+  variables = abstract_variables(config)
+  placed = layout.axes(config.model)
+  for part in variables.values():
+    for path, leaf in jax.tree_util.tree_leaves_with_path(part):
+      name = path_name(path)
+      # All dimensions but those of the stacked layers and of a convolution's pixels.
+      own = leaf.ndim - layout.stacked(name)
+      assert len(placed[name]) == own or (leaf.ndim, len(placed[name])) == (4, 2), name
+  params = jax.tree_util.tree_leaves_with_path(variables['params'])
+  names = {path_name(path) for path, _ in params}
+  assert layout.no_decay(config.model) <= names
+  assert flops(config.model, variables['params'], config.length) > 0
+  mesh = mesh_of(config)
+  state_shardings(config, mesh, abstract_state(config, mesh))
 
 
 @pytest.mark.parametrize('case', list(cases('model.linear')), ids=label)
@@ -159,13 +169,23 @@ def trained(config, steps, state=None, of=None):
   return state, losses
 
 
-def smallest(found):
-  """The quickest to compile: the first network, if it can stand in one."""
-  return next((config for config in found if config.task != 'language'), found[0])
+def in_a_network(case):
+  return smallest(hosts(case[0], case[2])).task != 'language'
+
+
+def steps_in_make_test(case):
+  """A step of a decoder takes seconds to compile: one of each section, its first kind."""
+  return in_a_network(case) or case[1] == next(iter(SYSTEMS[case[0]]))
 
 
 @pytest.mark.parametrize(
-  'case', [case for case in FIRST if case[0] not in UNTRAINED], ids=label
+  'case',
+  [
+    case if steps_in_make_test(case) else pytest.param(case, marks=pytest.mark.conformance)
+    for case in FIRST
+    if case[0] not in UNTRAINED
+  ],
+  ids=label,
 )
 def test_a_step_of_training(case):
   config = smallest(hosts(case[0], case[2]))
@@ -174,6 +194,27 @@ def test_a_step_of_training(case):
   different = lambda a, b: not np.array_equal(a, b)
   moved = jax.tree.map(different, start(config).params, state.params)
   assert any(jax.tree.leaves(moved))
+
+
+FEED_FORWARDS = ('model.feed_forward', 'model.feed_forward.recipe')
+
+
+@pytest.mark.parametrize('case', [x for x in FIRST if x[0] in FEED_FORWARDS], ids=label)
+def test_gradients_of_a_feed_forward(case):
+  """Finite, and they reach every parameter: what a step of a decoder needs of it."""
+  model = hosts(case[0], case[2])[0].model
+  module, x = model.feed_forward.make(model.parts, name=None), jnp.ones((2, 8, 8))
+  x = x + jax.random.normal(jax.random.key(0), x.shape)
+  variables = jax.jit(module.init)(jax.random.key(1), x)
+
+  def loss(params):
+    noise = {'noise': jax.random.key(2)}
+    now = variables | {'params': params}
+    y, _ = module.apply(now, x, rngs=noise, mutable=['buffers'])
+    return jnp.square(y - 1).sum()
+
+  for slope in jax.tree.leaves(jax.jit(jax.grad(loss))(variables['params'])):
+    assert np.isfinite(slope).all() and np.abs(slope).max() > 0
 
 
 @pytest.mark.parametrize('case', list(cases('model.attention')), ids=label)
@@ -229,6 +270,15 @@ def test_what_is_converted_trains_on(case):
     config, variables = converted(case, config)
     _, losses = trained(config, 2, jax.device_get(state_from(config, variables)))
     assert np.isfinite(losses).all()
+
+
+@pytest.mark.conformance
+@pytest.mark.parametrize(
+  'case', [x for x in all_cases() if x[0] not in UNTRAINED and x not in FIRST], ids=label
+)
+def test_every_parameter_of_further_cases_has_a_place(case):
+  for config in hosts(case[0], case[2]):
+    assert_placed(config)
 
 
 @pytest.mark.conformance

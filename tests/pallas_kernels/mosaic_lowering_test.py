@@ -17,6 +17,7 @@ from pallas_kernels.two_four.dispatch import H200, building_for
 from pallas_kernels.two_four.mosaic_gpu import dense
 from pallas_kernels.two_four.mosaic_gpu import feed_forward as feed_forward_kernel
 from pallas_kernels.two_four.mosaic_gpu.instructions import row_width, whole_rows
+from tests.conftest import thinned
 
 SMALL = [
   Program(case.name, case.function('mosaic'), case.abstract_inputs, ((0, 0),))
@@ -25,7 +26,14 @@ SMALL = [
 ]
 
 
-@pytest.mark.parametrize('program', [*programs(), *SMALL], ids=lambda p: p.name)
+LARGE = programs()
+# Of one size each operation in every layout; of sizes of no whole tiles, each product.
+QUICK = [*LARGE[:12], *SMALL[-7:]]
+
+
+@pytest.mark.parametrize(
+  'program', thinned([*LARGE, *SMALL], *QUICK), ids=lambda program: program.name
+)
 def test_lowers(program):
   with building_for(H200):
     traced = jax.jit(program.function).trace(*program.operands())

@@ -18,6 +18,7 @@ from pallas_kernels.two_four import compress, reference
 from pallas_kernels.two_four.mosaic_gpu import dense, matmul, weight_gradient
 from pallas_kernels.two_four.mosaic_gpu import feed_forward as fused
 from pallas_kernels.two_four.mosaic_gpu.instructions import Instructions
+from tests.conftest import thinned
 from tests.pallas_kernels.same import assert_same
 
 T, K, F, N = 512, 256, 256, 128  # two tiles or more for each of two emulated CTAs
@@ -71,8 +72,9 @@ MATMULS = {
 }
 
 
-@pytest.mark.parametrize(('config', 'axis', 'b_t', 'out'), MATMULS.values(), ids=MATMULS)
-def test_matmul(config, axis, b_t, out):
+@pytest.mark.parametrize('name', thinned(MATMULS, 'cluster'))
+def test_matmul(name):
+  config, axis, b_t, out = MATMULS[name]
   M, N = 4 * config.tile_m, config.tile_n
   x = compress(multiples(0, M, K) if axis == 1 else multiples(0, K, M), axis=axis)
   b = multiples(1, N, K) if b_t else multiples(1, K, N)
@@ -91,8 +93,9 @@ DENSE = {
 }
 
 
-@pytest.mark.parametrize(('config', 'w_t'), DENSE.values(), ids=DENSE)
-def test_products_with_epilogues(config, w_t):
+@pytest.mark.parametrize('name', thinned(DENSE, 'cluster'))
+def test_products_with_epilogues(name):
+  config, w_t = DENSE[name]
   x, w = multiples(0, T, K), multiples(1, F, K) if w_t else multiples(1, K, F)
   z = reference.up_compress(x, w, w_t)
   options = {'w_t': w_t, 'config': config}
@@ -102,7 +105,7 @@ def test_products_with_epilogues(config, w_t):
   assert_same(slopes, reference.gated_backward(g, w, z, w_t).values)
 
 
-@pytest.mark.parametrize('rows', [448, 64])
+@pytest.mark.parametrize('rows', thinned([448, 64], 64))
 def test_resident_weights_give_way_to_those_of_other_columns(rows):
   """Three columns of seven tiles for two CTAs; then of one, fewer than warpgroups."""
   x, w = multiples(0, rows, 128), multiples(1, 128, 384)
@@ -122,6 +125,7 @@ def test_fields_of_the_other_kind_of_kernel_are_refused(fields):
     dense.Config(**fields)
 
 
+@pytest.mark.conformance
 def test_the_control_of_up_compress():
   x, w = multiples(0, T, K), multiples(1, K, F)
   h = jnp.matmul(x, w).astype(jnp.float32)
@@ -129,7 +133,7 @@ def test_the_control_of_up_compress():
   assert_same(run(dense.up_compress, x, w, prune=False), expected)
 
 
-@pytest.mark.parametrize('splits', [1, 2, 3])
+@pytest.mark.parametrize('splits', thinned([1, 2, 3], 2))
 def test_weight_gradient(splits):
   z = compress(multiples(0, T, F), activation='relu2')
   g, config = multiples(1, T, N), weight_gradient.Config(tile_n=128, splits=splits)
@@ -137,6 +141,7 @@ def test_weight_gradient(splits):
   assert_same(out, reference.weight_gradient(z, g, jnp.float32))
 
 
+@pytest.mark.conformance
 def test_the_control_of_gated_backward():
   g, w, h = multiples(0, T, K), multiples(1, F, K), multiples(2, T, F)
   z = reference.activate(h, 'relu2')
@@ -148,8 +153,11 @@ def test_the_control_of_gated_backward():
   )
 
 
-@pytest.mark.parametrize('keep', [False, True])
-@pytest.mark.parametrize(('R', 'stages', 'cluster'), [(64, 2, 1), (192, 1, 1), (256, 1, 2)])
+@pytest.mark.parametrize('keep', thinned([False, True], True))
+@pytest.mark.parametrize(
+  ('R', 'stages', 'cluster'),
+  thinned([(64, 2, 1), (192, 1, 1), (256, 1, 2)], (256, 1, 2)),
+)
 def test_feed_forward(R, stages, cluster, keep):
   s, up, down = multiples(0, T, R), multiples(1, R, 384), multiples(2, 384, 128)
   config = fused.Config(stages=stages, cluster=cluster, in_turns=R != 64)
@@ -159,6 +167,7 @@ def test_feed_forward(R, stages, cluster, keep):
   assert_same(run(fused.feed_forward, s, up, down, **options), expected)
 
 
+@pytest.mark.conformance
 def test_the_control_of_the_feed_forward():
   s, up, down = multiples(0, T, 64), multiples(1, 64, F), multiples(2, F, 128)
   h = jnp.matmul(s, up).astype(jnp.float32)
