@@ -10,8 +10,12 @@ from typing import Any
 
 import jax
 
+from elas_jax.config.config import Config
 from elas_jax.run import measures, objectives
+from elas_jax.run.flops import peak_flops
 from elas_jax.run.metrics import MetricsWriter
+from elas_jax.run.optimizer import learning_rate
+from elas_jax.tasks import task_of
 from elas_jax.tasks.task import Task
 
 
@@ -130,6 +134,25 @@ class Log:
   def close(self) -> None:
     self._line.close()
     self._writer.close()
+
+
+def open_log(config: Config, workdir: pathlib.Path, state: Any, notes: list[str]) -> Log:
+  """Of a run that stands at `state`; begins with the notes."""
+  start, steps, task = int(state.step), config.train.steps, task_of(config)
+  writer = MetricsWriter(workdir, start, config.train.tensorboard)
+  for note in [*task.notes(config), *measures.lacking(config), *notes]:
+    print_once(note)
+    writer.note(start, note)
+  return Log(
+    writer,
+    learning_rate(config),
+    steps=steps,
+    start=start,
+    log_every=config.train.log_every,
+    task=task,
+    unit_flops=task.flops(config, state.params),
+    peak_flops=peak_flops(),
+  )
 
 
 class Trace:
