@@ -18,13 +18,13 @@ from elas_jax.config.help import help_on
 from elas_jax.run.conversion import (
   Source,
   changes,
+  check_finite,
   check_output,
   check_variables,
   flags,
   write_run,
 )
 from elas_jax.run.workdir import open_run
-from elas_jax.systems.converters import CONVERTERS
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -43,10 +43,10 @@ def main(arguments: list[str] | None = None) -> None:
   add('--help', nargs='?', const='', metavar='NAME', help='this, or fields of a converter')
   options, fields = parser.parse_known_args(arguments)
   if options.help is not None:
-    name, in_converter = options.help, options.help in CONVERTERS
-    if not name:
+    if not options.help:
       print(parser.format_help())
-    print(help_on(f'converter.{name}' if in_converter else name or 'converter'))
+    inside = f'.{options.help}' if options.help else ''
+    print(help_on(f'converter{inside}'))
     return
   for name in ('workdir', 'converter', 'output'):
     if getattr(options, name) is None:
@@ -62,7 +62,8 @@ def main(arguments: list[str] | None = None) -> None:
   config = after(config, run.step)
   check(config)
   check_variables(config, variables, options.converter)
-  compared = source.comparison(config, variables)
+  check_finite(variables, options.converter)
+  compared = source.comparison(config, variables, options.converter)
   for line in (*source.said, *changes(source.config, config), compared):
     print(line)
   write_run(options.output, config, variables, source.saved_data())

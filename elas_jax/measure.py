@@ -80,11 +80,11 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _parser() -> Parser:
-  kinds = '; '.join(f'{name}: {first_line(kind)}' for name, kind in MEASURES.items())
+  kinds = ' '.join(f'{name}: {first_line(kind)}' for name, kind in MEASURES.items())
   parser = Parser(
     prog='python -m elas_jax.measure',
     description='Measure a checkpoint of a run.',
-    epilog=f'Measures: {kinds} Their fields are flags too, --measures.NAME.FIELD=VALUE; '
+    epilog=f'Measures. {kinds} Their fields are flags too, --measures.NAME.FIELD=VALUE; '
     'python -m elas_jax.train --help=eval.measures.NAME lists them.',
   )
   parser.add_place('--workdir', required=True, help='folder of the run')

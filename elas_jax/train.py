@@ -36,20 +36,16 @@ from elas_jax.config.config import Config, at_step, to_json
 from elas_jax.config.help import help_on, sections
 from elas_jax.config.parsing import parse
 from elas_jax.data.pipeline import train_batches
-from elas_jax.models.flops import flops
 from elas_jax.run import continuation, objectives
 from elas_jax.run import workdir as workdirs
 from elas_jax.run.checkpoint import Checkpoints, load_variables
 from elas_jax.run.evaluation import evaluate, put_batch
 from elas_jax.run.host_memory import keep_freed_memory
 from elas_jax.run.kernel_checks import check_kernels_here
-from elas_jax.run.log import Log, NonFinite, Trace, print_once
+from elas_jax.run.log import Log, NonFinite, Trace, open_log, print_once
 from elas_jax.run.measures import Measures
 from elas_jax.run.memory import sizes, training_bytes
-from elas_jax.run.metrics import MetricsWriter, read_metrics
-from elas_jax.run.notes import notes
-from elas_jax.run.optimizer import learning_rate
-from elas_jax.run.peak_flops import peak_flops
+from elas_jax.run.metrics import read_metrics
 from elas_jax.run.plots import plot_run
 from elas_jax.run.saved import steps_in
 from elas_jax.run.sharding import join_processes, make_mesh
@@ -97,7 +93,7 @@ def train(config: Config, workdir: str | pathlib.Path) -> dict[str, float]:
         continuation.check_config(past, config)
         said = continuation.check_data(past, config, data)
       workdirs.write_config(workdir, config)
-      log = new_log(config, workdir, state, said)
+      log = open_log(config, workdir, state, said)
       state = run_steps(config, workdir, mesh, data, batches, checkpoints, state, log, stop)
       checkpoints.wait()
     return report(config, workdir, data, state)
@@ -164,27 +160,6 @@ def run_steps(
       if step == steps or step % config.checkpoint.every == 0:
         save(step, state, loss)
   return state
-
-
-def new_log(
-  config: Config, workdir: pathlib.Path, state: TrainState, past: list[str]
-) -> Log:
-  """Of a run that stands at `state`; begins with its notes and those on its past."""
-  start, steps, task = int(state.step), config.train.steps, task_of(config)
-  writer = MetricsWriter(workdir, start, config.train.tensorboard)
-  for note in [*notes(config), *past]:
-    print_once(note)
-    writer.note(start, note)
-  return Log(
-    writer,
-    learning_rate(config),
-    steps=steps,
-    start=start,
-    log_every=config.train.log_every,
-    task=task,
-    unit_flops=flops(config.model, state.params, config.length),
-    peak_flops=peak_flops(),
-  )
 
 
 @jax.jit

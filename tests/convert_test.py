@@ -6,6 +6,7 @@ import shlex
 import shutil
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
@@ -189,7 +190,7 @@ def test_help_lists_converters_and_their_fields(capsys):
   convert.main(['--help=extend_grid'])
   out = capsys.readouterr().out
   assert '\n  grid                   int = 0\n' in out
-  with pytest.raises(UserError, match="^--help=x: there is no 'x' in a config; accepted: "):
+  with pytest.raises(UserError, match="^converter='x': must be one of 'extend_grid', 'me"):
     convert.main(['--help=x'])
 
 
@@ -204,3 +205,6 @@ def test_variables_of_another_model_are_the_converters_fault(make_config):
   wide = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, 'bfloat16'), shapes)
   with pytest.raises(UserError, match="^converter='toy': gives params/embedding .*bfloat1"):
     conversion.check_variables(config, wide, 'toy')
+  broken = {'params': {'head': jnp.array([1.0, jnp.nan]), 'embedding': jnp.ones(3)}}
+  with pytest.raises(UserError, match="^converter='toy': params/head is not finite$"):
+    conversion.check_finite(broken, 'toy')

@@ -63,6 +63,9 @@ def test_a_toy_converts_evaluates_and_trains_on(tmp_path, capsys):
   places = f'--workdir={tmp_path}/run', f'--output={tmp_path}/halved'
   with pytest.raises(UserError, match=r'^converter.share=0.0: must be above 0'):
     convert.main([*places, '--converter=halve', '--converter.share=0.0'])
+  with pytest.raises(UserError, match="^converter='halve': the outputs on .* not finite"):
+    convert.main([*places, '--converter=halve', '--converter.share=3e38'])
+  assert [path.name for path in tmp_path.iterdir()] == ['run']
   capsys.readouterr()
   convert.main([*places, '--converter=halve', '--converter.share=0.25'])
   said, field, compared, *_ = capsys.readouterr().out.splitlines()

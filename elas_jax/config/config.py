@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import json
 import math
+from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
 from elas_jax.common.errors import UserError
@@ -348,9 +349,7 @@ def at_step(config: Config, step: int) -> Config:
 
   Both have the same parameters; each is compiled on its own.
   """
-  now = lambda kind: about(kind, 'at_step', step, default=kind)
-  model = schema.replaced(config.model, now)  # of which alone there are phases
-  return config if model is config.model else dataclasses.replace(config, model=model)
+  return _of_phases(config, lambda kind: about(kind, 'at_step', step, default=kind))
 
 
 def after(config: Config, step: int) -> Config:
@@ -358,13 +357,13 @@ def after(config: Config, step: int) -> Config:
 
   Its phases are what is left of that one's, so that its step 0 computes what this does.
   """
-  feed_forward = getattr(config.model, 'feed_forward', None)
-  now = about(feed_forward, 'after', step, default=feed_forward)
-  if now == feed_forward:
-    return config
-  return dataclasses.replace(
-    config, model=dataclasses.replace(config.model, feed_forward=now)
-  )
+  return _of_phases(config, lambda kind: about(kind, 'after', step, default=kind))
+
+
+def _of_phases(config: Config, change: Callable[[Any], Any]) -> Config:
+  """With `change` of the model's kinds, which alone have phases."""
+  model = schema.replaced(config.model, change)
+  return config if model is config.model else dataclasses.replace(config, model=model)
 
 
 def to_tree(config: Config) -> dict[str, Any]:

@@ -62,16 +62,24 @@ class Source:
       say=self.said.append,
     )
 
-  def comparison(self, config: Config, variables: Any) -> str:
-    """A line: by how much the outputs of the new run, at its step 0, differ on rows."""
+  def comparison(self, config: Config, variables: Any, converter: str) -> str:
+    """A line: by how much the outputs of the new run, at its step 0, differ on rows.
+
+    Raises:
+      UserError: they are not finite, where the run's are.
+    """
     try:
       self._data_now  # noqa: B018
     except UserError as error:
       return f'outputs not compared: {error}'
     rows = self._rows(UNITS)
     before, _ = self.given.outputs(self.config, self.run.variables, rows)
-    after, _ = self._outputs(at_step(config, 0), variables, rows)
-    change, count = jnp.abs(after - before).max(), len(before)
+    now, _ = self._outputs(at_step(config, 0), variables, rows)
+    if jnp.isfinite(before).all() and not jnp.isfinite(now).all():
+      raise UserError(
+        f'converter={converter!r}: the outputs on {len(now)} rows are not finite'
+      )
+    change, count = jnp.abs(now - before).max(), len(before)
     return f'outputs {span(before)}, changed by at most {change:.3g} on {count} rows'
 
   def saved_data(self) -> tuple[Any, dict[str, Any], dict[str, Any] | None]:
@@ -157,6 +165,13 @@ def check_variables(config: Config, variables: Any, converter: str) -> None:
         f'converter={converter!r}: gives {path} {found.get(path)}; a model of its config '
         f'has {needed.get(path)}'
       )
+
+
+def check_finite(variables: Any, converter: str) -> None:
+  """As training, which saves nothing that is not finite."""
+  for path, x in jax.tree_util.tree_leaves_with_path(variables):
+    if not jnp.isfinite(x).all():
+      raise UserError(f'converter={converter!r}: {path_name(path)} is not finite')
 
 
 def check_output(output: pathlib.Path) -> None:

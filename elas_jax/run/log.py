@@ -10,8 +10,14 @@ from typing import Any
 
 import jax
 
+from elas_jax.config.config import Config
+from elas_jax.models.flops import flops
 from elas_jax.run import measures, objectives
 from elas_jax.run.metrics import MetricsWriter
+from elas_jax.run.notes import notes
+from elas_jax.run.optimizer import learning_rate
+from elas_jax.run.peak_flops import peak_flops
+from elas_jax.tasks import task_of
 from elas_jax.tasks.task import Task
 
 
@@ -130,6 +136,25 @@ class Log:
   def close(self) -> None:
     self._line.close()
     self._writer.close()
+
+
+def open_log(config: Config, workdir: pathlib.Path, state: Any, past: list[str]) -> Log:
+  """Of a run that stands at `state`; begins with its notes and those on its past."""
+  start, steps, task = int(state.step), config.train.steps, task_of(config)
+  writer = MetricsWriter(workdir, start, config.train.tensorboard)
+  for note in [*notes(config), *past]:
+    print_once(note)
+    writer.note(start, note)
+  return Log(
+    writer,
+    learning_rate(config),
+    steps=steps,
+    start=start,
+    log_every=config.train.log_every,
+    task=task,
+    unit_flops=flops(config.model, state.params, config.length),
+    peak_flops=peak_flops(),
+  )
 
 
 class Trace:

@@ -47,7 +47,7 @@ class Seen:
     return jnp.maximum(self.sums['count'], 1.0)
 
   def layers(self, name: str) -> jax.Array:
-    """What was sown under a name in all layers, (N, ...), where their shapes are one."""
+    """What was sown under a name in all layers, (N, T, F), where their shapes are one."""
     (dimensions,) = {x.ndim for x in self.sown[name].values()}
     # Stacked layers go through their cycle of blocks again and again.
     stacked = jnp.stack(list(self.sown[name].values()), dimensions - 2)

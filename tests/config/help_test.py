@@ -43,6 +43,7 @@ def test_help_names_flags_and_sections(capsys):
     *('model.linear', 'model.feed_forward', 'model.attention', 'model.norm'),
     *('model.position', 'model.architecture', 'model.activation', 'data.source'),
     *('data.tokenizer', 'train.objectives', 'eval.measures'),
+    *('model.mixers', 'model.feed_forwards'),
   }
   assert own <= listed
   assert set(sections()) == own
