@@ -77,6 +77,15 @@ def _check_pattern(model: ModelConfig) -> None:
           f'model.{field}={",".join(sorted(there - own))}: {unused[0]!r} is in no layer; '
           'name it in model.pattern'
         )
+    for own, names_it, field in (
+      ('attention', any(mixer == 'attention' for mixer, _, _ in names), 'attention'),
+      ('a layer without +', any(not plus for _, plus, _ in names), 'feed_forward'),
+    ):
+      if not names_it:
+        raise UserError(
+          f'model.pattern={shown(model.pattern)}: must have {own}, where model.{field} '
+          'stands'
+        )
     if model.layers % len(names):
       raise UserError(
         f'model.layers={model.layers}: must be a multiple of {len(names)}, the layers of '

@@ -150,10 +150,11 @@ class NetworkConfig:
   activation: Any = section(ACTIVATIONS, 'none')
   norm: Any = section(NORMS, 'none')  # of each layer
   use_bias: bool = False  # of linear maps
-  # Of dense kernels: uniform within 1 / sqrt(I), or normal of variance 2 / I.
+  # Of dense kernels: uniform within 1 / sqrt(I), or normal of variance 2 / I; attention of
+  # a vit starts with variance 1 / I.
   init: Literal['lecun', 'he'] = 'lecun'
   label_smoothing: float = 0.0  # share of a class that goes to all
-  param_dtype: Dtype = 'float32'  # of linear maps
+  param_dtype: Dtype = 'float32'  # of layers; plain first and last ones are float32
 
   sizes: ClassVar = ('model.depth', 'model.input_shape', 'model.outputs')
 

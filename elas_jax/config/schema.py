@@ -14,6 +14,8 @@ from elas_jax.config.moved import moved, moved_kind
 from elas_jax.systems.kinds import (
   Instead,
   Kinds,
+  by_name,
+  instead,
   is_phase,
   kinds_of,
   name_of,
@@ -126,7 +128,7 @@ def named(kinds: Kinds, value: Any, where: str) -> dict[str, Any]:
 
 
 def _names(kinds: Kinds, values: Sequence[Any]) -> str:
-  return ','.join(name_of(kinds, value) for value in values)
+  return ','.join(by_name(kinds, values))
 
 
 def check_kind(kinds: Mapping[str, type], name: Any, where: str) -> None:
@@ -291,7 +293,7 @@ def tree(value: Any) -> dict[str, Any]:
     if kinds := kinds_of(field):
       x = tree_of_kind(kinds, x)
     elif kinds := several_of(field):
-      x = {name_of(kinds, one): tree(one) for one in x}
+      x = {name: tree(one) for name, one in by_name(kinds, x).items()}
     elif dataclasses.is_dataclass(x):
       x = tree(x)
     found[field.name] = x
@@ -308,8 +310,8 @@ def leaves(value: Any, prefix: str = '') -> Iterator[tuple[str, Any, dataclasses
     x, where = getattr(value, field.name), prefix + field.name
     if kinds := several_of(field):
       yield where, _names(kinds, x), field
-      for one in x:
-        yield from leaves(one, f'{where}.{name_of(kinds, one)}.')
+      for name, one in by_name(kinds, x).items():
+        yield from leaves(one, f'{where}.{name}.')
       continue
     if kinds := kinds_of(field):
       yield where, name_of(kinds, x), field
@@ -325,9 +327,10 @@ def replaced(value: Any, change: Callable[[Any], Any]) -> Any:
   for field in dataclasses.fields(value):
     x = y = getattr(value, field.name)
     if several_of(field):
-      new_ones = [replaced(change(one), change) for one in x]
-      if any(a is not b for a, b in zip(new_ones, x)):
-        y = tuple(a if type(a) is type(b) else Instead(b, a) for a, b in zip(new_ones, x))
+      ones = [(one, one.now if isinstance(one, Instead) else one) for one in x]
+      news = [replaced(change(now), change) for _, now in ones]
+      if any(new is not now for new, (_, now) in zip(news, ones)):
+        y = tuple(instead(one, new) for new, (one, _) in zip(news, ones))
     elif dataclasses.is_dataclass(x):
       y = replaced(change(x) if kinds_of(field) else x, change)
     if y is not x:
@@ -340,10 +343,9 @@ def kinds_in(value: Any, prefix: str = '') -> Iterator[tuple[str, Kinds, Any]]:
   for field in dataclasses.fields(value):
     x, where = getattr(value, field.name), prefix + field.name
     if kinds := several_of(field):
-      for one in x:
-        own = f'{where}.{name_of(kinds, one)}'
-        yield own, kinds, one
-        yield from kinds_in(one, own + '.')
+      for name, one in by_name(kinds, x).items():
+        yield f'{where}.{name}', kinds, one
+        yield from kinds_in(one, f'{where}.{name}.')
     if kinds := kinds_of(field):
       yield where, kinds, x
     if dataclasses.is_dataclass(x):

@@ -1,4 +1,4 @@
-"""Model FLOPs, the only place where they are counted.
+"""FLOPs of models: the only place where they are counted.
 
 In the convention of PaLM (arXiv 2204.02311, appendix B): forward and backward take 6 for
 every entry of a matrix that multiplies activations, each time that it does, and what mixers
@@ -6,8 +6,12 @@ and other kinds say of themselves. Recomputation under remat does not count, nor
 lower it: this is what the model needs, not what the hardware does.
 """
 
+import functools
 import math
 from typing import Any
+
+import jax
+import jax.numpy as jnp
 
 from elas_jax.models import layout
 from elas_jax.systems import kinds
@@ -33,8 +37,8 @@ def flops(model: Any, params: Any, length: int) -> float:
     owner, linear_map = table[prefix]
     if any(owner is mixer for mixer in mixers):
       continue  # its own are in what it says of itself
-    repeats = model.stack.repeats if layout.stacked(prefix) else 1
-    total += repeats * _of_one(owner, linear_map, found)
+    each = _of_one(owner, linear_map, found)
+    total += each * (model.stack.repeats * _rows(model) if layout.stacked(prefix) else 1)
   return total
 
 
@@ -53,6 +57,21 @@ def _of_mixers(model: Any, length: int) -> float:
   if not model.stack:
     return 0.0
   stack, parts = model.stack, model.stack.attention_parts
-  rows = max(parts.length, 1)  # of an image; a decoder's are counted one by one
   cycle = sum(layer.attention.flops(parts, length) for layer in stack.cycle)
-  return stack.repeats * rows * cycle
+  return stack.repeats * _rows(model) * cycle
+
+
+def _rows(model: Any) -> int:
+  """Positions of an image that pass the layers; a decoder's are counted one by one."""
+  return max(model.stack.parts.length, 1)
+
+
+@functools.cache
+def compiled_flops(module: Any, inputs: tuple[int, ...]) -> float:
+  """What the compiler counts of one forward pass: bases of KANs and norms as well.
+
+  It counts tanh and the like as none. `inputs` is the shape of the module's input.
+  """
+  x = jnp.zeros(inputs)
+  variables = jax.eval_shape(module.init, jax.random.key(0), x)
+  return jax.jit(module.apply).lower(variables, x).cost_analysis()['flops']

@@ -19,6 +19,7 @@ from elas_jax.models.decoder import Decoder
 from elas_jax.systems import kinds
 from elas_jax.systems.kinds import Axes, Map
 from elas_jax.systems.layers import Owners
+from elas_jax.systems.linears.common import merged
 from elas_jax.systems.seen import Matrices
 
 MATRIX: Axes = {'': ('in', 'out')}
@@ -92,7 +93,7 @@ def matrices(model: Any, variables: dict[str, Any]) -> Matrices:
       found[prefix] = p['a'], p['b']
       continue
     if hasattr(kind, 'merged'):
-      found[prefix] = (kind.merged(p),)
+      found[prefix] = (merged(kind, p),)
       continue
     sided = {name: x for name, x in module.items() if sum(map(bool, x[1])) > 1}
     for name, (leaf, roles) in sided.items():

@@ -6,12 +6,10 @@ Lower bounds: what is refused cannot run, what is not may still not fit.
 import functools
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from elas_jax.common.memory import tree_bytes
-from elas_jax.common.paths import path_name
 from elas_jax.config.config import Config
 from elas_jax.models import layout
 from elas_jax.systems.kinds import about
@@ -50,12 +48,11 @@ def training_bytes(config: Config, mesh: Mesh, state: Any) -> dict[str, int]:
   """
   rows = config.data.batch_size // config.train.accumulation
   kept, outputs = kept_bytes(config, mesh, rows), output_bytes(config, mesh, rows)
-  frozen = about(config.model.linear, 'frozen', default=())
-  trained = [
-    (path_name(path), leaf)
-    for path, leaf in jax.tree_util.tree_leaves_with_path(state.params)
-    if path_name(path).rpartition('/')[2] not in frozen
-  ]
+  table, trained = layout.owners(config.model), []
+  for name, leaf in layout.leaves(state.params).items():
+    _, owner, below, _ = layout.owned(table, name)
+    if below not in about(owner, 'frozen', default=()):
+      trained.append((name, leaf))
   layers = [leaf for name, leaf in trained if layout.stacked(name)]
   moments = [kept + outputs, kept + tree_bytes(layers)]
   summed = 0

@@ -83,7 +83,9 @@ class Saved:
     """All of it, placed as `abstract_state` says; UserError if of another model."""
     moved = moved_arrays(self.json('config'))
     stored = as_stored(abstract_state, moved)
-    self._check_same_model(stored.variables)
+    kinds = self._check_same_model(stored.variables)
+    if moved:  # some of them had another dtype
+      stored = _in_dtypes(kinds, stored)
     return as_today(self._arrays(stored), abstract_state, moved)
 
   def variables(self, abstract_variables: dict[str, Any]) -> dict[str, Any]:
@@ -92,10 +94,7 @@ class Saved:
     stored = as_stored(abstract_variables, moved)
     kinds = self._check_same_model(stored)
     # Compared with their checksums as they were saved, and only then converted.
-    as_saved = jax.tree_util.tree_map_with_path(
-      lambda path, x: x.update(dtype=kinds.get(path_name(path), x.dtype)),
-      stored,
-    )
+    as_saved = _in_dtypes(kinds, stored)
     loaded = as_today(self._arrays(as_saved), abstract_variables, moved)
     return jax.tree.map(lambda x, like: x.astype(like.dtype), loaded, abstract_variables)
 
@@ -183,6 +182,13 @@ class Saved:
           'this config'
         )
     return {name: array.dtype for name, array in theirs.items()}
+
+
+def _in_dtypes(kinds: dict[str, Any], abstract: Any) -> Any:
+  """The same arrays in these dtypes, by path."""
+  return jax.tree_util.tree_map_with_path(
+    lambda path, x: x.update(dtype=kinds.get(path_name(path), x.dtype)), abstract
+  )
 
 
 def steps_in(directory: pathlib.Path) -> list[int]:

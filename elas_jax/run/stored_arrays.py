@@ -19,6 +19,8 @@ def as_stored(abstract: Any, moved: Moved | None) -> Any:
   def of_tree(tree):
     found = {}
     for path, leaf in flatten_dict(tree, sep='/').items():
+      if not hasattr(leaf, 'shape'):  # moments that there are none of: of frozen kernels
+        continue
       places = moved(path, leaf.shape)
       if places == [(path, leaf.shape)]:
         found[path] = leaf
@@ -39,10 +41,11 @@ def as_today(loaded: Any, abstract: Any, moved: Moved | None) -> Any:
   def of_tree(like, old):
     old, found = flatten_dict(old, sep='/'), {}
     for path, leaf in flatten_dict(like, sep='/').items():
-      places = moved(path, leaf.shape)
-      arrays = [old[place] for place, _ in places]
-      stacked = jnp.stack(arrays) if len(arrays) > 1 or leaf.ndim else arrays[0]
-      found[path] = stacked.reshape(leaf.shape)
+      if not hasattr(leaf, 'shape'):
+        found[path] = leaf
+        continue
+      arrays = [old[place] for place, _ in moved(path, leaf.shape)]
+      found[path] = jnp.stack(arrays).reshape(leaf.shape).astype(leaf.dtype)
     return unflatten_dict(found, sep='/')
 
   lift = lambda loaded: _of_trees(of_tree, abstract, loaded)

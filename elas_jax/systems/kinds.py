@@ -92,10 +92,19 @@ class Instead:
   now: Any
 
 
+def instead(one: Any, now: Any) -> Any:
+  """`now` under the name of `one`, which may stand for another itself."""
+  of = one.of if isinstance(one, Instead) else one
+  return now if type(of) is type(now) else Instead(of, now)
+
+
 def by_name(kinds: Kinds, values: Any) -> dict[str, Any]:
   """Name -> kind, of the value of a field made by `several`."""
-  names = {name_of(kinds, getattr(value, 'of', value)): value for value in values}
-  return {name: getattr(value, 'now', value) for name, value in names.items()}
+  found = {}
+  for value in values:
+    named, now = (value.of, value.now) if isinstance(value, Instead) else (value, value)
+    found[name_of(kinds, named)] = now
+  return found
 
 
 def room(kind: Any) -> Any:

@@ -81,7 +81,7 @@ def forward(
     variables,
     x,
     train,
-    rngs={'noise': key},
+    rngs={'noise': jax.random.fold_in(key, 1)},  # augmentations take the key itself
     mutable=[*(['buffers'] if train else []), *collections(sown)],
   )
   out, weights_B = out.astype(jnp.float32), batch['valid'].astype(jnp.float32)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from elas_jax.common.errors import UserError
+from elas_jax.common.limits import shown
 from elas_jax.config.config import Config, at_step
 from elas_jax.data.blocks import Prepared, prepare
 from elas_jax.data.tokenizers import Tokenizer
@@ -20,6 +21,7 @@ from elas_jax.models import layout
 from elas_jax.models.decoder import Decoder
 from elas_jax.models.sampling import generate
 from elas_jax.ops.loss import cross_entropy_sums
+from elas_jax.systems.kinds import about
 from elas_jax.systems.seen import Seen
 from elas_jax.systems.sown import collections, gathered
 from elas_jax.tasks.task import Batch, Task
@@ -38,7 +40,20 @@ def rows(config: Config, count: int) -> Batch:
 def prepared(config: Config, tokenizer: Tokenizer | None = None) -> Prepared:
   data = prepare(config.data.source.corpus(config.data), tokenizer)
   check_vocabulary(config, data)
+  _check_sample(config, data)
   return data
+
+
+def _check_sample(config: Config, data: Prepared) -> None:
+  """The sample at the end must fit into the positions that the model knows."""
+  limit = about(config.model.position, 'limit', config.model.parts)
+  if limit and config.eval.sample_tokens:
+    most = limit - 1 - len(data.tokenizer.encode(config.eval.prompt)[0])
+    if config.eval.sample_tokens > most:
+      raise UserError(
+        f'eval.sample_tokens={config.eval.sample_tokens}: must be at most {most} behind '
+        f'eval.prompt={shown(config.eval.prompt)}, since model.position has {limit}'
+      )
 
 
 def check_vocabulary(config: Config, data: Prepared) -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import operator
+import types
 
 import jax
 import jax.numpy as jnp
@@ -11,18 +12,25 @@ import pytest
 
 from elas_jax.common.errors import UserError
 from elas_jax.config.checks import check
-from elas_jax.config.config import at_step, to_json
+from elas_jax.config.config import at_step, to_json, to_tree
 from elas_jax.config.parsing import parse_stored
+from elas_jax.config.schema import kinds_in
 from elas_jax.models import layout
 from elas_jax.models.classifier import Network
 from elas_jax.models.decoder import Decoder, empty_cache
 from elas_jax.models.flops import flops
 from elas_jax.run.state import abstract_variables
+from elas_jax.systems.architectures import ARCHITECTURES
 from elas_jax.systems.feed_forwards import FEED_FORWARDS
+from elas_jax.systems.kinds import room
 from elas_jax.systems.linears import LINEARS
+from elas_jax.systems.measures import MEASURES
 from elas_jax.systems.mixers import MIXERS
+from elas_jax.systems.objectives import OBJECTIVES
+from elas_jax.tasks import task_of
 from tests.conformance import conformance_test as conformance
-from tests.conformance.hosts import hybrid, language, transformer
+from tests.conformance.hosts import batch, hybrid, language, network, transformer
+from tests.programs import init_variables
 
 LINEAR = MIXERS['linear_attention'](heads=2, chunk=3)
 LORA = LINEARS['lora'](rank=2)
@@ -99,15 +107,121 @@ def test_the_dense_warm_up_reaches_the_feed_forwards_of_a_pattern():
   assert at_step(config, 4) is config
 
 
+def count(config):
+  return flops(config.model, abstract_variables(config)['params'], config.length)
+
+
 def test_flops_of_a_hybrid_are_those_of_its_layers():
-  whole = hybrid_of_four()
-  count = lambda config: flops(
-    config.model, abstract_variables(config)['params'], config.length
+  """D 8, F 16, V 17, L 8, K 4: 6 an entry of a matrix, and what the mixers say."""
+  maps = 4 * (4 * 8 * 8 + 2 * 8 * 16)
+  mixers = 2 * (12 * 8 * 8) + 2 * (12 * 8 * 4)
+  assert count(hybrid_of_four()) == 6 * (maps + 8 * 17) + mixers
+
+
+def test_flops_of_networks_are_those_of_their_positions():
+  """Images of 8 x 8 x 1, D 8, 4 classes."""
+  # 16 patches of 2 x 2, one layer with F 16, the head once.
+  layer = 4 * 8 * 8 + 2 * 8 * 16
+  assert count(transformer()) == 6 * (16 * (4 * 8 + layer) + 8 * 4) + 16 * 12 * 8 * 16
+  stack = network(depth=2)
+  assert count(stack) == 6 * (64 * 8 + 8 * 8 + 8 * 4)
+  convnet = network(architecture=ARCHITECTURES['convnet'](), depth=2)
+  assert count(convnet) == 6 * (64 * 9 * 8 + 16 * 9 * 8 * 8 + 8 * 4)
+  resnet = network(architecture=ARCHITECTURES['resnet']())
+  stages = 64 * 2 * 9 * 8 * 8 + 16 * 9 * (8 * 16 + 16 * 16) + 4 * 9 * (16 * 32 + 32 * 32)
+  assert count(resnet) == 6 * (64 * 9 * 8 + stages + 32 * 4)
+
+
+@pytest.mark.parametrize(
+  'config, expected',
+  [
+    (network(), {'layer_0': ('fsdp', 'tensor'), 'head': ('tensor', 'fsdp')}),
+    (
+      network(architecture=ARCHITECTURES['convnet']()),
+      {'layer_0': (None, None, 'fsdp', 'tensor'), 'head': ('tensor', 'fsdp')},
+    ),
+    (
+      transformer(),
+      {
+        'patches': (None, None, 'fsdp', 'tensor'),
+        'layers/attention/query': ('fsdp', 'tensor'),
+        'layers/attention/output': ('tensor', 'fsdp'),
+        'layers/feed_forward/up': ('fsdp', 'tensor'),
+        'layers/feed_forward/down': ('tensor', 'fsdp'),
+        'head': ('tensor', 'fsdp'),
+      },
+    ),
+  ],
+  ids=['stack', 'convnet', 'vit'],
+)
+def test_sides_of_networks_that_are_split(config, expected):
+  placed = layout.axes(config.model)
+  found = {path: placed[f'network/{path}/kernel'] for path in expected}
+  padded = lambda axes, like: (None,) * (len(like) - len(axes)) + axes
+  assert {path: padded(axes, expected[path]) for path, axes in found.items()} == expected
+
+
+def test_a_phase_of_a_pattern_is_read_as_the_config_is():
+  """In the dense warm-up another kind stands under the name of the pruned one."""
+  now = at_step(hybrid_of_four(), 1)
+  assert to_tree(now)['model']['feed_forwards'] == {
+    'relu2_two_four': {'activation': {'kind': 'relu2'}}
+  }
+  assert (
+    dict((where, type(kind)) for where, _, kind in kinds_in(now.model, 'model.'))[
+      'model.feed_forwards.relu2_two_four'
+    ]
+    is FEED_FORWARDS['mlp']
   )
-  alone = lambda **fields: count(language(layers=4, **fields))
-  head = 6 * 8 * 17
-  halves = [alone(attention=LINEAR), alone(feed_forward=PRUNED)]
-  assert count(whole) == pytest.approx(head + sum(x - head for x in halves) / 2)
+  assert at_step(now, 9).model.cycle == now.model.cycle  # what has no phases stays
+
+
+def test_weights_of_patches_are_those_of_their_image():
+  """The activations of a transformer of images, by objective and measure."""
+  squared = FEED_FORWARDS['mlp']()
+  config = transformer(feed_forward=squared)
+  rows = {name: jnp.asarray(x) for name, x in batch(config).items()}
+  rows['valid'] = jnp.array([1, 0, 1, 1])
+  variables = init_variables(config)
+  seen = task_of(config).forward(
+    config, variables, rows, jax.random.key(0), False, ('activation',)
+  )
+  y = np.asarray(seen.layers('activation'), np.float64).reshape(4, 16, 16)
+  valid = y[np.array([0, 2, 3])]
+  np.testing.assert_allclose(
+    OBJECTIVES['l1_activations']().loss(seen), valid.mean(), rtol=1e-5
+  )
+  zeros = MEASURES['activations']().measure(seen)['zero_fraction']
+  np.testing.assert_allclose(zeros, [(valid == 0).mean()], rtol=1e-5)
+
+
+def test_ranks_of_a_hybrid_are_those_of_its_layers_in_order():
+  config = hybrid_of_four()
+  variables = init_variables(config)
+  seen = types.SimpleNamespace(matrices=lambda: layout.matrices(config.model, variables))
+  found = MEASURES['spectrum']().measure(seen)
+  layers = variables['params']['layers']
+  for depth in range(4):
+    w = layers[f'layer_{depth % 2}']['attention']['query']['kernel'][depth // 2]
+    s = np.linalg.svd(np.float64(w), compute_uv=False)
+    expected = (s**2).sum() / s[0] ** 2
+    ours = found['stable_rank/layers/attention/query'][depth]
+    np.testing.assert_allclose(ours, expected, rtol=1e-4)
+
+
+def test_linear_attention_of_features_far_below_zero():
+  """e^x is no difference of two ones, and what nobody sees is 0 and not 0 / 0."""
+  config = language(attention=LINEAR)
+  x = jnp.full((1, 3, 8), 1.0)
+  module = LINEAR.make(config.model.parts, name=None)
+  variables = module.init(jax.random.key(0), x, None, None, 0)
+  kernel = lambda scale: {'kernel': jnp.full((8, 8), scale / 8)}
+  p = variables['params'] | {'query': kernel(-30.0), 'key': kernel(-200.0)}
+  angles = config.model.position.angles(jnp.arange(3), 4)
+  y, _ = module.apply({'params': p}, x, angles, None, 0)
+  assert jnp.isfinite(y).all()
+  features = room(LINEAR).features(jnp.array([-20.0, -12.0, 2.0]))
+  np.testing.assert_allclose(features, [np.exp(-20.0), np.exp(-12.0), 3.0], rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -125,6 +239,14 @@ def test_flops_of_a_hybrid_are_those_of_its_layers():
       "model.mixers=linear_attention: 'linear_attention' is in no layer",
     ),
     ({'pattern': ',attention'}, "'' must be one of 'attention'"),
+    (
+      {'mixers': (LINEAR,), 'pattern': 'linear_attention'},
+      'must have attention, where model.attention stands',
+    ),
+    (
+      {'feed_forwards': (PRUNED,), 'pattern': 'attention+relu2_two_four'},
+      r'must have a layer without \+, where model.feed_forward stands',
+    ),
   ],
 )
 def test_patterns_that_cannot_be(fields, message):

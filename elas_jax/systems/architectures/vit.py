@@ -38,7 +38,7 @@ class VisionTransformer:
   patch: int = 4  # side of a patch, a divisor of H and W. The default is ours
   attention: Any = section(MIXERS, 'mha')  # what mixes positions in each layer
   feed_forward: Any = section(FEED_FORWARDS, 'mlp', activation=ACTIVATIONS['gelu']())
-  position: Any = section(POSITIONS, 'learned')  # how patches are told positions
+  position: Any = section(POSITIONS, 'learned', length=0)  # how patches are told positions
   expansion: int = 4  # F / D, the width between the maps of a feed-forward
   linear_in: Literal['all', 'feed_forward'] = 'all'  # the maps of the linear kind
   attention_bias: bool = True  # of the maps of attention, whatever model.use_bias
@@ -89,10 +89,7 @@ class VisionTransformer:
       'norm_head': (model.norm, None),
       'head': (DENSE, Map(D, model.outputs, 'in')),
     }
-    for path, (owner, one) in stack.owners().items():
-      each = one and dataclasses.replace(one, times=L)
-      found[f'layers/{path}'] = owner, each
-    return found
+    return found | {f'layers/{path}': owner for path, owner in stack.owners().items()}
 
   def hidden(self, model: Any) -> tuple[str, int]:
     return f'{self.expansion} model.width', self.expansion * model.width

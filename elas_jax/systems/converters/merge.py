@@ -18,6 +18,7 @@ from elas_jax.common.limits import quoted
 from elas_jax.systems.converters.common import Given, with_model
 from elas_jax.systems.kinds import about, axes, name_of
 from elas_jax.systems.linears import LINEARS
+from elas_jax.systems.linears.common import merged
 from elas_jax.systems.optimizers import OPTIMIZERS
 
 
@@ -43,8 +44,7 @@ class Merge:
     for path in given.linear_maps:
       p = _taken(params, path, own) | _taken(buffers, path, own)
       if p:
-        with jax.default_matmul_precision('highest'):
-          kernel = linear.merged(p)
+        kernel = merged(linear, p)
         rounded = params[f'{path}/kernel'] = kernel.astype(dtype)
         rounding.append(jnp.abs(rounded - kernel).max())
         count += 1
@@ -61,10 +61,8 @@ class Merge:
 
 
 def _taken(flat: dict[str, jax.Array], path: str, names: set[str]) -> dict[str, Any]:
-  """Takes these arrays of a module out; parameters in float32."""
-  found = {name: flat.pop(f'{path}/{name}') for name in names if f'{path}/{name}' in flat}
-  wide = lambda x: x.astype(jnp.float32) if jnp.issubdtype(x.dtype, jnp.floating) else x
-  return {name: wide(x) for name, x in found.items()}
+  """Takes these arrays of a module out."""
+  return {name: flat.pop(f'{path}/{name}') for name in names if f'{path}/{name}' in flat}
 
 
 CASES = (Merge(),)

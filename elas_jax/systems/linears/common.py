@@ -4,6 +4,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from elas_jax.common.errors import UserError
 from elas_jax.common.fields import at_least
@@ -34,6 +35,13 @@ def plus(y: jax.Array, bias_O: jax.Array | None) -> jax.Array:
   if bias_O is None:
     return y
   return y + bias_O.astype(y.dtype).reshape((1,) * (y.ndim - 1) + (-1,))
+
+
+def merged(kind: Any, p: dict[str, jax.Array]) -> jax.Array:
+  """The kind's `merged` of its parameters and buffers, whatever their dtype, in float32."""
+  wide = lambda x: x.astype(jnp.float32) if jnp.issubdtype(x.dtype, jnp.floating) else x
+  with jax.default_matmul_precision('highest'):
+    return kind.merged({name: wide(x) for name, x in p.items()})
 
 
 def check_rank(where: str, kind: Any, config: Any) -> None:

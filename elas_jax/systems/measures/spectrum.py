@@ -11,6 +11,7 @@ itself: of CoLA A and B, of a KAN its coefficients (I S, O), of a convolution (h
 """
 
 import dataclasses
+import re
 from typing import Any, ClassVar
 
 import jax
@@ -28,6 +29,7 @@ class Spectrum:
 
   def measure(self, seen: Any) -> dict[str, jax.Array]:
     found = {path: _singular_values(*x) for path, x in seen.matrices().items()}
+    found = _by_depth(found)
     ranks = {'stable_rank': _stable_rank, 'effective_rank': _effective_rank}
     values = {}
     for name, rank in ranks.items():
@@ -35,6 +37,25 @@ class Spectrum:
       values[name] = jnp.concatenate([x.reshape(-1) for x in of.values()]).mean()
       values |= of
     return values
+
+
+def _by_depth(found: dict[str, jax.Array]) -> dict[str, jax.Array]:
+  """Maps that all layers of a cycle have as one, (N, R), in the order of the layers.
+
+  Of a map that only some have, (N / cycle, R), the path says which layer of the cycle.
+  """
+  number = lambda path: int((re.search(r'layers/layer_(\d+)/', path) or [0, 0])[1])
+  cycle, groups = 1 + max(map(number, found)), {}
+  for path in sorted(found, key=number):
+    groups.setdefault(re.sub(r'layers/layer_\d+/', 'layers/', path), []).append(path)
+  values = {}
+  for name, paths in groups.items():
+    of = [found[path] for path in paths]
+    if len({x.shape for x in of}) == 1 and len(of) == cycle > 1:
+      values[name] = jnp.stack(of, 1).reshape(-1, of[0].shape[-1])
+    else:
+      values |= zip(paths, of)
+  return values
 
 
 def _singular_values(*factors: jax.Array) -> jax.Array:

@@ -1,9 +1,9 @@
 """Attention by a kernel of features instead of a softmax (arXiv 2006.16236).
 
-  y_t = sum_s (R_t f_t)^T (R_s g_s) v_s / sum_s f_t^T g_s,  f = phi(q), g = phi(k),
-  phi(x) = elu(x) + 1, over s <= t in a decoder and all s elsewhere
+  y_t = sum_s (R_t f_t)^T (R_s g_s) v_s / (sum_s f_t^T g_s + 1e-6),  f = phi(q), g = phi(k),
+  phi(x) = elu(x) + 1, that is x + 1 above 0 and e^x below
 
-then output(y). R turns by position, where the kind of position turns queries and keys, in
+over s <= t in a decoder and all s elsewhere; then output(y). R turns by position, where the kind of position turns queries and keys, in
 the numerator alone (RoFormer, arXiv 2104.09864, eq. 19). x (B, L, D), q, k, v (B, L, H, K),
 K = D / H. A state holds the sums over the positions before: 'products' (B, H, K, K) of g
 and v, 'features' (B, H, K) of g; its size does not grow. In float32.
@@ -23,6 +23,7 @@ from elas_jax.systems.kinds import Map, Parts, free
 from elas_jax.systems.mixers.common import check_pairs
 
 State = dict[str, jax.Array]
+EPSILON = 1e-6  # of the authors' code, beside the sum that is divided by
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +60,12 @@ class LinearAttention:
     return 12.0 * parts.width * self.head_size(parts)
 
 
+def features(x: jax.Array) -> jax.Array:
+  """elu(x) + 1 without its cancellation: at -20 there would be nothing left."""
+  x = x.astype(jnp.float32)
+  return jnp.where(x > 0, x + 1, jnp.exp(jnp.minimum(x, 0)))
+
+
 class Module(nn.Module):
   kind: LinearAttention
   parts: Parts
@@ -74,7 +81,6 @@ class Module(nn.Module):
       y = parts.linear.make(D, parts, name=name)(x_BxLxD)
       return y.reshape(B, L, kind.heads, -1)
 
-    features = lambda x: jax.nn.elu(x.astype(jnp.float32)) + 1
     f_BxLxHxK, g_BxLxHxK = features(heads('query')), features(heads('key'))
     turned = [parts.position.rotate(x, angles) for x in (f_BxLxHxK, g_BxLxHxK)]
     v_BxLxHxK = heads('value')
@@ -89,7 +95,7 @@ class Module(nn.Module):
     else:
       y_BxLxHxK = full_linear_attention(*turned, v_BxLxHxK)
       sums_BxLxHxK = g_BxLxHxK.sum(axis=1, keepdims=True)
-    y_BxLxHxK /= (f_BxLxHxK * sums_BxLxHxK).sum(axis=-1, keepdims=True)
+    y_BxLxHxK /= (f_BxLxHxK * sums_BxLxHxK).sum(axis=-1, keepdims=True) + EPSILON
     y_BxLxD = y_BxLxHxK.astype(x_BxLxD.dtype).reshape(B, L, D)
     return parts.linear.make(D, parts, name='output')(y_BxLxD), state
 
@@ -111,5 +117,5 @@ def truth(
     seen = slice(0, t + 1)
     scores = np.einsum('bhk,bshk->bhs', turned_f[:, t], turned_g[:, seen])
     total = np.einsum('bhk,bshk->bh', f[:, t], g[:, seen])
-    y[:, t] = np.einsum('bhs,bshk->bhk', scores, v[:, seen]) / total[:, :, None]
+    y[:, t] = np.einsum('bhs,bshk->bhk', scores, v[:, seen]) / (total[:, :, None] + EPSILON)
   return linear(y.reshape(B, L, D), p['output'])

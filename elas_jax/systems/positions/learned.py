@@ -19,7 +19,7 @@ from elas_jax.systems.positions.common import Position
 
 @dataclasses.dataclass(frozen=True)
 class Learned(Position):
-  length: int = 0  # S, positions; 0: as many as an image has patches
+  length: int = 1024  # S, as in GPT-2; 0, of images: as many as there are patches
 
   def check(self, where: str, config: Any) -> None:
     at_least(0, where, self, 'length')
