@@ -167,12 +167,8 @@ def test_a_phase_of_a_pattern_is_read_as_the_config_is():
   assert to_tree(now)['model']['feed_forwards'] == {
     'relu2_two_four': {'activation': {'kind': 'relu2'}}
   }
-  assert (
-    dict((where, type(kind)) for where, _, kind in kinds_in(now.model, 'model.'))[
-      'model.feed_forwards.relu2_two_four'
-    ]
-    is FEED_FORWARDS['mlp']
-  )
+  kinds = {where: type(kind) for where, _, kind in kinds_in(now.model, 'model.')}
+  assert kinds['model.feed_forwards.relu2_two_four'] is FEED_FORWARDS['mlp']
   assert at_step(now, 9).model.cycle == now.model.cycle  # what has no phases stays
 
 
@@ -214,10 +210,10 @@ def test_linear_attention_of_features_far_below_zero():
   config = language(attention=LINEAR)
   x = jnp.full((1, 3, 8), 1.0)
   module = LINEAR.make(config.model.parts, name=None)
-  variables = module.init(jax.random.key(0), x, None, None, 0)
+  angles = config.model.position.angles(jnp.arange(3), 4)
+  variables = module.init(jax.random.key(0), x, angles, None, 0)
   kernel = lambda scale: {'kernel': jnp.full((8, 8), scale / 8)}
   p = variables['params'] | {'query': kernel(-30.0), 'key': kernel(-200.0)}
-  angles = config.model.position.angles(jnp.arange(3), 4)
   y, _ = module.apply({'params': p}, x, angles, None, 0)
   assert jnp.isfinite(y).all()
   features = room(LINEAR).features(jnp.array([-20.0, -12.0, 2.0]))

@@ -3,10 +3,11 @@
   y_t = sum_s (R_t f_t)^T (R_s g_s) v_s / (sum_s f_t^T g_s + 1e-6),  f = phi(q), g = phi(k),
   phi(x) = elu(x) + 1, that is x + 1 above 0 and e^x below
 
-over s <= t in a decoder and all s elsewhere; then output(y). R turns by position, where the kind of position turns queries and keys, in
-the numerator alone (RoFormer, arXiv 2104.09864, eq. 19). x (B, L, D), q, k, v (B, L, H, K),
-K = D / H. A state holds the sums over the positions before: 'products' (B, H, K, K) of g
-and v, 'features' (B, H, K) of g; its size does not grow. In float32.
+over s <= t in a decoder and all s elsewhere; then output(y). R turns by position, where the
+kind of position turns queries and keys, in the numerator alone (RoFormer, arXiv 2104.09864,
+eq. 19). x (B, L, D), q, k, v (B, L, H, K), K = D / H. A state holds the sums over the
+positions before: 'products' (B, H, K, K) of g and v, 'features' (B, H, K) of g; its size
+does not grow. In float32.
 """
 
 import dataclasses
