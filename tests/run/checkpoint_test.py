@@ -30,7 +30,7 @@ def config(trained):
 def state(config):
   """A state whose parameters and moments are split over four devices."""
   state = create_state(config, make_mesh(config))
-  ones = jax.tree.map(lambda x: x + 1, state.opt_state)
+  ones = jax.jit(lambda tree: jax.tree.map(lambda x: x + 1, tree))(state.opt_state)
   return dataclasses.replace(state, opt_state=ones)
 
 
@@ -83,7 +83,8 @@ def saved(config, state, tmp_path_factory):
 
 
 def doubled(state):
-  return dataclasses.replace(state, params=jax.tree.map(lambda x: 2 * x, state.params))
+  twice = jax.jit(lambda tree: jax.tree.map(lambda x: 2 * x, tree))
+  return dataclasses.replace(state, params=twice(state.params))
 
 
 def assert_equal(found, expected):

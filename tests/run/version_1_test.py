@@ -19,7 +19,7 @@ from elas_jax.run.metrics import read_metrics
 from elas_jax.run.saved import context
 from elas_jax.run.workdir import open_run
 from elas_jax.train import train
-from tests.conftest import ROOT
+from tests.conftest import ROOT, thinned
 from tests.run.versions_test import close
 
 FIXTURES = ROOT / 'tests/fixtures/version_1'
@@ -69,7 +69,7 @@ def test_arrays_of_a_transformer_lie_stacked_and_without_heads(here):
       same(layers[f'{norm}_norm']['scale'][i], old[f'norm_{norm}_{i}']['scale'])
 
 
-@pytest.mark.parametrize('name', EXPECTED)
+@pytest.mark.parametrize('name', thinned(EXPECTED, 'vit'))
 def test_a_run_of_version_1_is_what_it_was(here, name):
   expected = EXPECTED[name]
   run = open_run(name, 6, {'eval.units': 0})
