@@ -47,8 +47,8 @@ def test_what_has_nothing_to_measure_is_a_note():
   config = network()
   config = dataclasses.replace(config, eval=dataclasses.replace(config.eval, measures=BOTH))
   assert lacking(config) == [
-    'eval.measures: activations has nothing to measure: the model has no feed-forward '
-    'with a squared ReLU'
+    'eval.measures: activations has nothing to measure: not every layer of the model has a '
+    'feed-forward with a squared ReLU'
   ]
   reads = types.SimpleNamespace(sown=('activation',))
   assert why_lacking(config, reads) == "no layer of the model gives away 'activation'"
