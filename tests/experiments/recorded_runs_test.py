@@ -164,6 +164,7 @@ def check_tables(tables, outcome_of):
         assert found[where]['before'] == run['before']
 
 
+@pytest.mark.conformance
 def test_every_table_finds_its_runs_as_they_were_recorded(tables):
   check_tables(tables, lambda table, run, outcome: outcome)
 

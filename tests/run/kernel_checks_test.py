@@ -63,6 +63,7 @@ def test_training_is_refused_where_no_kernel_runs(make_config, corpus, tmp_path)
   assert not (tmp_path / 'run').exists() and not (tmp_path / 'cache').exists()
 
 
+@pytest.mark.conformance
 def test_the_run_is_evaluated_and_continued_with_text_where_there_are_none(folder, capsys):
   stored = json.loads((folder / 'run/config.json').read_text())
   assert stored['model']['feed_forward']['implementation'] == 'mosaic'
