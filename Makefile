@@ -3,7 +3,8 @@
 # make test-newest   run them with the newest Python and versions that setup.cfg allows
 # make pairs   trains every data set with every network for a few steps, for minutes
 # make chaos   gives every field numbers and texts that it was not made for, for minutes
-# make conformance [ONLY=name]   every kind of every dict in full, for minutes
+# make conformance [ONLY=name]   every kind of every dict in full, and whatever else takes
+#              too long for make test, for minutes
 # make lint    formatting and lint
 # make aot     compile the kernels for an H200, which takes no GPU, and check the result
 # make gpu-check CALL=1 OUT=DIR [CHECKS=FILE] [WHEELS=DIR] [PYTHON=python3]   check and time

@@ -160,7 +160,8 @@ class Module(nn.Module):
     shape, dtype = (x.shape[-1],), self.parts.param_dtype
     scale = self.param('scale', nn.initializers.ones, shape, dtype)
     mean = jnp.abs(x).mean(-1, keepdims=True)
-    return (x / (mean + self.kind.epsilon) * scale).astype(x.dtype)
+    scaled = x / (mean + self.kind.epsilon) * jnp.broadcast_to(scale, x.shape)
+    return scaled.astype(x.dtype)
 
 AXES, NO_DECAY = {'scale': (None,)}, ('scale',)
 CASES = (Magnitude(),)

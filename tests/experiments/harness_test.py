@@ -27,6 +27,7 @@ from experiments import (
   table5_rules,
 )
 from experiments.runs import Row
+from tests.conftest import thinned
 from tests.experiments.fake_runs import (
   PAIR,
   fake_training,
@@ -167,7 +168,9 @@ def test_calls_at_the_same_time_do_not_undo_each_other(calls, tmp_path, monkeypa
   assert statuses == [['finished', 'not run'], ['finished', 'finished']]
 
 
-@pytest.mark.parametrize('damage', ['metrics', 'config', 'no evaluation'])
+@pytest.mark.parametrize(
+  'damage', thinned(['metrics', 'config', 'no evaluation'], 'no evaluation')
+)
 def test_an_incomplete_run_is_trained_again(calls, tmp_path, damage):
   harness.main(PAIR, flags_of(tmp_path, '--only=one'))
   (tmp_path / 'results/pair/smoke.json').unlink()  # else it is done, by this file

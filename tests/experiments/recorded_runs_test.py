@@ -164,6 +164,7 @@ def check_tables(tables, outcome_of):
         assert found[where]['before'] == run['before']
 
 
+@pytest.mark.conformance
 def test_every_table_finds_its_runs_as_they_were_recorded(tables):
   check_tables(tables, lambda table, run, outcome: outcome)
 
@@ -321,4 +322,5 @@ def test_an_older_workdir_continues_bit_for_bit_with_more_fields(tmp_path, monke
     train(config, pathlib.Path('kan_classifier'))
   lines = [x for x in computed('kan_classifier') if x['step'] > 6 and 'train/loss' in x]
   losses = {str(x['step']): x['train/loss'] for x in lines}
-  assert_recorded(losses, WORKDIRS['kan_classifier']['in_tests']['losses'])
+  expected = WORKDIRS['kan_classifier']['in_tests']['losses']
+  assert_recorded('kan_classifier', losses, expected)

@@ -41,6 +41,7 @@ def compiles(name: str, seed: int):
   return {'passed': False}
 
 
+@pytest.mark.conformance
 def test_names_what_makes_it_right_and_dumps_what_failed(tmp_path, monkeypatch):
   monkeypatch.setenv('NPROC', '16')  # as for every emulation
   monkeypatch.setattr(diagnosis, 'RUN_VARIANT', f'{HERE}:planted')

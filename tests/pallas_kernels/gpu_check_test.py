@@ -258,6 +258,7 @@ def test_what_the_processes_of_a_command_say_is_kept(tmp_path, monkeypatch):
 # Without a GPU
 
 
+@pytest.mark.conformance
 def test_without_a_gpu_what_goes_is_tried(tmp_path, capsys, monkeypatch):
   monkeypatch.setattr(gpu_check, 'COMMANDS', {'train_steps': ['no_such.module']})
   steps = '--steps=layers,train_steps'

@@ -12,6 +12,7 @@ import pytest
 
 from elas_jax.common.errors import UserError
 from elas_jax.config.config import CheckpointConfig, to_json
+from elas_jax.config.migrate import VERSION
 from elas_jax.data.blocks import prepare
 from elas_jax.data.pipeline import train_batches
 from elas_jax.run.checkpoint import Checkpoints, load_json, load_variables, steps
@@ -30,7 +31,7 @@ def config(trained):
 def state(config):
   """A state whose parameters and moments are split over four devices."""
   state = create_state(config, make_mesh(config))
-  ones = jax.tree.map(lambda x: x + 1, state.opt_state)
+  ones = jax.jit(lambda tree: jax.tree.map(lambda x: x + 1, tree))(state.opt_state)
   return dataclasses.replace(state, opt_state=ones)
 
 
@@ -83,7 +84,8 @@ def saved(config, state, tmp_path_factory):
 
 
 def doubled(state):
-  return dataclasses.replace(state, params=jax.tree.map(lambda x: 2 * x, state.params))
+  twice = jax.jit(lambda tree: jax.tree.map(lambda x: 2 * x, tree))
+  return dataclasses.replace(state, params=twice(state.params))
 
 
 def assert_equal(found, expected):
@@ -128,7 +130,7 @@ def test_save_holds_the_values_of_its_step(config, state, batches, tmp_path):
   expected = jax.device_get(jax.tree.map(jnp.copy, state))
   checkpoints = Checkpoints(tmp_path, KEEP_ALL)
   number = int(state.step)
-  checkpoints.save(state, batches, {}, {}, {}, None)
+  checkpoints.save(state, batches, {'version': VERSION}, {}, {}, None)
   for _ in range(20):
     state = step(state)
   jax.block_until_ready(state)

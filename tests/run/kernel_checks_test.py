@@ -11,7 +11,7 @@ from elas_jax.common.errors import UserError
 from elas_jax.evaluate import main as evaluate
 from elas_jax.generate import main as generate
 from elas_jax.run.dry_run import dry_run
-from elas_jax.tasks.language import LANGUAGE
+from elas_jax.run.notes import notes as notes_of
 from elas_jax.train import train
 from tests.conftest import tiny_config, write_corpus
 from tests.finished_runs import computed, notes
@@ -63,6 +63,7 @@ def test_training_is_refused_where_no_kernel_runs(make_config, corpus, tmp_path)
   assert not (tmp_path / 'run').exists() and not (tmp_path / 'cache').exists()
 
 
+@pytest.mark.conformance
 def test_the_run_is_evaluated_and_continued_with_text_where_there_are_none(folder, capsys):
   stored = json.loads((folder / 'run/config.json').read_text())
   assert stored['model']['feed_forward']['implementation'] == 'mosaic'
@@ -89,5 +90,5 @@ def test_the_run_goes_on_elsewhere(folder, capsys):
 
 def test_every_start_says_what_the_products_run_on(by_kernels, make_config):
   assert notes(by_kernels / 'run') == [(0, IN_XLA)]
-  assert LANGUAGE.notes(make_config(**ELAS | {FIELD: 'xla'})) == [IN_XLA]
-  assert LANGUAGE.notes(make_config(**ELAS | {'model.feed_forward': 'mlp'})) == []
+  assert notes_of(make_config(**ELAS | {FIELD: 'xla'})) == [IN_XLA]
+  assert notes_of(make_config(**ELAS | {'model.feed_forward': 'mlp'})) == []

@@ -17,6 +17,7 @@ from absl import logging
 from elas_jax import evaluate
 from elas_jax.common.errors import UserError
 from elas_jax.config.config import CheckpointConfig
+from elas_jax.config.migrate import VERSION
 from elas_jax.run.checkpoint import Checkpoints, load_json, load_variables, steps
 from elas_jax.run.saved import Damaged, Saved, ocp
 from elas_jax.run.sharding import make_mesh
@@ -24,6 +25,7 @@ from elas_jax.run.state import TrainState, create_state
 from elas_jax.train import train
 from tests.finished_runs import computed, drop_items
 
+TODAY = {'version': VERSION}  # a config whose arrays lie as those of today
 KEEP_ALL = CheckpointConfig(every=1, keep_latest=100, keep_best=0)
 
 
@@ -61,7 +63,7 @@ def state_at(step):
 def save(workdir, steps, losses=(None, None), keep=KEEP_ALL):
   checkpoints = Checkpoints(workdir, keep)
   for step, loss in zip(steps, losses):
-    items = {'seed': step}, {'name': 'bytes'}, {'splits': {'train': step}}
+    items = TODAY | {'seed': step}, {'name': 'bytes'}, {'splits': {'train': step}}
     checkpoints.save(state_at(step), Position(step), *items, loss)
   checkpoints.wait()
   checkpoints.close()
@@ -176,7 +178,7 @@ def test_continues_from_the_one_before(workdir, name, capfd):
   assert (folder / '4.damaged').exists()
   assert steps(workdir, 'workdir') == [3]
   # The step can be saved again, and be damaged again.
-  checkpoints.save(state_at(4), Position(4), {}, {}, {}, None)
+  checkpoints.save(state_at(4), Position(4), TODAY, {}, {}, None)
   checkpoints.wait()
   checkpoints.close()
   assert_equal(
@@ -254,7 +256,7 @@ def test_none_is_good(workdir, capfd):
 
 def test_readers_take_the_one_before_and_change_nothing(workdir, capfd):
   shutil.rmtree(workdir / 'checkpoints/4/config')
-  assert load_json(workdir, 'config', 'restore') == {'seed': 3}
+  assert load_json(workdir, 'config', 'restore') == TODAY | {'seed': 3}
   assert 'step 4' in capfd.readouterr().err
   with pytest.raises(UserError, match=r'restore=.*step 4 is damaged \(config: missing\)'):
     load_json(workdir, 'config', 'restore', 4)
@@ -304,7 +306,7 @@ def test_damaged_loss_costs_only_the_loss(tmp_path, content, capfd):
   checkpoints = Checkpoints(tmp_path, keep)
   assert f'{path} is damaged' in capfd.readouterr().err
   assert_equal(checkpoints.restore(abstract(), Position()), state_at(4))
-  checkpoints.save(state_at(5), Position(5), {}, {}, {}, None)
+  checkpoints.save(state_at(5), Position(5), TODAY, {}, {}, None)
   checkpoints.wait()
   checkpoints.close()
   assert steps(tmp_path, 'workdir') == [3, 5]  # the best whose loss is known, the latest

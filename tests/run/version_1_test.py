@@ -56,6 +56,7 @@ def state_as_stored(name: str) -> dict:
     return ocp.load_checkpointables(step, {'state': {'params': abstract}})['state']
 
 
+@pytest.mark.filterwarnings('ignore:Sharding info not provided')
 def test_arrays_of_a_transformer_lie_stacked_and_without_heads(here):
   """Each against the array that is in the checkpoint, by hand."""
   run = open_run('vit', 6, {})

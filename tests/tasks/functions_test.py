@@ -21,7 +21,7 @@ def test_every_task_is_learnt(task):
   trained('functions', f'{task},fast')
 
 
-@pytest.mark.parametrize('model', thinned(functions.MODELS, 's_kan'))
+@pytest.mark.parametrize('model', thinned(functions.MODELS, 'af_kan'))
 def test_every_model_fits_a_function(model):
   trained('functions', f'exp_sin_square,{model}')
 
