@@ -145,6 +145,8 @@ def _write(workdir: pathlib.Path, result: dict[str, Any], values: Values) -> Non
     print(f'written to {path}', flush=True)
     for path in plot_measures(workdir, values, result['step']):
       print(f'plotted in {path}')
+  except BrokenPipeError:  # whoever reads what is printed has gone
+    raise
   except OSError as error:
     named = error.filename or path
     raise UserError(f'{named}: not written: {error.strerror}') from error

@@ -68,9 +68,10 @@ def _check_pattern(model: ModelConfig) -> None:
     ):
       there = own | set(by_name(DICTS[field], getattr(model, field)))
       if unknown := sorted(named - there):
+        accepted = f'one of {quoted(sorted(there))}' if there else 'named'
         raise UserError(
-          f'model.pattern={shown(model.pattern)}: {unknown[0]!r} must be one of '
-          f'{quoted(sorted(there))}; model.{field} adds others'
+          f'model.pattern={shown(model.pattern)}: {unknown[0]!r} must be {accepted}; '
+          f'--config.model.{field}=NAME adds those of {quoted(sorted(DICTS[field]))}'
         )
       if unused := sorted(there - own - named):
         raise UserError(

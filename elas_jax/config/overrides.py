@@ -144,7 +144,9 @@ def _override(config: ConfigDict, name: str, written: str, text: str, root: Root
   if written != name:  # a kind of what has none
     find(config, written, given, root)
   if dataclasses.is_dataclass(place.type):
-    accepted = ', '.join(f'{name}.{field}' for field in sorted(schema.hints(place.type)))
+    accepted = ', '.join(
+      f'{name}.{field}' for field in sorted(f.name for f in dataclasses.fields(place.type))
+    )
     raise UserError(f'{given}: is a section; accepted: {accepted}')
   _set(config, place, _value(place, name, text), root)
 

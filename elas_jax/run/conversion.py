@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import json
+import os
 import pathlib
 import shlex
 import tempfile
@@ -177,6 +178,9 @@ def check_finite(variables: Any, converter: str) -> None:
 def check_output(output: pathlib.Path) -> None:
   if output.exists() and not (output.is_dir() and not any(output.iterdir())):
     raise UserError(f'--output={output}: exists; must be a new or an empty folder')
+  parent = next(x for x in output.absolute().parents if x.exists())
+  if not (parent.is_dir() and os.access(parent, os.W_OK)):
+    raise UserError(f'--output={output}: {parent} is no folder that can be written to')
 
 
 def write_run(output: pathlib.Path, config: Config, variables: Any, data: tuple) -> None:

@@ -224,7 +224,10 @@ def test_linear_attention_of_features_far_below_zero():
   'fields, message',
   [
     ({'pattern': 'attention,moe'}, "model.pattern='attention,moe': 'moe' must be one of "),
-    ({'pattern': 'attention+glu'}, r"'glu' must be one of ; model.feed_forwards adds"),
+    (
+      {'pattern': 'attention+glu'},
+      "'glu' must be named; --config.model.feed_forw",
+    ),
     (
       {'pattern': 'attention,attention,attention'},
       'model.layers=2: must be a multiple of 3',
