@@ -65,7 +65,7 @@ def test_four_devices_equal_one():
 @pytest.mark.parametrize(
   'name, path',
   [
-    ('version_1/vit', 'network/up_0'),
+    ('version_1/vit', 'network/layers/feed_forward/up'),
     ('version_0/quadratic', 'embedding'),
     ('version_0/sltrain', 'embedding'),
   ],
