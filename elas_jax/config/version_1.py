@@ -27,6 +27,9 @@ def lift(tree: Tree) -> Tree:
   lifted = tree | {'train': train, 'eval': evaluation}
   if _transformer(tree) is not None:
     lifted['model'] = _with_parts(dict(tree['model']))
+  elif 'model' in tree and not _of_rows(tree):  # all layers were alike
+    alike = {'pattern': '', 'mixers': {}, 'feed_forwards': {}}
+    lifted['model'] = tree['model'] | alike
   return lifted
 
 

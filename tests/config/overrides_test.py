@@ -174,7 +174,7 @@ def test_a_field_that_has_moved_is_pointed_to(flag, now):
   'flag, now',
   [
     ('model.layer=dense', 'model.linear'),
-    ('model.heads=4', 'model.architecture.heads'),
+    ('model.heads=4', 'model.architecture.attention.heads'),
     ('model.patch=4', 'model.architecture.patch'),
     ('data.noise=0.1', 'data.source.noise'),
   ],

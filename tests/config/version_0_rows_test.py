@@ -103,6 +103,18 @@ def test_kan_families(family):
   assert lifted(decoder)['model']['linear'] == expected
 
 
+VIT = {
+  'kind': 'vit',
+  'patch': 2,
+  'attention': {'kind': 'mha', 'heads': 4, 'kv_heads': 0},
+  'feed_forward': {'kind': 'mlp', 'activation': {'kind': 'gelu', 'approximate': True}},
+  'position': {'kind': 'learned', 'length': 0},
+  'expansion': 4,
+  'linear_in': 'all',
+  'attention_bias': True,
+}
+
+
 @pytest.mark.parametrize(
   'fields, architecture, norm',
   [
@@ -111,7 +123,7 @@ def test_kan_families(family):
     # Its norms were its own, whatever the field said.
     (
       {'architecture': 'vit', 'norm': 'none'},
-      {'kind': 'vit', 'patch': 2, 'heads': 4},
+      VIT,
       (1e-6,),
     ),
   ],

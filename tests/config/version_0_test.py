@@ -35,6 +35,7 @@ def test_a_language_model():
       'attention': {'kind': 'mha', 'heads': 4, 'kv_heads': 0},
       'norm': {'kind': 'rms', 'epsilon': 2e-6},
       'position': {'kind': 'rope', 'base': 500.0},
+      **{'pattern': '', 'mixers': {}, 'feed_forwards': {}},
       'init_std': 0.02,
       'tied_head': False,
       'unroll': 4,

@@ -33,9 +33,9 @@ ERRORS = {
   'optimizer': ('mlp', 'optimizer', 'loro', "optimizer='loro'"),
   'heads': (
     'vit',
-    'model.architecture.heads',
+    'model.architecture.attention.heads',
     5,
-    'model.architecture.heads=5: must divide model.width=64',
+    'model.architecture.attention.heads=5: must divide model.width=64',
   ),
   'patch': (
     'vit',

@@ -37,6 +37,7 @@ from elas_jax.systems.positions import POSITIONS
 class VisionTransformer:
   patch: int = 4  # side of a patch, a divisor of H and W. The default is ours
   attention: Any = section(MIXERS, 'mha')  # what mixes positions in each layer
+  # Of each layer.
   feed_forward: Any = section(FEED_FORWARDS, 'mlp', activation=ACTIVATIONS['gelu']())
   position: Any = section(POSITIONS, 'learned', length=0)  # how patches are told positions
   expansion: int = 4  # F / D, the width between the maps of a feed-forward

@@ -41,10 +41,11 @@ class MHA:
     if self.kv_heads:
       divides(f'{where}.kv_heads', self.kv_heads, f'{where}.heads', self.heads)
     check_pairs(where, self.heads, config)
-    length = 'the positions of a row', config.length
+    text = config.traits.text
+    length = 'data.sequence_length' if text else 'the patches of an image', config.length
     rows = config.data.batch_size // max(config.train.accumulation, 1)
     check_array(
-      ('the layers', config.model.stack.layers),
+      ('model.layers' if text else 'model.depth', config.model.stack.layers),
       ('the rows of a micro-batch', rows),
       (f'{where}.heads', self.heads),
       length,

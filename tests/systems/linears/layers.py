@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from elas_jax.config.config import TRAITS
 from elas_jax.systems.kinds import Parts
 
 I, O, R = 24, 20, 4
@@ -51,4 +52,6 @@ def config_of(task='language', learning_rate=1e-3, width=I, hidden=O, **widths):
     input_widths=widths,
   )
   optimizer = types.SimpleNamespace(learning_rate=learning_rate)
-  return types.SimpleNamespace(task=task, model=model, optimizer=optimizer)
+  return types.SimpleNamespace(
+    task=task, traits=TRAITS[task], model=model, optimizer=optimizer
+  )
