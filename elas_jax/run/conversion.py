@@ -180,7 +180,9 @@ def check_output(output: pathlib.Path) -> None:
     raise UserError(f'--output={output}: exists; must be a new or an empty folder')
   parent = next(x for x in output.absolute().parents if x.exists())
   if not (parent.is_dir() and os.access(parent, os.W_OK)):
-    raise UserError(f'--output={output}: {parent} is no folder that can be written to')
+    raise UserError(
+      f'--output={output}: cannot be written: {parent} is no folder, or not writable'
+    )
 
 
 def write_run(output: pathlib.Path, config: Config, variables: Any, data: tuple) -> None:
