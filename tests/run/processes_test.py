@@ -33,8 +33,9 @@ def start(number, address, workdir, config):
       *[sys.executable, '-m', 'elas_jax.train', *flags_of(config)],
       *[f'--processes={address},{number},2', f'--workdir={workdir}'],
     ],
-    cwd=ROOT,
-    env=os.environ | {'JAX_PLATFORMS': 'cpu', 'JAX_NUM_CPU_DEVICES': '1'},
+    # Where the config's places lead from.
+    env=os.environ
+    | {'JAX_PLATFORMS': 'cpu', 'JAX_NUM_CPU_DEVICES': '1', 'PYTHONPATH': str(ROOT)},
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,
