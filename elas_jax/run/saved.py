@@ -85,7 +85,9 @@ class Saved:
     stored = as_stored(abstract_state, moved)
     kinds = self._check_same_model(stored.variables)
     if moved:  # some of them had another dtype
-      stored = _in_dtypes(kinds, stored)
+      asked, stored = stored, _in_dtypes(kinds, stored)
+      if rounded := _other_dtypes(asked, stored):
+        say(f'{self.folder}: {rounded}, which an older version kept otherwise')
     return as_today(self._arrays(stored), abstract_state, moved)
 
   def variables(self, abstract_variables: dict[str, Any]) -> dict[str, Any]:
@@ -189,6 +191,17 @@ def _in_dtypes(kinds: dict[str, Any], abstract: Any) -> Any:
   return jax.tree_util.tree_map_with_path(
     lambda path, x: x.update(dtype=kinds.get(path_name(path), x.dtype)), abstract
   )
+
+
+def _other_dtypes(asked: Any, saved: Any) -> str:
+  """Which arrays are asked for in another dtype than they were saved in; '' if none."""
+  leaves = jax.tree_util.tree_leaves_with_path
+  pairs = zip(leaves(asked), jax.tree.leaves(saved))
+  found = [(path_name(p), a.dtype, b.dtype) for (p, a), b in pairs if a.dtype != b.dtype]
+  if not found:
+    return ''
+  name, now, before = found[0]
+  return f'{len(found)} arrays go from {before} to {now}, as {name}'
 
 
 def steps_in(directory: pathlib.Path) -> list[int]:

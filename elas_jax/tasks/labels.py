@@ -16,12 +16,10 @@ import optax
 from elas_jax.common.errors import UserError
 from elas_jax.config.config import Config
 from elas_jax.data.rows import PreparedRows
-from elas_jax.models import layout
 from elas_jax.models.classifier import Network
 from elas_jax.ops.augment import AUGMENTATIONS
 from elas_jax.systems.seen import Seen
-from elas_jax.systems.sown import collections, gathered
-from elas_jax.tasks.task import Batch, Sums, Task
+from elas_jax.tasks.task import Batch, Sums, Task, mutable, seen_of
 
 
 def inputs(config: Config) -> jax.Array:
@@ -82,21 +80,15 @@ def forward(
     x,
     train,
     rngs={'noise': jax.random.fold_in(key, 1)},  # augmentations take the key itself
-    mutable=[*(['buffers'] if train else []), *collections(sown)],
+    mutable=mutable(train, sown),
   )
   out, weights_B = out.astype(jnp.float32), batch['valid'].astype(jnp.float32)
-  return Seen(
-    config=config,
-    params=variables['params'],
-    buffers=variables['buffers'],
-    batch=batch,
-    outputs=out,
-    weights=weights_B,
-    sums=sums_of(config, out, weights_B, batch, train),
-    sown=gathered(changed, sown),
-    changed=changed.get('buffers', variables['buffers']),
-    matrices=lambda: layout.matrices(config.model, variables),
-  )
+  computed = {
+    'outputs': out,
+    'weights': weights_B,
+    'sums': sums_of(config, out, weights_B, batch, train),
+  }
+  return seen_of(config, variables, batch, changed, sown, **computed)
 
 
 def classification_sums(

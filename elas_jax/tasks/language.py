@@ -17,14 +17,12 @@ from elas_jax.common.limits import shown
 from elas_jax.config.config import Config, at_step
 from elas_jax.data.blocks import Prepared, prepare
 from elas_jax.data.tokenizers import Tokenizer
-from elas_jax.models import layout
 from elas_jax.models.decoder import Decoder
 from elas_jax.models.sampling import generate
 from elas_jax.ops.loss import cross_entropy_sums
 from elas_jax.systems.kinds import about
 from elas_jax.systems.seen import Seen
-from elas_jax.systems.sown import collections, gathered
-from elas_jax.tasks.task import Batch, Task
+from elas_jax.tasks.task import Batch, Task, mutable, seen_of
 
 
 def inputs(config: Config) -> jax.Array:
@@ -85,7 +83,7 @@ def forward(
     variables,
     inputs_BxL,
     rngs={'noise': key},
-    mutable=[*(['buffers'] if train else []), *collections(sown)],
+    mutable=mutable(train, sown),
   )
   loss, squared_log_z = cross_entropy_sums(logits_BxLxV, targets_BxL, weights_BxL)
   sums = {
@@ -94,18 +92,8 @@ def forward(
     'count': weights_BxL.sum(),
     'bytes': batch['bytes'].astype(jnp.float32).sum(),
   }
-  return Seen(
-    config=config,
-    params=variables['params'],
-    buffers=variables['buffers'],
-    batch=batch,
-    outputs=logits_BxLxV,
-    weights=weights_BxL,
-    sums=sums,
-    sown=gathered(changed, sown),
-    changed=changed.get('buffers', variables['buffers']),
-    matrices=lambda: layout.matrices(config.model, variables),
-  )
+  computed = {'outputs': logits_BxLxV, 'weights': weights_BxL, 'sums': sums}
+  return seen_of(config, variables, batch, changed, sown, **computed)
 
 
 def exp(loss: float) -> float:

@@ -1,7 +1,7 @@
 """What the training loop asks of a kind of problem; see TASKS in elas_jax/tasks."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -9,10 +9,38 @@ import jax
 import numpy as np
 
 from elas_jax.config.config import Config
+from elas_jax.models import layout
 from elas_jax.systems.seen import Seen
+from elas_jax.systems.sown import collections, gathered
 
 Batch = dict[str, Any]  # arrays of B rows, among them `valid`; see `Task.rows`
 Sums = dict[str, jax.Array]
+
+
+def mutable(train: bool, sown: Sequence[str]) -> list[str]:
+  """The collections that a pass may change."""
+  return [*(['buffers'] if train else []), *collections(sown)]
+
+
+def seen_of(
+  config: Config,
+  variables: Any,
+  batch: Batch,
+  changed: Mapping[str, Any],
+  sown: Sequence[str],
+  **computed: jax.Array,
+) -> Seen:
+  """A pass: what it was given, the collections that it changed, what was `computed`."""
+  return Seen(
+    config=config,
+    params=variables['params'],
+    buffers=variables['buffers'],
+    batch=batch,
+    sown=gathered(changed, sown),
+    changed=changed.get('buffers', variables['buffers']),
+    matrices=lambda: layout.matrices(config.model, variables),
+    **computed,
+  )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -49,6 +49,10 @@ def hybrid_of_four():
   return config
 
 
+def projected(x, p):
+  return x @ p['kernel'] + p['bias']
+
+
 def norm(x, p):
   """RMSNorm."""
   x = np.asarray(x)
@@ -284,11 +288,11 @@ def test_attention_of_images_sees_both_ways():
   variables = module.init(jax.random.key(0), x, None, None, 0)
   y, _ = module.apply(variables, x, None, None, 0)
   p = jax.tree.map(np.float64, variables['params'])
-  heads = lambda name: (x @ p[name]['kernel'] + p[name]['bias']).reshape(2, 5, 2, 4)
+  heads = lambda name: projected(x, p[name]).reshape(2, 5, 2, 4)
   scores = np.einsum('blhk,bshk->bhls', heads('query'), heads('key')) / 2
   weights = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
   mixed = np.einsum('bhls,bshk->blhk', weights, heads('value')).reshape(2, 5, 8)
-  expected = mixed @ p['output']['kernel'] + p['output']['bias']
+  expected = projected(mixed, p['output'])
   np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -301,12 +305,12 @@ def test_linear_attention_of_images_sees_both_ways():
   variables = module.init(jax.random.key(0), x, None, None, 0)
   y, _ = module.apply(variables, x, None, None, 0)
   p = jax.tree.map(np.float64, variables['params'])
-  heads = lambda name: (x @ p[name]['kernel'] + p[name]['bias']).reshape(2, 5, 2, 4)
+  heads = lambda name: projected(x, p[name]).reshape(2, 5, 2, 4)
   phi = lambda z: np.where(z > 0, z + 1, np.exp(np.minimum(z, 0)))
   scores = np.einsum('blhk,bshk->bhls', phi(heads('query')), phi(heads('key')))
   weights = scores / scores.sum(-1, keepdims=True)
   mixed = np.einsum('bhls,bshk->blhk', weights, heads('value')).reshape(2, 5, 8)
-  expected = mixed @ p['output']['kernel'] + p['output']['bias']
+  expected = projected(mixed, p['output'])
   np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
 
 

@@ -82,7 +82,7 @@ def test_arrays_of_a_transformer_lie_stacked_and_without_heads(here):
 
 
 @pytest.mark.parametrize('name', thinned(EXPECTED, 'lora_vit'))
-def test_a_run_of_version_1_is_what_it_was(here, name):
+def test_a_run_of_version_1_is_what_it_was(here, name, capsys):
   expected = EXPECTED[name]
   run = open_run(name, 6, {'eval.units': 0})
   assert run.past.config['version'] == 1
@@ -91,6 +91,8 @@ def test_a_run_of_version_1_is_what_it_was(here, name):
   close({'step': run.step} | values, expected['evaluation_at_6'])
 
   last = train(load_past(name, '--workdir').parsed, name)
+  rounded = 'arrays go from float32 to bfloat16' in capsys.readouterr().err
+  assert rounded == (name == 'lora_vit')  # said where it happens, and nowhere else
   lines = [line for line in read_metrics(name)[1] if line['step'] > 6]
   losses = {str(x['step']): x['train/loss'] for x in lines if 'train/loss' in x}
   close(losses, expected['losses'])
