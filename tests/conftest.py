@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import gc
 import os
 import pathlib
 import sys
@@ -42,15 +43,32 @@ jax.config.update('jax_compilation_cache_dir', COMPILED.name)
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
 # These models run in no time; what takes long is optimising their programs.
 jax.config.update('jax_disable_most_optimizations', True)
+# Nobody reads where in a program an operation comes from.
+jax.config.update('jax_traceback_in_locations_limit', 0)
+# Tracing makes many objects of which few are garbage: looking for it took a tenth.
+gc.set_threshold(500_000, 20, 100)
 
 pytest_plugins = ['tests.cost']
+
+
+def pytest_collection_finish():
+  gc.freeze()  # what has been imported stays
+
+
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # configs/ and experiments/ without an installation
 
 from configs import default  # noqa: E402
-from elas_jax.config.config import CheckpointConfig, Config  # noqa: E402
+from elas_jax.config.config import (  # noqa: E402
+  CheckpointConfig,
+  Config,
+  EvalConfig,
+  TrainConfig,
+)
 from elas_jax.config.overrides import choose, set_field, set_fields  # noqa: E402
 from elas_jax.config.parsing import parse  # noqa: E402
+from elas_jax.systems.optimizers import OPTIMIZERS  # noqa: E402
+from elas_jax.systems.schedules import SCHEDULES  # noqa: E402
 
 
 def tiny_config(folder: pathlib.Path, **overrides) -> Config:
@@ -75,6 +93,7 @@ def tiny_config(folder: pathlib.Path, **overrides) -> Config:
     'eval.every': 4,
     'eval.units': 512,
     'eval.batch_size': 8,
+    'eval.measures': '',
     'eval.sample_tokens': 0,
   }
   set_fields(config, tiny)
@@ -145,15 +164,24 @@ def no_plots(request, monkeypatch):
 
 @pytest.fixture(scope='session', autouse=True)
 def shared_programs():
-  """Runs whose steps and starts are the same share them, also those of other tests."""
+  """Runs whose programs are the same share them, also those of other tests."""
   from elas_jax import train
-  from elas_jax.run import state, step
+  from elas_jax.run import evaluation, state, step
 
-  def essential(config):
+  def for_step(config):
     """Without what the loop alone looks at."""
     own = dataclasses.replace(config.train, tensorboard=False)
     none = {'restore': '', 'profile_steps': '', 'checkpoint': CheckpointConfig()}
-    return dataclasses.replace(config, train=own, **none)
+    return dataclasses.replace(config, train=own, eval=EvalConfig(), **none)
+
+  def for_start(config):
+    """Without what says how long, with what objectives and rates it trains from there."""
+    schedule = SCHEDULES['constant']()
+    return dataclasses.replace(for_step(config), train=TrainConfig(), schedule=schedule)
+
+  def for_evaluation(config):
+    """Without what trains the model."""
+    return dataclasses.replace(for_start(config), optimizer=OPTIMIZERS['adamw']())
 
   @functools.cache
   def step_of(traced, config, mesh, now):
@@ -164,22 +192,22 @@ def shared_programs():
     return state.create_state(config, mesh)
 
   def jit_train_step(config, mesh, now=None):
-    now = essential(now) if now else None
-    return step_of(step.train_step, essential(config), mesh, now)
+    now = for_step(now) if now else None
+    return step_of(step.train_step, for_step(config), mesh, now)
 
-  evaluate = train.evaluate
+  eval_step = evaluation.eval_step
 
-  def evaluate_essential(config, *arguments):
-    return evaluate(essential(config), *arguments)
+  def shared_eval_step(config, *arguments):
+    return eval_step(for_evaluation(config), *arguments)
 
   def create_state(config, mesh):
     # Copied: a step takes the memory of the state that it is given.
-    return jax.tree.map(jnp.copy, start_of(essential(config), mesh))
+    return jax.tree.map(jnp.copy, start_of(for_start(config), mesh))
 
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(train, 'jit_train_step', jit_train_step)
     patch.setattr(train, 'create_state', create_state)
-    patch.setattr(train, 'evaluate', evaluate_essential)
+    patch.setattr(evaluation, 'eval_step', shared_eval_step)
     yield
 
 
@@ -225,10 +253,12 @@ def trained(tmp_path_factory) -> tuple[Config, pathlib.Path]:
     'data.protocol': 'document',
     'data.source.validation_share': 0.2,
     'eval.units': 0,
+    'eval.measures': 'activations',
   }
   config = tiny_config(folder, **ragged)
   with pytest.MonkeyPatch.context() as patch:
     prepare_here(patch)  # this fixture comes before that of any module
+    patch.setattr('elas_jax.train.plot_run', lambda workdir: None)
     train(config, folder / 'run')
   return config, folder / 'run'
 

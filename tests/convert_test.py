@@ -82,6 +82,7 @@ def test_relora_becomes_dense(old, capsys):
   assert steps == list(range(1, 13))
 
 
+@pytest.mark.conformance
 def test_a_pruned_run_goes_on_pruned(old, capsys):
   """ELAS at step 6, whose warm-up of 3 dense steps is over: so it is in the new run."""
   command('elas', 'dense')

@@ -1,11 +1,14 @@
-"""What runs left behind, to compare one with another."""
+"""Runs that were stopped, and what runs left behind, to compare one with another."""
 
+import contextlib
 import json
 import pathlib
 import shutil
+from unittest import mock
 
 import jax
 
+from elas_jax import train
 from elas_jax.config.parsing import parse_stored
 from elas_jax.run.checkpoint import load_variables
 from elas_jax.run.metrics import read_metrics
@@ -14,6 +17,17 @@ from elas_jax.run.state import abstract_state
 
 # Metrics that depend on time, not on the computation.
 TIMED = {'train/tokens_per_second', 'train/data_wait_share'}
+
+
+def train_until(stop, config, workdir):
+  """Trains, and stops as a SIGTERM in step `stop` would."""
+
+  @contextlib.contextmanager
+  def stop_signals():
+    yield lambda step: step == stop
+
+  with mock.patch.object(train, 'stop_signals', stop_signals):
+    train.train(config, workdir)
 
 
 def computed(workdir):

@@ -1,6 +1,5 @@
 """The train step and the loop: golden steps, accumulation, resume, divergence."""
 
-import contextlib
 import dataclasses
 import json
 import shutil
@@ -23,7 +22,7 @@ from elas_jax.run.step import train_step
 from elas_jax.tasks.language import forward
 from elas_jax.train import train
 from tests.conftest import thinned
-from tests.finished_runs import computed, final_params
+from tests.finished_runs import computed, final_params, train_until
 from tests.programs import init_variables
 
 KEY = jax.random.key(0)
@@ -158,18 +157,6 @@ def test_z_loss_pulls_the_normaliser_down(make_config):
   )
 
 
-def train_until(stop, config, workdir):
-  """As if a signal came in that step."""
-
-  @contextlib.contextmanager
-  def stop_signals():
-    yield lambda step: step == stop
-
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(train_module, 'stop_signals', stop_signals)
-    train(config, workdir)
-
-
 def test_stopped_and_resumed_run_is_bit_equal(make_config, corpus, tmp_path, capsys):
   config = make_config()
   train(config, tmp_path / 'whole')
@@ -220,15 +207,20 @@ def test_diverging_run_stops_and_keeps_the_last_good_checkpoint(
   make_config, corpus, tmp_path, monkeypatch
 ):
   config = make_config(**{'checkpoint.every': 2})
-  original = step_module.train_step
+  make = train_module.jit_train_step
 
-  def poisoned(config, state, batch):
-    new, metrics = original(config, state, batch)
-    bad = jnp.where(state.step == 4, jnp.nan, 1.0)
-    params = jax.tree.map(lambda x: x * bad, new.params)
-    return dataclasses.replace(new, params=params), metrics
+  def poisoned(*arguments):
+    step = make(*arguments)
 
-  monkeypatch.setattr(step_module, 'train_step', poisoned)
+    def then_spoilt(state, batch):
+      new, metrics = step(state, batch)
+      bad = np.nan if new.step == 5 else 1
+      params = jax.tree.map(lambda x: x * bad, new.params)
+      return dataclasses.replace(new, params=params), metrics
+
+    return then_spoilt
+
+  monkeypatch.setattr(train_module, 'jit_train_step', poisoned)
   with pytest.raises(UserError, match='diverged at step 6.*checkpoint: step 4'):
     train(config, tmp_path / 'run')
   kept = sorted(p.name for p in (tmp_path / 'run/checkpoints').iterdir())
@@ -292,7 +284,14 @@ def test_another_config_does_not_continue_a_run(make_config, corpus, tmp_path):
   # Another kind is named as such, not by the fields that only one of both has.
   with pytest.raises(UserError, match="^schedule='cosine': .* started with 'wsd';"):
     train(make_config(), tmp_path / 'run')
-  # More steps are welcome, and what follows from them.
+
+
+@pytest.mark.conformance
+def test_more_steps_and_what_follows_from_them_continue_a_run(
+  make_config, corpus, tmp_path
+):
+  wsd = {'schedule': 'wsd'}
+  train(make_config(**wsd), tmp_path / 'run')
   longer = {'train.steps': 20, 'schedule.warmup_steps': 4, 'schedule.decay_steps': 8}
   train(make_config(**wsd, **longer), tmp_path / 'run')
   assert computed(tmp_path / 'run')[-1]['step'] == 20
@@ -307,6 +306,7 @@ def test_a_workdir_without_a_checkpoint_takes_another_config(make_config, corpus
   assert computed(tmp_path / 'run')[-1]['step'] == 8
 
 
+@pytest.mark.conformance
 def test_bf16_parameters_train(make_config):
   low = {'model.param_dtype': 'bfloat16', 'model.compute_dtype': 'bfloat16'}
   config = make_config(**low, **{'optimizer.learning_rate': 1e-2, 'train.steps': 30})
@@ -347,6 +347,7 @@ def test_nonfinite_evaluation_or_parameters_are_not_saved(
     train(make_config(**{'checkpoint.every': 2}), tmp_path / 'two')
 
 
+@pytest.mark.conformance
 def test_profile_window_survives_a_resume_inside_it(make_config, corpus, tmp_path):
   train_until(4, make_config(), tmp_path / 'run')
   train(make_config(profile_steps='3,6'), tmp_path / 'run')

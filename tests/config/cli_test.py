@@ -246,6 +246,7 @@ def test_own_configs_are_found_from_any_folder(tmp_path, monkeypatch):
     load_config('train.py', [])
 
 
+@pytest.mark.conformance
 def test_corpus_shorter_than_a_batch(tmp_path):
   corpus = tmp_path / 'corpus'
   corpus.mkdir()

@@ -1,8 +1,6 @@
 """Every method of configs/methods.py trains; those with state beside parameters resume."""
 
-import contextlib
 import functools
-from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +8,6 @@ import numpy as np
 import pytest
 
 from configs import default, methods
-from elas_jax import train as train_module
 from elas_jax.config.config import at_step
 from elas_jax.config.overrides import set_fields
 from elas_jax.config.parsing import parse
@@ -19,7 +16,7 @@ from elas_jax.run.state import create_state
 from elas_jax.run.step import jit_train_step
 from elas_jax.train import train
 from tests.conftest import thinned
-from tests.finished_runs import computed
+from tests.finished_runs import computed, train_until
 
 
 def tiny(method):
@@ -45,7 +42,7 @@ def tiny(method):
   return parse(config)
 
 
-@pytest.mark.parametrize('method', thinned(methods.METHODS, 'elas', 'relora'))
+@pytest.mark.parametrize('method', thinned(methods.METHODS, 'elas'))
 def test_loss_falls_on_a_repeated_batch(method):
   """20 steps, which hold a dense warm-up, exact steps, merges and new subspaces."""
   config = tiny(method)
@@ -80,25 +77,15 @@ def test_stochastic_rules_resume_bit_equal(make_config, corpus, tmp_path, rule):
     'checkpoint.every': 2,
     'train.steps': 8,
     'train.accumulation': 2,
+    'eval.measures': 'activations',
   }
   if rule == 'soft_activations':
     elas['model.feed_forward.recipe.refresh'] = 3
   config = make_config(**elas)
   train(config, tmp_path / 'whole')
   for stop in (2, 8):
-    _train_until(config, tmp_path / 'parts', stop)
+    train_until(stop, config, tmp_path / 'parts')
   assert computed(tmp_path / 'parts') == computed(tmp_path / 'whole')
   lines = [x for x in computed(tmp_path / 'whole') if 'activations/flip_rate' in x]
   assert [x['step'] for x in lines] == [5]
   assert {f'activations/flip_rate/{layer}' for layer in (0, 1)} <= lines[0].keys()
-
-
-def _train_until(config, workdir, stop):
-  """Trains and stops as a SIGTERM after step `stop` would."""
-
-  @contextlib.contextmanager
-  def stop_signals():
-    yield lambda step: step == stop
-
-  with mock.patch.object(train_module, 'stop_signals', stop_signals):
-    train(config, workdir)

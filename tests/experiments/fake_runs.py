@@ -64,4 +64,5 @@ def fake_training(monkeypatch):
     (workdir / 'metrics.jsonl').write_text(text)
 
   monkeypatch.setattr(runs, 'train', fake)
+  monkeypatch.setattr(report, 'plot', lambda *_: None)  # half a second for each
   return trained

@@ -72,6 +72,7 @@ def measured():
     return built, same, gpu_peers.turns(1, ['one', 'other'])
 
 
+@pytest.mark.conformance
 def test_what_a_step_is_measured_by(measured):
   built, same, _ = measured
   assert built['one']['kernels'] == 0 and built['one']['temporary_bytes'] > 0
@@ -85,6 +86,7 @@ def test_what_a_step_is_measured_by(measured):
   assert built['other']['parameters'] == parameters
 
 
+@pytest.mark.conformance
 def test_models_that_are_the_same_have_the_same_gradients(measured):
   _, same, other = measured
   assert same['same']['gradient_difference'] == same['same']['loss_difference'] == 0
@@ -93,6 +95,7 @@ def test_models_that_are_the_same_have_the_same_gradients(measured):
   assert other['other']['gradient_difference'] > 2 * gpu_steps.GRADIENT_TOLERANCE
 
 
+@pytest.mark.conformance
 def test_a_config_that_cannot_be_is_the_row_of_its_model(measured):
   built, same, _ = measured
   words = "no such field of model.feed_forward='glu'; 'relu2_two_four' has it"

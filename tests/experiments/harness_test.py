@@ -207,6 +207,7 @@ def test_a_diverged_run_is_recorded_and_not_tried_again(monkeypatch, tmp_path):
     harness.main(PAIR, flags_of(tmp_path, '--seeds=2'))
 
 
+@pytest.mark.conformance
 def test_a_stopped_run_is_continued(monkeypatch, corpus, tmp_path, capsys):
   class Stop:
     def __enter__(self):

@@ -67,7 +67,7 @@ def flags_of(folder, *more):
   return ['--scale=smoke', *own, '--config.train.compilation_cache=', *more]
 
 
-@pytest.mark.parametrize('module', thinned(MODULES, kan_table, function_fitting))
+@pytest.mark.parametrize('module', thinned(MODULES, function_fitting))
 def test_every_run_of_every_table_has_a_config_that_can_run(module, tmp_path):
   experiment = module.EXPERIMENT
   for scale in experiment.scales:

@@ -22,6 +22,7 @@ from elas_jax.systems.linears import LINEARS
 from elas_jax.systems.mixers import MIXERS
 from elas_jax.systems.norms import NORMS
 from elas_jax.systems.two_four import RECIPES
+from tests.conftest import thinned
 from tests.systems.sections import classifier, decoder
 
 # Where every array of a decoder lay before kinds said it themselves: the end of its path,
@@ -89,7 +90,24 @@ def decoders():
   yield dataclasses.replace(dense, attention=MIXERS['mha'](2, 1))
 
 
-@pytest.mark.parametrize('model', list(decoders()), ids=named)
+def in_make_test(models):
+  """One of the KANs, one recipe of pruning, and everything else."""
+  pruned, kans = [], []
+  for model in models:
+    if isinstance(getattr(model, 'feed_forward', None), FEED_FORWARDS['relu2_two_four']):
+      pruned.append(model)
+    elif type(model.linear) in KANS:
+      kans.append(model)
+    else:
+      yield model
+  yield from pruned[:1] + kans[:1]
+
+
+KANS = [kind for name, kind in LINEARS.items() if name.startswith('kan_')]
+DECODERS = list(decoders())
+
+
+@pytest.mark.parametrize('model', thinned(DECODERS, *in_make_test(DECODERS)), ids=named)
 def test_decoders_are_placed_as_ever_and_decay_as_ever(model):
   params, buffers = leaves(model)
 
@@ -119,7 +137,10 @@ def networks():
   yield classifier(norm=NORMS['rms'](), activation=ACTIVATIONS['relu'](), use_bias=False)
 
 
-@pytest.mark.parametrize('model', list(networks()), ids=named)
+NETWORKS = list(networks())
+
+
+@pytest.mark.parametrize('model', thinned(NETWORKS, *in_make_test(NETWORKS)), ids=named)
 def test_networks_are_placed_by_the_same_roles_and_decay_as_ever(model):
   params, buffers = leaves(model)
   placed = layout.axes(model)

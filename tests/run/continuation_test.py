@@ -19,8 +19,8 @@ from elas_jax.data import blocks
 from elas_jax.evaluate import main as evaluate_run
 from elas_jax.run import continuation
 from elas_jax.train import train
-from tests.conftest import tiny_config, write_corpus
-from tests.finished_runs import computed, drop_items, final_params, notes
+from tests.conftest import thinned, tiny_config, write_corpus
+from tests.finished_runs import computed, drop_items, final_params, notes, train_until
 
 WORDS = ('alpha', 'beta', 'gamma', 'delta', 'return', 'import', 'self', 'None', '[UNK]')
 WRITE_IN_SUBPROCESS = blocks._write_in_subprocess
@@ -47,7 +47,7 @@ def begun(tmp_path_factory):
     patch.chdir(folder)
     write_corpus(pathlib.Path('corpus'), [80] * 40)
     write_tokenizer('words.json')
-    train(config_of(**{'train.steps': 4}), 'run')
+    train_until(4, config_of(), 'run')
   return folder
 
 
@@ -130,7 +130,7 @@ def test_the_tokenizer_may_move(place, whole):
   assert computed('run') == whole[0]
 
 
-@pytest.mark.parametrize('cache', ['warm', 'cold'])
+@pytest.mark.parametrize('cache', thinned(['warm', 'cold'], 'cold'))
 def test_a_lost_tokenizer_is_taken_from_the_checkpoint(
   place, whole, cache, capsys, monkeypatch
 ):
@@ -150,7 +150,7 @@ def test_a_lost_tokenizer_is_taken_from_the_checkpoint(
   assert said in note
 
 
-@pytest.mark.parametrize('what', ['swapped', 'lost', 'broken'])
+@pytest.mark.parametrize('what', thinned(['swapped', 'lost', 'broken'], 'swapped'))
 def test_evaluation_takes_the_tokenizer_of_the_checkpoint(place, what, capsys):
   expected = evaluated()
   capsys.readouterr()
@@ -173,8 +173,7 @@ def test_restored_parameters_need_their_tokenizer(place):
   ):
     train(config_of(restore='run'), 'other')
   assert not pathlib.Path('other').exists()
-  fields = {'data.accept_changed': True, 'train.steps': 4}
-  train(config_of(restore='run', **fields), 'other')
+  train(config_of(restore='run', **{'data.accept_changed': True}), 'other')
   assert notes('other')[0][0] == 0
   assert 'is not the tokenizer' in notes('other')[0][1]
 
@@ -250,6 +249,7 @@ def test_a_relative_path_seen_from_elsewhere(place, tmp_path, monkeypatch):
   refused(r'data.source.path: 40 files \(000.txt, 001.txt, 002.txt, ...\) changed')
 
 
+@pytest.mark.conformance
 def test_the_corpus_may_move(place, whole):
   os.rename('corpus', 'moved')
   train(config_of(**{'data.source.path': 'moved'}), 'run')
@@ -261,7 +261,7 @@ def test_workdir_inside_of_the_corpus(begun, tmp_path, monkeypatch, whole, capfd
   monkeypatch.chdir(tmp_path / 'copy')
   shutil.rmtree('run')
   workdir = 'corpus/deep/run'
-  train(config_of(**{'train.steps': 4}), workdir)
+  train_until(4, config_of(), workdir)
   pathlib.Path(workdir, 'profile').mkdir()
   pathlib.Path(workdir, 'profile/trace.json.gz').write_bytes(b'')
   capfd.readouterr()
@@ -279,9 +279,10 @@ def test_workdir_inside_of_the_corpus(begun, tmp_path, monkeypatch, whole, capfd
     train(config_of(), workdir)
 
 
+@pytest.mark.conformance
 def test_the_workdir_may_be_the_corpus(place, whole):
   shutil.rmtree('run')
-  train(config_of(**{'train.steps': 4}), 'corpus')
+  train_until(4, config_of(), 'corpus')
   train(config_of(), 'corpus')
   assert computed('corpus') == whole[0]
 
@@ -378,6 +379,7 @@ def test_another_process_may_have_trained_meanwhile(place, monkeypatch):
   refused("data.tokenizer.path='words.json' is not the tokenizer of the run")
 
 
+@pytest.mark.conformance
 def test_an_older_step_has_its_own_description(place):
   """Of a run whose data changed between two checkpoints."""
   held_out = validation_file()

@@ -78,6 +78,7 @@ def test_the_run_is_evaluated_and_continued_with_text_where_there_are_none(folde
   assert "--- 'alpha'" in said.out and REFUSED in said.err
 
 
+@pytest.mark.conformance
 def test_the_run_goes_on_elsewhere(folder, capsys):
   more = ELAS | {'train.steps': 3}
   with pytest.raises(UserError, match='needs a Hopper GPU'):
@@ -88,7 +89,11 @@ def test_the_run_goes_on_elsewhere(folder, capsys):
   assert computed(folder / 'run')[-1]['step'] == 3
 
 
-def test_every_start_says_what_the_products_run_on(by_kernels, make_config):
+@pytest.mark.conformance
+def test_the_run_says_what_its_products_run_on(by_kernels):
   assert notes(by_kernels / 'run') == [(0, IN_XLA)]
+
+
+def test_every_start_knows_what_the_products_run_on(make_config):
   assert notes_of(make_config(**ELAS | {FIELD: 'xla'})) == [IN_XLA]
   assert notes_of(make_config(**ELAS | {'model.feed_forward': 'mlp'})) == []

@@ -108,6 +108,7 @@ def test_elas_on_four_devices_equals_one(make_config, rule, backward):
   np.testing.assert_allclose(four[:, 1], one[:, 1], rtol=1e-3)
 
 
+@pytest.mark.conformance
 def test_rules_place_every_array_of_every_method():
   for method in methods.METHODS:
     config = parse(c4.get_config(f'60m,{method}'))

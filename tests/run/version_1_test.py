@@ -81,7 +81,7 @@ def test_arrays_of_a_transformer_lie_stacked_and_without_heads(here):
       same(layers[f'{norm}_norm']['scale'][i], old[f'norm_{norm}_{i}']['scale'])
 
 
-@pytest.mark.parametrize('name', thinned(EXPECTED, 'lora_vit'))
+@pytest.mark.parametrize('name', thinned(EXPECTED, 'vit'))
 def test_a_run_of_version_1_is_what_it_was(here, name, capsys):
   expected = EXPECTED[name]
   run = open_run(name, 6, {'eval.units': 0})

@@ -139,7 +139,7 @@ def test_parameters_of_version_0_are_found(here, name):
   assert sha256(run.variables['params']) == WORKDIRS[name]['in_tests']['params_sha256_at_6']
 
 
-@pytest.mark.parametrize('name', thinned(WORKDIRS, 'elas'))
+@pytest.mark.parametrize('name', thinned(WORKDIRS, 'kan_classifier'))
 def test_a_run_of_version_0_is_what_it_was(here, name):
   expected = WORKDIRS[name]['in_tests']
   run = open_run(name, 6, {'eval.units': 0})

@@ -21,6 +21,7 @@ from elas_jax.train import train
 from tests.tasks.networks import config_of, losses, tiny
 
 
+@pytest.mark.conformance
 @pytest.mark.usefixtures('plots')
 def test_digits_are_told_apart(tmp_path):
   config = config_of(

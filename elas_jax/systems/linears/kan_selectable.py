@@ -134,8 +134,8 @@ NO_DECAY = lambda kind: _below(kind, kinds.no_decay)
 # Of all members in every phase: all of them are computed.
 MATRICES = lambda kind: _below(kind, kinds.matrices)
 CASES = (
-  Selectable(),
   Selectable(pool='bspline,relu,skan', selection='node', phase='selective'),
+  Selectable(),
   # The families that are not in the other two: all in one take a minute to train in tests.
   Selectable(pool='bsrbf,af,fourier,faster,polynomial', phase='pruned', data_norm='none'),
 )

@@ -143,6 +143,7 @@ def test_a_run_of_version_0(tmp_path, monkeypatch):
   assert open_run('finer', 0, {'eval.batch_size': 4}).config.model == new.model
 
 
+@pytest.mark.conformance
 def test_the_result_can_be_continued_itself(folder, tmp_path):
   shutil.copytree(folder / 'finer', tmp_path / 'on')
   train(config_of(**{'model.linear.grid': 10, 'train.steps': 1}), tmp_path / 'on')
@@ -237,7 +238,11 @@ SPLINES = LINEARS['kan_bspline'](grid=4, order=2)
 @pytest.mark.parametrize(
   'config',
   [
-    pytest.param(language(linear=SPLINES, feed_forward_width=8), id='decoder'),
+    pytest.param(
+      language(linear=SPLINES, feed_forward_width=8),
+      id='decoder',
+      marks=pytest.mark.conformance,
+    ),
     pytest.param(
       network(
         linear=dataclasses.replace(SPLINES, data_norm='layer'),
