@@ -3,8 +3,9 @@
 # make test-newest   run them with the newest Python and versions that setup.cfg allows
 # make pairs   trains every data set with every network for a few steps, for minutes
 # make chaos   gives every field numbers and texts that it was not made for, for minutes
-# make conformance [ONLY=name]   every kind of every dict in full, and whatever else takes
-#              too long for make test, for minutes
+# make conformance   every kind of every dict in full, and whatever else takes too long for
+#              make test, for minutes
+# make conformance ONLY=name   all tests of one kind, those of make test too
 # make lint    formatting and lint
 # make aot     compile the kernels for an H200, which takes no GPU, and check the result
 # make gpu-check CALL=1 OUT=DIR [CHECKS=FILE] [WHEELS=DIR] [PYTHON=python3]   check and time
@@ -50,8 +51,8 @@ chaos: $(VENV)/installed
 	$(PYTHON) -m pytest -m chaos tests/common/limits_test.py
 
 conformance: $(VENV)/installed
-	$(PYTHON) -m pytest -m conformance --numprocesses=auto --maxprocesses=4 \
-	  $(if $(ONLY),-k "$(ONLY)")
+	$(PYTHON) -m pytest --numprocesses=auto --maxprocesses=4 \
+	  $(if $(ONLY),-m "not aot and not pairs and not chaos" -k "$(ONLY)",-m conformance)
 
 lint: $(VENV)/installed
 	$(PYTHON) -m ruff check --fix .

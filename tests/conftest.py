@@ -63,6 +63,7 @@ from elas_jax.config.config import (  # noqa: E402
   CheckpointConfig,
   Config,
   EvalConfig,
+  MeshConfig,
   TrainConfig,
 )
 from elas_jax.config.overrides import choose, set_field, set_fields  # noqa: E402
@@ -166,7 +167,7 @@ def no_plots(request, monkeypatch):
 def shared_programs():
   """Runs whose programs are the same share them, also those of other tests."""
   from elas_jax import train
-  from elas_jax.run import evaluation, state, step
+  from elas_jax.run import dry_run, evaluation, sharding, state, step, workdir
 
   def for_step(config):
     """Without what the loop alone looks at."""
@@ -204,11 +205,29 @@ def shared_programs():
     # Copied: a step takes the memory of the state that it is given.
     return jax.tree.map(jnp.copy, start_of(for_start(config), mesh))
 
+  def make_mesh(config, devices=None):
+    """Of one device unless a mesh is asked for: on four a run takes twice as long."""
+    one = config.mesh == MeshConfig() and not FOUR_DEVICES
+    return sharding.make_mesh(config, devices or (jax.devices()[:1] if one else None))
+
   with pytest.MonkeyPatch.context() as patch:
+    for module in (train, workdir, dry_run):
+      patch.setattr(module, 'make_mesh', make_mesh)
     patch.setattr(train, 'jit_train_step', jit_train_step)
     patch.setattr(train, 'create_state', create_state)
     patch.setattr(evaluation, 'eval_step', shared_eval_step)
     yield
+
+
+FOUR_DEVICES = []  # with anything in it, those of the test that runs
+
+
+@pytest.fixture
+def four_devices():
+  """Asked for by tests whose runs are to take all devices."""
+  FOUR_DEVICES.append(True)
+  yield
+  FOUR_DEVICES.clear()
 
 
 @pytest.fixture(scope='module', autouse=True)

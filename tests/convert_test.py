@@ -110,6 +110,7 @@ def test_a_pruned_run_goes_on_pruned(old, capsys):
   assert parse_stored(tree.to_dict()) == open_run('dense', None, {}).past.parsed
 
 
+@pytest.mark.conformance
 def test_a_run_of_version_1(old, capsys):
   """With an objective that was a field then."""
   shutil.copytree(OLD.with_name('version_1') / 'z_loss', 'z_loss')

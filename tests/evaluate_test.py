@@ -167,6 +167,7 @@ def test_file_has_null_for_infinity(trained, tmp_path, capsys, monkeypatch):
   assert re.search(r'eval/perplexity +inf\n', capsys.readouterr().out)
 
 
+@pytest.mark.usefixtures('four_devices')
 @pytest.mark.parametrize(
   'arguments, message',
   [
@@ -189,6 +190,7 @@ def test_command_without_a_run(tmp_path):
   assert not (tmp_path / 'nothing').exists()
 
 
+@pytest.mark.usefixtures('four_devices')
 def test_training_batch_does_not_restrict_the_devices(trained, tmp_path):
   """A run with a batch of 6 on one device is evaluated on the four of this machine."""
   config, workdir = trained

@@ -10,7 +10,7 @@ from matplotlib import image
 from elas_jax.common.errors import UserError
 from elas_jax.measure import COLUMNS, main, table
 from elas_jax.run.metrics import read_metrics
-from tests.conftest import ROOT
+from tests.conftest import ROOT, thinned
 
 FIXTURES = ROOT / 'tests/fixtures'
 
@@ -109,10 +109,13 @@ def check_old_run(name, path, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
   'name, path',
-  [
-    ('version_0/elas', 'layers/feed_forward/up'),
+  thinned(
+    [
+      ('version_0/elas', 'layers/feed_forward/up'),
+      ('version_0/kan_classifier', 'network/head'),
+    ],
     ('version_0/kan_classifier', 'network/head'),
-  ],
+  ),
 )
 def test_runs_of_older_versions(name, path, tmp_path, monkeypatch):
   check_old_run(name, path, tmp_path, monkeypatch)

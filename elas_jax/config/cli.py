@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import functools
 import os
 import pathlib
 import runpy
@@ -56,7 +55,13 @@ class Parser(argparse.ArgumentParser):
 
   def add_place(self, flag: str, **options) -> None:
     """Adds an argument that is a path: expanded, or refused if it cannot be one."""
-    self.add_argument(flag, type=functools.partial(place, flag), **options)
+
+    def read(text: str) -> pathlib.Path:
+      if not text:  # as of a variable of the shell that is not set
+        raise UserError(f"{flag}: empty; must be a path, such as '.' for this folder")
+      return place(flag, text)
+
+    self.add_argument(flag, type=read, **options)
 
   def error(self, message: str) -> NoReturn:
     raise UserError(cut(message, 1000))

@@ -6,7 +6,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FieldReference
 
 from elas_jax.common.errors import UserError
 from elas_jax.common.limits import check_float, cut, shown
@@ -299,5 +299,14 @@ def _paths(section: Any, above: str = '') -> list[str]:
 
 
 def _put(section: ConfigDict, name: str, value: Any) -> None:
-  with section.unlocked(), section.ignore_type():
-    section[name] = value
+  """Sets a field, to a value of another type too; what refers to it follows."""
+  fields = dict(section.items(preserve_field_references=True))
+  with section.unlocked():
+    if not isinstance(fields.get(name), FieldReference):
+      # A new field has no type yet. Not to look at types walks over all that is below.
+      if name in fields:
+        del section[name]
+      section[name] = value
+      return
+    with section.ignore_type():
+      section[name] = value

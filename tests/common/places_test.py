@@ -52,6 +52,15 @@ def test_workdir_of_the_commands_is_expanded(home, command):
     main([*arguments, '--workdir=~/none'])
 
 
+@pytest.mark.parametrize('command', COMMANDS)
+def test_an_empty_place_is_not_the_current_folder(command, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  main, *arguments = COMMANDS[command]
+  with pytest.raises(UserError, match='^--workdir: empty; must be a path'):
+    main([*arguments, '--workdir='])
+  assert not list(tmp_path.iterdir())
+
+
 def test_run_is_written_below_home(home, make_config, corpus, monkeypatch):
   def run_steps(*arguments):
     *_, log, _ = arguments

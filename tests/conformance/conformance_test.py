@@ -1,7 +1,7 @@
-"""Every kind of every dict, in every case: truth, axes, round trip, a step of training.
+"""Every kind of every dict: truth, axes, round trip, a step of training.
 
-What takes longer is marked `conformance` (`make conformance [ONLY=name]`): bfloat16, loss,
-several devices, resumption, and mixers token by token.
+What takes longer is marked `conformance` (`make conformance [ONLY=name]`): further cases,
+bfloat16, loss, several devices, resumption, and mixers token by token.
 """
 
 import contextlib
@@ -55,10 +55,17 @@ OF_DATA = ('data.source', 'data.source (rows)', 'data.tokenizer')
 UNTRAINED = (*OF_DATA, 'eval.measures', 'converter')
 FIRST = first_cases()
 TRAINED_FIRST = [case for case in FIRST if case[0] not in UNTRAINED]
+TRUE = [case for case in all_cases() if case[0] in TRUTHS]
 every_case = pytest.mark.parametrize('case', all_cases(), ids=label)
 every_trained = pytest.mark.parametrize(
   'case', [case for case in all_cases() if case[0] not in UNTRAINED], ids=label
 )
+
+
+def in_make_test(found, taken):
+  """The cases, of which those that are not taken wait for make conformance."""
+  later = pytest.mark.conformance
+  return [case if taken(case) else pytest.param(case, marks=later) for case in found]
 
 
 @pytest.mark.parametrize('section, name', KINDS)
@@ -97,7 +104,7 @@ def test_cases_of_files(section, tmp_path):
       assert kind.load().decode([int(i) for i in ids])
 
 
-@pytest.mark.parametrize('case', [x for x in all_cases() if x[0] in TRUTHS], ids=label)
+@pytest.mark.parametrize('case', in_make_test(TRUE, FIRST.__contains__), ids=label)
 def test_truth(case):
   section, _, kind = case
   TRUTHS[section](kind)
@@ -175,14 +182,7 @@ def in_a_stack(case):
   return getattr(model, 'architecture', None) == network().model.architecture
 
 
-@pytest.mark.parametrize(
-  'case',
-  [
-    case if in_a_stack(case) else pytest.param(case, marks=pytest.mark.conformance)
-    for case in TRAINED_FIRST
-  ],
-  ids=label,
-)
+@pytest.mark.parametrize('case', in_make_test(TRAINED_FIRST, in_a_stack), ids=label)
 def test_a_step_of_training(case):
   config = smallest(hosts(case[0], case[2]))
   state, losses = trained(config, 1)

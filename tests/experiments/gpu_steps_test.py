@@ -19,6 +19,7 @@ from pallas_kernels.bench.workers import NO_TIME
 FULL = 'full rank, SwiGLU'
 
 
+@pytest.mark.conformance
 def test_elas_by_the_kernels_is_what_is_lowered():
   """Its program has kernels, and that of ELAS in XLA has none; nothing is compiled."""
   kernels = {}

@@ -106,6 +106,7 @@ def test_committed_results_of_language_tables_are_still_known(tmp_path):
   assert len(found) == 24 and found <= set(result_files.recorded(path))
 
 
+@pytest.mark.conformance
 @pytest.mark.parametrize('size', ['digits', 'mnist'])
 def test_equal_parameters_are_within_two_percent(size, tmp_path):
   scale = 'proxy' if size == 'digits' else 'paper'
@@ -229,6 +230,7 @@ def test_a_collapsed_run_stands_in_the_table(tmp_path, monkeypatch):
     (workdir / 'metrics.jsonl').write_text(text)
 
   monkeypatch.setattr(runs, 'train', train)
+  monkeypatch.setattr(harness.report, 'plot', lambda *_: None)
   harness.main(quadratic_table.EXPERIMENT, flags_of(tmp_path, '--seeds=2'))
   text = (tmp_path / 'results/quadratic_table/smoke.md').read_text()
   rows = {line.split('|')[1].strip(): line for line in text.splitlines() if '|' in line}
@@ -263,6 +265,7 @@ def test_rates_are_chosen_for_each_kind_of_data():
     assert networks.rate_name(size, 'mlp') == 'exp_sin_square,mlp'
 
 
+@pytest.mark.conformance
 def test_published_values_stand_at_their_own_scale_alone(tmp_path):
   for cells in (x for sets in published.NETWORKS.values() for x in sets.values()):
     assert all(80 < cell.value < 100 and cell.mark == 'R' for cell in cells)

@@ -220,6 +220,7 @@ def test_no_stored_config_names_a_place_of_a_machine():
   assert stored().keys() == named
 
 
+@pytest.mark.conformance
 def test_an_interrupted_run_is_continued_when_its_config_has_more_fields(
   tmp_path, monkeypatch
 ):
@@ -308,6 +309,7 @@ def test_results_that_nothing_recognises_are_not_written_over(tmp_path, monkeypa
   assert len(calls) == 2
 
 
+@pytest.mark.usefixtures('four_devices')
 def test_an_older_workdir_continues_bit_for_bit_with_more_fields(tmp_path, monkeypatch):
   shutil.copytree(FIXTURES / 'kan_classifier', tmp_path / 'kan_classifier')
   monkeypatch.chdir(tmp_path)

@@ -164,6 +164,7 @@ def test_initialisation(make_config):
   assert not np.allclose(factors['a'][0], factors['a'][1])
 
 
+@pytest.mark.conformance
 @pytest.mark.parametrize('remat', thinned(['full', 'dots'], 'full'))
 def test_remat_and_unroll_change_nothing(make_config, remat):
   plain = make_config()

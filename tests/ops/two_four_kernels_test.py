@@ -50,6 +50,7 @@ def value_and_gradients(function, x, up, down, g):
   return [np.asarray(a, np.float32) for a in jax.tree.leaves((out, backward(g)))]
 
 
+@pytest.mark.conformance
 @pytest.mark.parametrize(
   ('kind', 'backward'),
   thinned(

@@ -18,6 +18,7 @@ from elas_jax.ops.remat import REMAT_POLICIES
 from elas_jax.ops.two_four import BACKWARDS, Recipe, estimated_scale, sparse_feed_forward
 from elas_jax.systems.feed_forwards import FEED_FORWARDS
 from pallas_kernels.two_four import compress, expand
+from tests.conftest import thinned
 
 T, L, D, F, R = 32, 16, 6, 40, 3
 
@@ -256,7 +257,7 @@ def two_four_config(make_config, **overrides):
   return make_config(**small)
 
 
-@pytest.mark.parametrize('linear', ['dense', 'low_rank'])
+@pytest.mark.parametrize('linear', thinned(['dense', 'low_rank'], 'low_rank'))
 def test_the_warm_up_has_the_same_parameters(make_config, linear):
   overrides = {'model.linear': linear, 'model.feed_forward.dense_steps': 3}
   config = two_four_config(make_config, **overrides)

@@ -72,6 +72,7 @@ MATMULS = {
 }
 
 
+@pytest.mark.conformance
 @pytest.mark.parametrize('name', thinned(MATMULS, 'cluster'))
 def test_matmul(name):
   config, axis, b_t, out = MATMULS[name]
@@ -93,6 +94,7 @@ DENSE = {
 }
 
 
+@pytest.mark.conformance
 @pytest.mark.parametrize('name', thinned(DENSE, 'cluster'))
 def test_products_with_epilogues(name):
   config, w_t = DENSE[name]
@@ -105,6 +107,7 @@ def test_products_with_epilogues(name):
   assert_same(slopes, reference.gated_backward(g, w, z, w_t).values)
 
 
+@pytest.mark.conformance
 @pytest.mark.parametrize('rows', thinned([448, 64], 64))
 def test_resident_weights_give_way_to_those_of_other_columns(rows):
   """Three columns of seven tiles for two CTAs; then of one, fewer than warpgroups."""
@@ -133,6 +136,7 @@ def test_the_control_of_up_compress():
   assert_same(run(dense.up_compress, x, w, prune=False), expected)
 
 
+@pytest.mark.conformance
 @pytest.mark.parametrize('splits', thinned([1, 2, 3], 2))
 def test_weight_gradient(splits):
   z = compress(multiples(0, T, F), activation='relu2')
@@ -153,6 +157,7 @@ def test_the_control_of_gated_backward():
   )
 
 
+@pytest.mark.conformance
 @pytest.mark.parametrize('keep', thinned([False, True], True))
 @pytest.mark.parametrize(
   ('R', 'stages', 'cluster'),

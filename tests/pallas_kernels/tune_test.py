@@ -44,6 +44,7 @@ def test_writes_what_dispatch_reads(tmp_path, monkeypatch):
   assert dispatch.tuned_config('matmul', shape | {'N': 4}, default) is default
 
 
+@pytest.mark.conformance
 def test_tiles_that_are_here_build_the_kernels_of_their_shapes(monkeypatch):
   """By each device's file, as it lies there: else only that device would tell."""
   taken = {}

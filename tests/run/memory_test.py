@@ -38,6 +38,7 @@ def test_the_state_is_counted_as_it_lies_on_a_device(make_config):
   assert found['optimiser'] == held(state.opt_state)
 
 
+@pytest.mark.conformance
 @pytest.mark.parametrize(
   'fields',
   thinned(

@@ -11,6 +11,7 @@ from matplotlib import image
 from elas_jax.run.metrics import MetricsWriter
 from elas_jax.run.plots import plot_measures, plot_run
 from elas_jax.train import report
+from tests.conftest import thinned
 
 TRAIN = {
   'train/loss': 3.0,
@@ -50,15 +51,19 @@ def test_report_of_a_finite_loss_with_infinite_perplexity(
 
 @pytest.mark.parametrize(
   'lines, expected',
-  [
+  thinned(
+    [
+      ([], set()),
+      ([TRAIN], OF_TRAIN),
+      ([TRAIN, TRAIN | EVAL | {'train/learning_rate': 1e-3}], OF_TRAIN),
+      ([TRAIN, TRAIN | {'train/loss': float('nan')}], OF_TRAIN),
+      ([EVAL], {'loss.png', 'bits_per_byte.png'}),
+      ([TRAIN, EVAL | {'activations/flip_rate': 0.1}], OF_TRAIN | {'activations.png'}),
+      ([EVAL | {'spectrum/stable_rank': 2.0, 'spectrum/stable_rank/head': 3.0}], OF_EVAL),
+    ],
     ([], set()),
-    ([TRAIN], OF_TRAIN),
-    ([TRAIN, TRAIN | EVAL | {'train/learning_rate': 1e-3}], OF_TRAIN),
-    ([TRAIN, TRAIN | {'train/loss': float('nan')}], OF_TRAIN),
-    ([EVAL], {'loss.png', 'bits_per_byte.png'}),
     ([TRAIN, EVAL | {'activations/flip_rate': 0.1}], OF_TRAIN | {'activations.png'}),
-    ([EVAL | {'spectrum/stable_rank': 2.0, 'spectrum/stable_rank/head': 3.0}], OF_EVAL),
-  ],
+  ),
 )
 def test_plots_are_written(tmp_path, lines, expected):
   writer = MetricsWriter(tmp_path, 0, False)

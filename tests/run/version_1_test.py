@@ -27,6 +27,7 @@ from tests.conftest import ROOT, thinned
 from tests.run.versions_test import close
 
 FIXTURES = ROOT / 'tests/fixtures/version_1'
+pytestmark = pytest.mark.usefixtures('four_devices')  # as they were recorded
 EXPECTED = json.loads((FIXTURES / 'expected.json').read_text())['workdirs']
 
 

@@ -32,6 +32,7 @@ from tests.conftest import OLDER_EMITTERS, ROOT, thinned
 from tests.finished_runs import drop_items, final_params
 
 FIXTURES = ROOT / 'tests/fixtures/version_0'
+pytestmark = pytest.mark.usefixtures('four_devices')  # as they were recorded
 RECORDED = json.loads((FIXTURES / 'expected.json').read_text())
 WORKDIRS = RECORDED['workdirs']
 # What made `elas`, in the names of today.

@@ -25,9 +25,8 @@ def test_outputs_and_gradients_of_every_parameter(name, kind):
   model = classifier(kind, norm=batch, depth=1, **activation)
   kind.check('model.architecture', config(model))
   x = jax.random.normal(jax.random.key(1), (3, 8, 8, 1))
-  variables = Network(model).init(jax.random.key(0), x)
-
   network = Network(model)
+  variables = jax.jit(network.init)(jax.random.key(0), x)
 
   def loss(params):
     y, _ = network.apply(variables | {'params': params}, x, True, mutable=['buffers'])

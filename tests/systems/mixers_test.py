@@ -28,7 +28,8 @@ def applied(kind, model, x, positions=None, state=None, start=0, variables=None)
   module = kind.make(model.parts, name=None)
   if variables is None:
     variables = module.init(jax.random.key(0), x, angles, None, 0)
-  return variables, module.apply(variables, x, angles, state, start)
+  apply = jax.jit(lambda v, state: module.apply(v, x, angles, state, start))
+  return variables, apply(variables, state)
 
 
 @pytest.mark.parametrize('position', POSITION_CASES)

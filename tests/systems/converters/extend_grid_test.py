@@ -118,6 +118,7 @@ def test_a_finer_grid_is_that_of_a_fresh_model(look):
     np.testing.assert_allclose(new[:, 3:-3:2], old[:, 3:-3], atol=1e-6)
 
 
+@pytest.mark.conformance
 def test_training_goes_on_where_it_was(folder):
   old, new = (
     first_loss(folder / 'fit'),
@@ -235,13 +236,13 @@ def test_what_has_no_splines_is_refused(make_config):
 SPLINES = LINEARS['kan_bspline'](grid=4, order=2)
 
 
+@pytest.mark.conformance
 @pytest.mark.parametrize(
   'config',
   [
     pytest.param(
       language(linear=SPLINES, feed_forward_width=8),
       id='decoder',
-      marks=pytest.mark.conformance,
     ),
     pytest.param(
       network(

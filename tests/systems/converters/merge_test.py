@@ -18,6 +18,7 @@ from elas_jax.systems.linears import LINEARS
 from elas_jax.systems.optimizers import OPTIMIZERS
 from elas_jax.systems.two_four import RECIPES
 from tests.conformance.hosts import batch, given, language, network
+from tests.conftest import thinned
 
 LINEAR = {
   'low_rank': LINEARS['low_rank'](rank=3),
@@ -85,7 +86,12 @@ def at(tree, path):
 
 @pytest.mark.parametrize(
   ('model', 'name'),
-  [*((language, name) for name in LINEAR), (network, 'lora'), (network, 'sltrain')],
+  thinned(
+    [*((language, name) for name in LINEAR), (network, 'lora'), (network, 'sltrain')],
+    (language, 'low_rank'),
+    (network, 'lora'),
+    (network, 'sltrain'),
+  ),
 )
 def test_dense_maps_have_the_kernels_of_the_formula(model, name):
   config = model(linear=LINEAR[name])

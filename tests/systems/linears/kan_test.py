@@ -106,7 +106,7 @@ BASES = {
 }
 
 
-@pytest.mark.parametrize('name', thinned(FAMILIES, *BASES, 'af'))
+@pytest.mark.parametrize('name', thinned(FAMILIES, 'bspline', 'relu'))
 def test_a_start_of_scale_zero_is_the_base_branch(name):
   kind = KANS[name](init_scale=0.0)
   variables = jax.jit(layer_of(kind).init)(jax.random.key(0), X)
@@ -211,7 +211,7 @@ def test_nothing_has_the_size_of_basis_times_outputs(name):
   assert size < rows * inputs * outputs  # nor even inputs times outputs for each row
 
 
-@pytest.mark.parametrize('name', thinned(FAMILIES, 'bspline', 'af', 'wavelet'))
+@pytest.mark.parametrize('name', thinned(FAMILIES, 'bspline', 'wavelet'))
 def test_gradients_are_finite_and_reach_every_parameter(name):
   fields = {'reduction': 'global_attn,spatial_attn'} if name == 'af' else {}
   apply, variables = made(KANS[name](**fields))
@@ -345,7 +345,7 @@ AXES, NO_DECAY = {'a': ('in',)}, ('a',)
 truth = lambda kind, x, p: x / (1 + np.exp(-p['a'] * x))
 
 
-@pytest.mark.parametrize('name', ['bspline', 'fast', 'bsrbf', 'af'])
+@pytest.mark.parametrize('name', thinned(['bspline', 'fast', 'bsrbf', 'af'], 'bspline'))
 def test_an_activation_may_be_trained(name):
   kind = KANS[name](activation=TrainedSwish())
   (params, buffers), branch = shapes_of(kind), 'global_attn/' * (name == 'af')
