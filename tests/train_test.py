@@ -136,6 +136,7 @@ def test_a_coefficient_has_its_own_schedule(make_config):
     assert found == {'objective/z_loss': 24, 'objective/z_loss/coefficient': 16 * share}
 
 
+@pytest.mark.conformance
 def test_z_loss_pulls_the_normaliser_down(make_config):
   config = make_config(**z_loss(1.0))
   plain = make_config()
@@ -387,7 +388,9 @@ def test_signal_sets_the_flag_and_the_handlers_come_back():
   assert signal.getsignal(signal.SIGTERM) is before
 
 
-@pytest.mark.parametrize('content', [b'', b'{"model": {"wid', b'\xf5'])
+@pytest.mark.parametrize(
+  'content', thinned([b'', b'{"model": {"wid', b'\xf5'], b'{"model": {"wid')
+)
 def test_damaged_config_json_is_named_and_written_anew(trained, tmp_path, content, capfd):
   """It is for readers: what a run goes on with is compared with its checkpoint."""
   config, before = trained

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from elas_jax.common.errors import UserError
 from elas_jax.common.paths import path_name
+from elas_jax.config.config import NetworkConfig
 from elas_jax.models.classifier import Network
 from elas_jax.models.decoder import Decoder
 from elas_jax.systems import kinds
@@ -28,7 +29,7 @@ ROLES = ('in', 'out', 'rank', None)
 
 def owners(model: Any) -> Owners:
   """Path of a module -> owner of what lies below. The longest that fits counts."""
-  if hasattr(model, 'architecture'):
+  if isinstance(model, NetworkConfig):
     below = model.architecture.owners(model)
     return {f'network/{path}': owner for path, owner in below.items()}
   V, D = model.vocab_size, model.width
@@ -116,7 +117,7 @@ def _declared(model: Any) -> dict[str, tuple[Any, Map | None, tuple, str]]:
     prefix, owner, below, roles = owned(table, path)
     # Of the layers stacked, and of a convolution, the first dimensions are nobody's.
     own = dimensions - stacked(prefix)
-    least = 0 if hasattr(model, 'architecture') else own
+    least = 0 if isinstance(model, NetworkConfig) else own
     _check_roles(path, roles, min(least, own), own)
     declared[path] = owner, table[prefix][1], roles, below
   return declared
@@ -162,7 +163,7 @@ def leaves(tree: Any) -> dict[str, Any]:
 @functools.cache
 def _dimensions(model: Any) -> dict[str, int]:
   """Path -> their number, of all parameters and buffers; computes nothing."""
-  if hasattr(model, 'architecture'):
+  if isinstance(model, NetworkConfig):
     module, inputs = Network(model), jnp.zeros((1, *model.input_shape))
   else:
     module, inputs = Decoder(model), jnp.zeros((1, 4), jnp.int32)

@@ -6,7 +6,7 @@ import pathlib
 import sys
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -25,12 +25,22 @@ class NonFinite(Exception):
   """The loss or the gradient of a step is NaN or infinite."""
 
 
+class Moment(NamedTuple):
+  """A time, and the seconds of waiting and of pauses until then."""
+
+  time: float
+  waited: float
+  paused: float
+
+
 class Log:
   """Takes the metrics of each step and reads them one step later.
 
   Reading a number from a device waits until it is there. `push` therefore keeps the
   metrics of the newest step and reads those of the step before it, while the device is
-  already busy with the newest.
+  already busy with the newest. A step whose numbers are there when they are read was done
+  when they were pushed, as on a CPU whose steps return when they are done; else it is done
+  when the reading ends. Speed is counted between such moments.
 
   Args:
     writer: of metrics.jsonl.
@@ -59,20 +69,23 @@ class Log:
     self._task, self._unit_flops, self._peak_flops = task, unit_flops, peak_flops
     self._pending = None
     self._line = ProgressLine(start, steps)
-    self._begin_window()
+    self._waited = self._paused = 0.0
+    self._begin_window(self._now())
 
   def push(self, step: int, metrics: dict[str, jax.Array]) -> None:
     """Takes the metrics of `step`, reads and checks those of the step before."""
     self.flush()
-    self._pending = (step, metrics)
+    self._pending = (step, metrics, self._now())
 
   def flush(self) -> None:
     """Reads what is pending; raises NonFinite."""
     if self._pending is None:
       return
-    step, metrics = self._pending
+    step, metrics, pushed = self._pending
     self._pending = None
+    were_there = all(x.is_ready() for x in metrics.values() if hasattr(x, 'is_ready'))
     values = {name: float(x) for name, x in jax.device_get(metrics).items()}
+    done = pushed if were_there else self._now()
     loss = values['loss'] / max(values['count'], 1.0)
     if not (math.isfinite(loss) and math.isfinite(values['grad_norm'])):
       raise NonFinite(f'step {step}: loss={loss}, grad_norm={values["grad_norm"]}')
@@ -80,27 +93,29 @@ class Log:
     first = step == self._start + 1
     # A resumed run writes the lines that an uninterrupted one has, and no others.
     if step % self._log_every == 0 or step == 1 or step == self._steps:
-      self._write(step, values, with_speed=not first)
+      self._write(step, values, None if first else done)
     if first:  # its time is that of the compilation
-      self._line.print(f'first step after {time.monotonic() - self._window_start:.1f} s')
-      self._begin_window()
+      self._line.print(f'first step after {done.time - self._window.time:.1f} s')
+      self._begin_window(done)
 
-  def _write(self, step: int, values: dict, *, with_speed: bool) -> None:
+  def _write(self, step: int, values: dict, done: Moment | None) -> None:
+    """With the speed from the last line to `done`, where that is given."""
     line = {f'train/{name}': x for name, x in self._task.train_values(values).items()}
     line |= {f'train/{name}': x for name, x in objectives.values(values).items()}
     line |= {
       'train/grad_norm': values['grad_norm'],
       'train/learning_rate': float(self._schedule(step - 1)),
     }
-    if with_speed:
-      seconds = time.monotonic() - self._window_start - self._paused
+    if done:
+      took = Moment(*(end - start for end, start in zip(done, self._window)))
+      seconds = took.time - took.paused
       rate = self._window_count / seconds
       line[f'train/{self._task.unit}_per_second'] = rate
-      line['train/data_wait_share'] = self._waited / seconds
+      line['train/data_wait_share'] = took.waited / seconds
       if self._peak_flops:
         used = rate * self._unit_flops
         line['train/model_flop_utilisation'] = used / self._peak_flops
-      self._begin_window()
+      self._begin_window(done)
     self._writer.write(step, line)
     self._line.show(step, line)
 
@@ -114,9 +129,11 @@ class Log:
     self.flush()
     self._writer.sync()
 
-  def _begin_window(self) -> None:
-    self._window_start = time.monotonic()
-    self._window_count = self._waited = self._paused = 0.0
+  def _now(self) -> Moment:
+    return Moment(time.monotonic(), self._waited, self._paused)
+
+  def _begin_window(self, start: Moment) -> None:
+    self._window, self._window_count = start, 0.0
 
   @contextlib.contextmanager
   def waiting(self) -> Iterator[None]:

@@ -173,5 +173,5 @@ def formats(line: dict[str, float]) -> dict[str, str]:
     else:
       own = [name for name in line if name.startswith(f'{measure}/')]
       whole = [name for name in own if not name.rpartition('/')[2].isdigit()]
-      found |= {name: f'{name.partition("/")[2]} {{:.4g}}' for name in whole}
+      found |= {name: name.replace('/', ' ') + ' {:.4g}' for name in whole}
   return {name: text for name, text in found.items() if name in line}

@@ -21,6 +21,7 @@ from elas_jax.config.parsing import parse
 from elas_jax.run.optimizer import decay_factors, learning_rate
 from elas_jax.run.state import abstract_variables, init_variables
 from elas_jax.systems.linears import LINEARS
+from tests.conftest import thinned
 
 SIZES = ('60m', '130m', '350m', '1b', '7b')
 WIDTH = dict(zip(SIZES, (512, 768, 1024, 2048, 4096)))
@@ -247,7 +248,7 @@ def test_recipe(method, size):
   np.testing.assert_allclose(ours, golden, rtol=3e-5, atol=1e-7 * recipe.rates[size])
 
 
-@pytest.mark.parametrize('method', RECIPES)
+@pytest.mark.parametrize('method', thinned(RECIPES, 'full', 'elas', 'relora'))
 def test_decay_by_path(method):
   config = config_of(method, '60m')
   params = abstract_variables(config)['params']

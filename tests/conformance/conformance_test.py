@@ -80,6 +80,15 @@ def test_a_kind_has_a_room(section, name):
   assert hasattr(module, recipes) or explained or section == 'model.architecture'
 
 
+@pytest.mark.parametrize('section, name', KINDS)
+def test_a_check_begins_with_that_of_its_base(section, name):
+  """Else what all kinds of a section refuse would be taken of this one."""
+  own = [cls.check for cls in SYSTEMS[section][name].__mro__ if 'check' in vars(cls)]
+  for one in own[:-1]:
+    said = f'{one.__qualname__} must call super().check(where, config)'
+    assert 'super().check(where, config)' in inspect.getsource(one), said
+
+
 def test_every_section_has_its_truths():
   assert {*TRUTHS, *WITHOUT} == set(SYSTEMS)
 

@@ -191,6 +191,7 @@ def of_objective(kind: Any) -> None:
 @functools.cache
 def of_mean(kind: Any) -> None:
   """And that, in one model, its gradient reaches parameters."""
+  values = []
   for number, config in enumerate(hosts('train.objectives', kind)):
     variables, rows = init_variables(config), rows_of(config)
 
@@ -208,8 +209,9 @@ def of_mean(kind: Any) -> None:
       assert all(np.isfinite(g).all() for g in gradients)
       assert any(np.abs(g).max() > 1e-6 for g in gradients)
     expected = room(kind).truth(kind, in_float64(arrays, config))
-    assert abs(expected) > 0.001
     close(value, expected)
+    values.append(abs(expected))
+  assert max(values) > 1e-6, f'{kind}: {values} is too near to 0 to compare: other CASES?'
 
 
 def of_measure(kind: Any) -> None:

@@ -13,6 +13,7 @@ from elas_jax.data import train_tokenizer
 from elas_jax.data.packing import PROTOCOLS, row_dtype
 from elas_jax.data.token_bytes import byte_lengths, lost_bytes
 from elas_jax.data.tokenizers import encode_documents, load_tokenizer, parse_tokenizer
+from tests.conftest import thinned
 
 TEXTS = ['the quick brown fox\n\tjumps 12345', 'Zoë, naïve: “quoted” 水は青い 🙂🙂 e\u0301']
 ALPHABET = 'abc the\t\n  é水🙂ﬁ①İñ\u0301\u200b\x07\U00010400'
@@ -87,7 +88,7 @@ def made():
   return loaded | {'bytes': load_tokenizer('')}
 
 
-@pytest.mark.parametrize('name', [*MAKERS, 'bytes'])
+@pytest.mark.parametrize('name', thinned([*MAKERS, 'bytes'], *list(MAKERS)[::5], 'bytes'))
 @given(texts=st.lists(TEXT, min_size=1, max_size=4), length=st.integers(2, 64))
 def test_bytes_are_those_of_the_text_in_both_protocols(made, name, texts, length):
   tokenizer = made[name]

@@ -217,6 +217,7 @@ def test_rankings_have_spread_and_size():
   assert report.ranking(entries, ('x', 'loss', 2))[0] == ['b', 'a', 'c']
 
 
+@pytest.mark.conformance
 def test_a_collapsed_run_stands_in_the_table(tmp_path, monkeypatch):
   def train(config, workdir):
     workdir.mkdir(parents=True)
@@ -309,6 +310,7 @@ def test_functions_are_fitted_and_drawn(tmp_path):
   assert not list(folder.glob('smoke_*.png'))
 
 
+@pytest.mark.conformance
 @pytest.mark.parametrize('method', thinned(function_figures.ADDITIVE, 'bspline'))
 def test_edges_of_a_layer_add_up_to_it(method, tmp_path):
   setting = setting_of(function_fitting.EXPERIMENT, 'proxy', tmp_path)

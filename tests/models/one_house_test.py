@@ -176,6 +176,7 @@ def test_a_phase_of_a_pattern_is_read_as_the_config_is():
   assert at_step(now, 9).model.cycle == now.model.cycle  # what has no phases stays
 
 
+@pytest.mark.conformance
 def test_weights_of_patches_are_those_of_their_image():
   """The activations of a transformer of images, by objective and measure."""
   squared = FEED_FORWARDS['mlp']()
@@ -195,6 +196,7 @@ def test_weights_of_patches_are_those_of_their_image():
   np.testing.assert_allclose(zeros, [(valid == 0).mean()], rtol=1e-5)
 
 
+@pytest.mark.conformance
 def test_ranks_of_a_hybrid_are_those_of_its_layers_in_order():
   config = hybrid_of_four()
   variables = init_variables(config)

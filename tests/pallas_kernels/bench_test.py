@@ -124,6 +124,7 @@ def test_what_is_not_usual_is_measured_by_name():
   ]  # fmt: skip
 
 
+@pytest.mark.conformance
 def test_headline_times_every_tile_and_both_clusters():
   """Each by its own config, whichever of the clusters is the default."""
   case = cases(TOKENS)[selection.headline(TOKENS)[0][1]]

@@ -120,6 +120,7 @@ def test_another_tokenizer_is_refused(place):
   refused("data.tokenizer.path='words.json'", config_of(**{'data.accept_changed': True}))
 
 
+@pytest.mark.conformance
 def test_the_tokenizer_may_move(place, whole):
   pathlib.Path('elsewhere').mkdir()
   # Laid out otherwise, which is no other tokenizer.
@@ -256,6 +257,7 @@ def test_the_corpus_may_move(place, whole):
   assert computed('run') == whole[0]
 
 
+@pytest.mark.conformance
 def test_workdir_inside_of_the_corpus(begun, tmp_path, monkeypatch, whole, capfd):
   shutil.copytree(begun, tmp_path / 'copy')
   monkeypatch.chdir(tmp_path / 'copy')

@@ -51,9 +51,16 @@ def make_log(tmp_path):
     log.close()
 
 
-def metrics_of(loss=2.0, norm=1.0, tokens=10.0):
+def metrics_of(loss=2.0, norm=1.0, tokens=10.0, number=np.float32):
   values = {'loss': loss * tokens, 'count': tokens, 'bytes': 20.0, 'grad_norm': norm}
-  return {name: np.float32(value) for name, value in values.items()}
+  return {name: number(value) for name, value in values.items()}
+
+
+class Later(float):
+  """A metric that is not there before it is read."""
+
+  def is_ready(self):
+    return False
 
 
 class Number:
@@ -132,7 +139,7 @@ def test_speed_leaves_out_the_first_step_and_pauses(make_log, clock, tmp_path):
     clock.now += 30  # an evaluation
   # Step 3 was read when the pause began: 20 tokens in 4 s, of which 1 s was waiting.
   for step in range(4, 7):
-    log.push(step, metrics_of())
+    log.push(step, metrics_of(number=Later))
     clock.now += 2.0
     if step == 5:
       with log.pause():
@@ -148,14 +155,31 @@ def test_speed_leaves_out_the_first_step_and_pauses(make_log, clock, tmp_path):
   assert 'train/model_flop_utilisation' not in sixth
 
 
+@pytest.mark.parametrize('number', [np.float32, Later])
+def test_speed_of_a_step_that_is_read_at_once(make_log, clock, tmp_path, number):
+  """Whether a step is done when it is pushed, as on a CPU, or when it is read: each takes
+  2 s, also the last and those that an evaluation follows."""
+  log = make_log(log_every=1, steps=6)
+  for step in range(1, 7):
+    if number is np.float32:
+      clock.now += 2.0
+    log.push(step, metrics_of(number=number))
+    if number is Later:
+      clock.now += 2.0
+    if step % 2 == 0:
+      with log.pause():
+        clock.now += 7.0
+  log.flush()
+  speeds = [line.get('train/tokens_per_second') for line in read_metrics(tmp_path)[1]]
+  assert speeds == [None] + [pytest.approx(5.0)] * 5
+
+
 def test_utilisation_where_the_peak_is_known(make_log, clock, tmp_path):
   log = make_log(peak_flops=1000.0)
-  for step in (1, 2):
+  for step in (1, 2, 3):
+    clock.now += 4.0
     log.push(step, metrics_of())
     log.flush()
-    clock.now += 4.0
-  log.push(3, metrics_of())
-  log.flush()
   # 10 tokens of 50 FLOPs in 4 s are 125 of 1000 a second.
   assert read_metrics(tmp_path)[1][2]['train/model_flop_utilisation'] == 0.125
 

@@ -67,6 +67,6 @@ def test_without_shown_all_values_are_said(monkeypatch):
   monkeypatch.setitem(MEASURES, 'plain', type('Plain', (), {}))
   line = {'plain/size': 1.0, 'plain/size/0': 1.0, 'plain/size/up': 2.0, 'train/loss': 1}
   assert formats(line) == {
-    'plain/size': 'size {:.4g}',
-    'plain/size/up': 'size/up {:.4g}',
+    'plain/size': 'plain size {:.4g}',
+    'plain/size/up': 'plain size up {:.4g}',
   }

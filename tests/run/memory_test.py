@@ -24,6 +24,7 @@ from elas_jax.train import train
 from tests.conftest import thinned
 
 
+@pytest.mark.conformance
 def test_the_state_is_counted_as_it_lies_on_a_device(make_config):
   config = make_config(**{'mesh.data': 2, 'mesh.fsdp': 2})
   on = make_mesh(config)

@@ -132,7 +132,7 @@ def goes_on(name: str) -> dict:
   return read_metrics(name)[1][-1]
 
 
-@pytest.mark.parametrize('name', WORKDIRS)
+@pytest.mark.parametrize('name', thinned(WORKDIRS, 'elas', 'quadratic'))
 def test_parameters_of_version_0_are_found(here, name):
   """Their config too: what is checked below of all is that they do what they did."""
   run = open_run(name, 6, {'eval.units': 0})

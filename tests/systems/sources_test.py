@@ -12,6 +12,7 @@ from elas_jax.systems.sources import SOURCES
 from elas_jax.systems.sources.text_files import TextFiles
 from elas_jax.systems.sources.tfds import Tfds
 from elas_jax.systems.tokenizers import TOKENIZERS
+from tests.conftest import thinned
 
 
 def cases(folder: pathlib.Path, table: dict) -> list:
@@ -25,7 +26,10 @@ def cases(folder: pathlib.Path, table: dict) -> list:
   return found
 
 
-@pytest.mark.parametrize('name', SOURCES)
+# All of Python's library takes seconds; tests/data/sources_test.py reads some of it.
+@pytest.mark.parametrize(
+  'name', thinned(SOURCES, *(name for name in SOURCES if name != 'python_source'))
+)
 def test_cases_are_prepared(name, tmp_path):
   sources = cases(tmp_path, {name: SOURCES[name]})
   tokenizers = cases(tmp_path, TOKENIZERS)

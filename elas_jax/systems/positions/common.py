@@ -7,9 +7,6 @@ import jax
 
 
 class Position:
-  def check(self, where: str, config: Any) -> None:
-    """Nothing can be wrong."""
-
   def make(self, parts: Any, name: str) -> Callable:
     return lambda x_BxLxD, positions_L: x_BxLxD
 
