@@ -385,6 +385,7 @@ def test_learning_rates_are_tried_on_half_of_the_steps(tmp_path):
     learning_rates.rows(setting_of(tmp_path, scale='paper'), '60m')
 
 
+@pytest.mark.conformance
 def test_a_grid_grows_while_the_best_is_at_its_edge(calls, tmp_path, monkeypatch):
   assert rates.next_factor({0.5: 2.0, 1: 1.0, 2: 3.0}) is None
   assert rates.next_factor({0.5: 1.0, 1: 2.0, 2: None}) is None

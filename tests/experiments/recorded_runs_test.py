@@ -241,6 +241,7 @@ def test_an_interrupted_run_is_continued_when_its_config_has_more_fields(
   assert len(calls) == 2 and result_in(tmp_path)['rows'][0]['runs'] == [run]
 
 
+@pytest.mark.conformance
 def test_a_run_is_continued_where_kinds_had_other_names(tmp_path, monkeypatch):
   calls = fake_training(monkeypatch)
   harness.main(PAIR, flags_of(tmp_path, '--only=two'))
@@ -309,6 +310,7 @@ def test_results_that_nothing_recognises_are_not_written_over(tmp_path, monkeypa
   assert len(calls) == 2
 
 
+@pytest.mark.conformance
 @pytest.mark.usefixtures('four_devices')
 def test_an_older_workdir_continues_bit_for_bit_with_more_fields(tmp_path, monkeypatch):
   shutil.copytree(FIXTURES / 'kan_classifier', tmp_path / 'kan_classifier')

@@ -92,6 +92,7 @@ def test_a_cycle_is_its_layers_one_after_the_other():
   np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.conformance
 def test_a_hybrid_decodes_token_by_token():
   model, tokens = hybrid_of_four().model, jnp.arange(12).reshape(2, 6) % 17
   decoder = Decoder(model)

@@ -6,6 +6,8 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 from pallas_kernels.bench.environment import ROOT
 from pallas_kernels.bench.tied import tied
 
@@ -53,6 +55,7 @@ def test_a_command_ends_with_its_parent(tmp_path):
   assert_ends_with_its_parent(COMMAND, tmp_path)
 
 
+@pytest.mark.conformance
 def test_a_training_run_ends_with_its_parent(tmp_path):
   assert_ends_with_its_parent(TRAINING, tmp_path)
 

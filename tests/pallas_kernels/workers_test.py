@@ -4,6 +4,8 @@ import os
 import pathlib
 import time
 
+import pytest
+
 from pallas_kernels.bench.workers import (
   Worker,
   call_skipping,
@@ -70,6 +72,7 @@ def test_a_part_that_hangs_or_dies_is_left_out():
     assert worker.call(f'{HERE}:stumble', 9, 0.0, skip=[])['failed'] == 'no time was left'
 
 
+@pytest.mark.conformance
 def test_a_note_says_how_long_to_wait_for_the_next_sign():
   with Worker() as worker:
     call = lambda slowly: worker.call(f'{HERE}:run_after_compiling', 50, slowly=slowly)

@@ -93,6 +93,7 @@ def first_loss(folder, **overrides):
   return read_metrics(folder.with_name(f'from_{folder.name}'))[1][0]['train/loss']
 
 
+@pytest.mark.conformance
 def test_a_finer_grid_keeps_the_outputs(look):
   """Inside the old range a curve on 5 intervals is one on 10.
 
@@ -105,6 +106,7 @@ def test_a_finer_grid_keeps_the_outputs(look):
   np.testing.assert_allclose(new, old, rtol=0, atol=1e-5)
 
 
+@pytest.mark.conformance
 def test_a_finer_grid_is_that_of_a_fresh_model(look):
   config, variables, _, inputs = look('finer')
   assert config.model.linear.grid == 10
@@ -151,6 +153,7 @@ def test_the_result_can_be_continued_itself(folder, tmp_path):
   assert [line['step'] for line in read_metrics(tmp_path / 'on')[1]] == [1, 1]
 
 
+@pytest.mark.conformance
 def test_moved_knots_follow_the_inputs(look):
   (_, variables, old, inputs), (config, moved, new, _) = look('fit'), look('moved')
   assert config.model.linear.grid == 5
@@ -179,6 +182,7 @@ def test_inputs_beyond_the_range_are_fitted_on_the_finer_grid():
   np.testing.assert_allclose(new[1][1, [3, -4]], [-1.8, 1.8], atol=0.02)
 
 
+@pytest.mark.conformance
 def test_the_command_says_what_it_did(folder, tmp_path, capsys):
   command(folder / 'fit', tmp_path / 'new' / 'finer', '--converter.grid=10', '--step=30')
   *layers, field, change, after, where = capsys.readouterr().out.splitlines()
@@ -191,6 +195,7 @@ def test_the_command_says_what_it_did(folder, tmp_path, capsys):
   assert where.endswith(f'--workdir={output}, or --config.restore={output}')
 
 
+@pytest.mark.conformance
 def test_inputs_that_are_all_the_same_far_away_are_refused(look):
   config, variables, outputs, inputs = look('fit')
   far = {name: 0 * x + 1e6 for name, x in inputs.items()}
@@ -207,6 +212,7 @@ def test_inputs_that_are_all_the_same_far_away_are_refused(look):
     extend_grid.ExtendGrid().convert(given)
 
 
+@pytest.mark.conformance
 @pytest.mark.parametrize(
   ('options', 'message'),
   [
@@ -300,6 +306,7 @@ def at(tree, path):
   return functools.reduce(dict.__getitem__, path.split('/'), tree)
 
 
+@pytest.mark.conformance
 def test_output_must_be_new(folder, tmp_path):
   (tmp_path / 'file').write_text('mine')
   for taken in (tmp_path, tmp_path / 'file', folder / 'finer'):
@@ -312,6 +319,7 @@ def test_output_must_be_new(folder, tmp_path):
   assert (tmp_path / 'file').read_text() == 'mine' and len(list(tmp_path.iterdir())) == 1
 
 
+@pytest.mark.conformance
 def test_a_failure_leaves_nothing(folder, tmp_path, monkeypatch):
   (tmp_path / 'new').mkdir()
 
@@ -329,6 +337,7 @@ def test_a_failure_leaves_nothing(folder, tmp_path, monkeypatch):
   assert (tmp_path / 'new' / 'config.json').is_file()
 
 
+@pytest.mark.conformance
 def test_other_points_are_refused_or_accepted(folder, tmp_path, monkeypatch):
   other = dataclasses.replace(functions.FUNCTIONS['product'], low=-0.5)
   monkeypatch.setitem(functions.FUNCTIONS, 'product', other)
