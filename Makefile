@@ -5,7 +5,7 @@
 # make chaos   gives every field numbers and texts that it was not made for, for minutes
 # make conformance   every kind of every dict in full, and whatever else takes too long for
 #              make test, for minutes
-# make conformance ONLY=name   all tests of one kind, those of make test too
+# make conformance ONLY=name   all tests in whose names that stands, those of make test too
 # make lint    formatting and lint
 # make aot     compile the kernels for an H200, which takes no GPU, and check the result
 # make gpu-check CALL=1 OUT=DIR [CHECKS=FILE] [WHEELS=DIR] [PYTHON=python3]   check and time

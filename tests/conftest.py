@@ -7,7 +7,6 @@ import gc
 import os
 import pathlib
 import sys
-import tempfile
 
 from absl import flags
 
@@ -37,10 +36,6 @@ hypothesis.settings.load_profile('here')
 jax.config.update('jax_platforms', 'cpu')
 jax.config.update('jax_num_cpu_devices', 4)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
-# Many tests compile the same programs; each is compiled once in a run of the suite.
-COMPILED = tempfile.TemporaryDirectory()
-jax.config.update('jax_compilation_cache_dir', COMPILED.name)
-jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
 # These models run in no time; what takes long is optimising their programs.
 jax.config.update('jax_disable_most_optimizations', True)
 # Nobody reads where in a program an operation comes from.
@@ -176,13 +171,14 @@ def shared_programs():
     return dataclasses.replace(config, train=own, eval=EvalConfig(), **none)
 
   def for_start(config):
-    """Without what says how long, with what objectives and rates it trains from there."""
-    schedule = SCHEDULES['constant']()
-    return dataclasses.replace(for_step(config), train=TrainConfig(), schedule=schedule)
+    """Without what is done in a step; an optimiser may start by its schedule."""
+    own = TrainConfig(steps=config.train.steps)
+    return dataclasses.replace(for_step(config), train=own)
 
   def for_evaluation(config):
     """Without what trains the model."""
-    return dataclasses.replace(for_start(config), optimizer=OPTIMIZERS['adamw']())
+    none = {'optimizer': OPTIMIZERS['adamw'](), 'schedule': SCHEDULES['constant']()}
+    return dataclasses.replace(for_step(config), train=TrainConfig(), **none)
 
   @functools.cache
   def step_of(traced, config, mesh, now):
@@ -206,7 +202,7 @@ def shared_programs():
     return jax.tree.map(jnp.copy, start_of(for_start(config), mesh))
 
   def make_mesh(config, devices=None):
-    """Of one device unless a mesh is asked for: on four a run takes twice as long."""
+    """Of one device, unless a test or its mesh asks for four: these take twice as long."""
     one = config.mesh == MeshConfig() and not FOUR_DEVICES
     return sharding.make_mesh(config, devices or (jax.devices()[:1] if one else None))
 
@@ -219,15 +215,22 @@ def shared_programs():
     yield
 
 
-FOUR_DEVICES = []  # with anything in it, those of the test that runs
+FOUR_DEVICES = []  # not empty while runs take all four
+
+
+@contextlib.contextmanager
+def on_four_devices():
+  """For fixtures of a wider scope than a test's, which four_devices comes too late for."""
+  FOUR_DEVICES.append(True)
+  yield
+  FOUR_DEVICES.pop()
 
 
 @pytest.fixture
 def four_devices():
-  """Asked for by tests whose runs are to take all devices."""
-  FOUR_DEVICES.append(True)
-  yield
-  FOUR_DEVICES.clear()
+  """Asked for by tests whose runs and commands are to take all devices."""
+  with on_four_devices():
+    yield
 
 
 @pytest.fixture(scope='module', autouse=True)

@@ -53,6 +53,7 @@ def assert_same_evaluation(before, after, rtol=1e-5):
     np.testing.assert_allclose(after[name], value, rtol=rtol, err_msg=name)
 
 
+@pytest.mark.usefixtures('four_devices')
 def test_relora_becomes_dense(old, capsys):
   """Its evaluation, text, tokenizer, data and where it stands in them are as before."""
   command('lora_relora', 'dense')

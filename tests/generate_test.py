@@ -13,7 +13,9 @@ from elas_jax.models.sampling import continuation, generate, in_nucleus, sample
 from tests.programs import init_variables, jit_logits
 
 GREEDY = {'temperature': 0.0, 'top_p': 1.0, 'seed': 0}
-LONG = 'Zoë drinks 水'  # the longest of three prompts: all such calls share a program
+# Of 15 bytes, as `LONG[:-1] + 'bcd'`. Calls of three prompts of which the longest has as
+# many share a program.
+LONG = 'Zoë drinks 水'
 
 
 @pytest.fixture(scope='module')
@@ -46,9 +48,11 @@ def test_greedy_equals_passes_without_a_cache(wild):
     BytesTokenizer().decode(without_cache(*wild, prompt, 5)) for prompt in prompts
   ]
   assert len(set(expected)) == 3
-  # Together, though the lengths differ, and alone.
+  # Together, though the lengths differ, and alone, as when no prompt is given.
   assert generate(*wild, BytesTokenizer(), prompts, length=5, **GREEDY) == expected
-  assert generate(*wild, BytesTokenizer(), prompts[:1], length=5, **GREEDY) == expected[:1]
+  assert (
+    generate(*wild, BytesTokenizer(), prompts[1:2], length=5, **GREEDY) == expected[1:2]
+  )
 
 
 def test_stops_before_the_end_of_the_document(wild):

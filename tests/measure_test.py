@@ -20,6 +20,7 @@ def run(trained, tmp_path):
   return shutil.copytree(trained[1], tmp_path / 'run')
 
 
+@pytest.mark.usefixtures('four_devices')
 def test_values_are_those_of_the_evaluation_in_training(run, capsys):
   main([f'--workdir={run}', '--measures=activations,spectrum'])
   printed = capsys.readouterr().out

@@ -15,7 +15,6 @@ from elas_jax.run.metrics import read_metrics
 from elas_jax.run.workdir import open_run
 from elas_jax.systems.linears import LINEARS
 from tests.conformance import conformance_test as conformance
-from tests.conformance.hosts import hosts
 from tests.finished_runs import computed
 from tests.toys import TOYS, install
 
@@ -165,14 +164,14 @@ def test_what_no_layer_gives_away_is_refused(tmp_path):
 def test_toys_conform(name):
   section, kinds, *_ = TOYS[name]
   conformance.test_a_kind_has_a_room(section, name)
+  conformance.test_what_a_base_refuses_is_refused(section, name)
   room = conformance.room(kinds[name])
   for kind in room.CASES:
     case = section, name, kind
     conformance.test_round_trip_through_json(case)
     if hasattr(room, 'truth'):
       conformance.test_truth(case)
-    if hosts(section, kind):
-      conformance.test_every_parameter_has_a_place(case)
+    conformance.test_every_parameter_has_a_place(case)
   if section == 'model.attention':
     conformance.test_mixers_are_causal(case)
   if section == 'converter':

@@ -269,7 +269,7 @@ class EvalConfig:
   """Evaluations during training, and the sample at its end."""
 
   every: int = 350  # steps; the last step is always evaluated
-  units: int = 0  # tokens (of rows: examples) of an evaluation in whole batches, 0 = all
+  units: int = 0  # validation tokens (of rows: examples), in whole batches; 0 = all
   batch_size: int = 32  # sequences or examples
   measures: Any = several(MEASURES)  # what is looked at on one batch, in each evaluation
   prompt: str = ''  # continued after training

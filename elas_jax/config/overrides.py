@@ -303,7 +303,7 @@ def _put(section: ConfigDict, name: str, value: Any) -> None:
   fields = dict(section.items(preserve_field_references=True))
   with section.unlocked():
     if not isinstance(fields.get(name), FieldReference):
-      # A new field has no type yet. Not to look at types walks over all that is below.
+      # What is deleted first has no type to keep; ignore_type() walks over all below.
       if name in fields:
         del section[name]
       section[name] = value

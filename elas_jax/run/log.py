@@ -6,6 +6,7 @@ import pathlib
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
@@ -25,12 +26,28 @@ class NonFinite(Exception):
   """The loss or the gradient of a step is NaN or infinite."""
 
 
-class Moment(NamedTuple):
-  """A time, and the seconds of waiting and of pauses until then."""
+class Pending(NamedTuple):
+  """Metrics that are not read yet, and the seconds of waiting and of pauses before them."""
 
-  time: float
+  step: int
+  metrics: dict[str, jax.Array]
+  done: Future[float]
   waited: float
   paused: float
+
+
+class Window(NamedTuple):
+  """From when on speed is counted, and the seconds of waiting and of pauses before."""
+
+  start: float
+  waited: float
+  paused: float
+
+
+def done_at(metrics: dict[str, jax.Array]) -> float:
+  """The time at which these are there; waits for it."""
+  jax.block_until_ready(metrics)
+  return time.monotonic()
 
 
 class Log:
@@ -38,9 +55,9 @@ class Log:
 
   Reading a number from a device waits until it is there. `push` therefore keeps the
   metrics of the newest step and reads those of the step before it, while the device is
-  already busy with the newest. A step whose numbers are there when they are read was done
-  when they were pushed, as on a CPU whose steps return when they are done; else it is done
-  when the reading ends. Speed is counted between such moments.
+  already busy with the newest. When a number was read says little of when its step was
+  done: on a busy CPU the reading waits for the next one too. A thread waits for each step,
+  and speed is counted between the times that it finds.
 
   Args:
     writer: of metrics.jsonl.
@@ -70,52 +87,54 @@ class Log:
     self._pending = None
     self._line = ProgressLine(start, steps)
     self._waited = self._paused = 0.0
-    self._begin_window(self._now())
+    self._watch = ThreadPoolExecutor(1)
+    self._begin_window(Window(time.monotonic(), 0.0, 0.0))
 
   def push(self, step: int, metrics: dict[str, jax.Array]) -> None:
     """Takes the metrics of `step`, reads and checks those of the step before."""
     self.flush()
-    self._pending = (step, metrics, self._now())
+    done = self._watch.submit(done_at, metrics)
+    self._pending = Pending(step, metrics, done, self._waited, self._paused)
 
   def flush(self) -> None:
     """Reads what is pending; raises NonFinite."""
     if self._pending is None:
       return
-    step, metrics, pushed = self._pending
+    step, metrics, done, waited, paused = self._pending
     self._pending = None
-    were_there = all(x.is_ready() for x in metrics.values() if hasattr(x, 'is_ready'))
     values = {name: float(x) for name, x in jax.device_get(metrics).items()}
-    done = pushed if were_there else self._now()
     loss = values['loss'] / max(values['count'], 1.0)
     if not (math.isfinite(loss) and math.isfinite(values['grad_norm'])):
       raise NonFinite(f'step {step}: loss={loss}, grad_norm={values["grad_norm"]}')
     self._window_count += values['count']
+    end = Window(done.result(), waited, paused)
     first = step == self._start + 1
     # A resumed run writes the lines that an uninterrupted one has, and no others.
     if step % self._log_every == 0 or step == 1 or step == self._steps:
-      self._write(step, values, None if first else done)
+      self._write(step, values, None if first else end)
     if first:  # its time is that of the compilation
-      self._line.print(f'first step after {done.time - self._window.time:.1f} s')
-      self._begin_window(done)
+      self._line.print(f'first step after {end.start - self._window.start:.1f} s')
+      self._begin_window(end)
 
-  def _write(self, step: int, values: dict, done: Moment | None) -> None:
-    """With the speed from the last line to `done`, where that is given."""
+  def _write(self, step: int, values: dict, end: Window | None) -> None:
+    """With the speed since the last line, where that of this one is given."""
     line = {f'train/{name}': x for name, x in self._task.train_values(values).items()}
     line |= {f'train/{name}': x for name, x in objectives.values(values).items()}
     line |= {
       'train/grad_norm': values['grad_norm'],
       'train/learning_rate': float(self._schedule(step - 1)),
     }
-    if done:
-      took = Moment(*(end - start for end, start in zip(done, self._window)))
-      seconds = took.time - took.paused
+    if end:
+      whole, waited, paused = (now - before for now, before in zip(end, self._window))
+      seconds = whole - paused
       rate = self._window_count / seconds
       line[f'train/{self._task.unit}_per_second'] = rate
-      line['train/data_wait_share'] = took.waited / seconds
+      # Of the next step's data a part may have been waited for before this one was done.
+      line['train/data_wait_share'] = min(waited / seconds, 1.0)
       if self._peak_flops:
         used = rate * self._unit_flops
         line['train/model_flop_utilisation'] = used / self._peak_flops
-      self._begin_window(done)
+      self._begin_window(end)
     self._writer.write(step, line)
     self._line.show(step, line)
 
@@ -129,10 +148,7 @@ class Log:
     self.flush()
     self._writer.sync()
 
-  def _now(self) -> Moment:
-    return Moment(time.monotonic(), self._waited, self._paused)
-
-  def _begin_window(self, start: Moment) -> None:
+  def _begin_window(self, start: Window) -> None:
     self._window, self._window_count = start, 0.0
 
   @contextlib.contextmanager
@@ -151,6 +167,7 @@ class Log:
     self._paused += time.monotonic() - start
 
   def close(self) -> None:
+    self._watch.shutdown()
     self._line.close()
     self._writer.close()
 

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from elas_jax import train
 from elas_jax.common.errors import UserError
 from elas_jax.data import blocks, train_tokenizer
 from elas_jax.data.corpus import Corpus
@@ -196,3 +197,12 @@ def test_preparation_ends_with_its_parent(corpus, tmp_path, number):
   assert error == ''
   assert process.returncode == -number
   assert not list(tmp_path.glob('cache/*/*.tmp-*'))
+
+
+def test_signal_sets_the_flag_and_the_handlers_come_back():
+  before = signal.getsignal(signal.SIGTERM)
+  with train.stop_signals() as stop:
+    assert not stop(1)
+    signal.raise_signal(signal.SIGTERM)
+    assert stop(2)
+  assert signal.getsignal(signal.SIGTERM) is before

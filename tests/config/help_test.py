@@ -113,7 +113,7 @@ def test_fields_of_a_plain_section():
   assert eval_[0] == 'Evaluations during training, and the sample at its end.'
   at = eval_.index('  units                  int = 0')
   assert eval_[at + 1].strip() == (
-    'tokens (of rows: examples) of an evaluation in whole batches, 0 = all'
+    'validation tokens (of rows: examples), in whole batches; 0 = all'
   )
 
 

@@ -337,6 +337,14 @@ def test_a_section_that_is_a_name_has_its_fields():
   assert parse(config).optimizer == parse(ConfigDict()).optimizer
 
 
+def test_what_refers_to_a_field_follows_an_override():
+  config = default.get_config()
+  config.data.batch_size = config.eval.get_ref('batch_size')
+  config.schedule.warmup_steps = config.train.get_ref('steps')
+  apply(config, ['--config.eval.batch_size=16', '--config.train.steps=9'])
+  assert (config.data.batch_size, config.schedule.warmup_steps) == (16, 9)
+
+
 @pytest.mark.parametrize(
   'model, flags, said',
   [

@@ -17,6 +17,7 @@ from elas_jax.data import block_set, block_writer, blocks, cache, prepare
 from elas_jax.data.blocks import Prepared
 from elas_jax.data.sources import open_source
 from elas_jax.data.tokenizers import BytesTokenizer
+from tests.conftest import thinned
 
 
 def prepare_here(config) -> Prepared:
@@ -238,7 +239,7 @@ run_command(lambda: prepare.main({arguments}))
 """
 
 
-@pytest.mark.parametrize('kind', ['documents', 'blocks'])
+@pytest.mark.parametrize('kind', thinned(['documents', 'blocks'], 'blocks'))
 def test_disk_that_takes_no_more_is_one_line(make_corpus, corpus, tmp_path, kind):
   """A limit on the size of files stands for a full disk: ArrayRecord reports both alike."""
   config = make_corpus()

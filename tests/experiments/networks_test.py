@@ -311,7 +311,7 @@ def test_functions_are_fitted_and_drawn(tmp_path):
 
 
 @pytest.mark.conformance
-@pytest.mark.parametrize('method', thinned(function_figures.ADDITIVE, 'bspline'))
+@pytest.mark.parametrize('method', function_figures.ADDITIVE)
 def test_edges_of_a_layer_add_up_to_it(method, tmp_path):
   setting = setting_of(function_fitting.EXPERIMENT, 'proxy', tmp_path)
   config = setting.config(method, function_figures.EDGES_OF, {})

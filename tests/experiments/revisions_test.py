@@ -11,7 +11,6 @@ from tests.experiments.fake_runs import PAIR, fake_training, flags_of
 
 @pytest.fixture
 def calls(monkeypatch):
-  monkeypatch.setattr(harness.report, 'plot', lambda *_: None)  # most of the time
   return fake_training(monkeypatch)
 
 

@@ -90,7 +90,7 @@ def decoders():
   yield dataclasses.replace(dense, attention=MIXERS['mha'](2, 1))
 
 
-def in_make_test(models):
+def representatives(models):
   """One of the KANs, one recipe of pruning, and everything else."""
   pruned, kans = [], []
   for model in models:
@@ -107,7 +107,7 @@ KANS = [kind for name, kind in LINEARS.items() if name.startswith('kan_')]
 DECODERS = list(decoders())
 
 
-@pytest.mark.parametrize('model', thinned(DECODERS, *in_make_test(DECODERS)), ids=named)
+@pytest.mark.parametrize('model', thinned(DECODERS, *representatives(DECODERS)), ids=named)
 def test_decoders_are_placed_as_ever_and_decay_as_ever(model):
   params, buffers = leaves(model)
 
@@ -140,7 +140,7 @@ def networks():
 NETWORKS = list(networks())
 
 
-@pytest.mark.parametrize('model', thinned(NETWORKS, *in_make_test(NETWORKS)), ids=named)
+@pytest.mark.parametrize('model', thinned(NETWORKS, *representatives(NETWORKS)), ids=named)
 def test_networks_are_placed_by_the_same_roles_and_decay_as_ever(model):
   params, buffers = leaves(model)
   placed = layout.axes(model)

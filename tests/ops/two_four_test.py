@@ -118,7 +118,7 @@ def assert_close(actual, expected, tolerance):
     assert np.abs(a - e).max() <= tolerance * np.abs(e).max()
 
 
-@pytest.mark.parametrize('kind', ['dense', 'low_rank'])
+@pytest.mark.parametrize('kind', thinned(['dense', 'low_rank'], 'low_rank'))
 @pytest.mark.parametrize('backward', BACKWARDS)
 def test_gradients_by_definition(backward, kind):
   x, up, down, g = problem(kind)

@@ -18,7 +18,6 @@ from pallas_kernels.two_four import compress, reference
 from pallas_kernels.two_four.mosaic_gpu import dense, matmul, weight_gradient
 from pallas_kernels.two_four.mosaic_gpu import feed_forward as fused
 from pallas_kernels.two_four.mosaic_gpu.instructions import Instructions
-from tests.conftest import thinned
 from tests.pallas_kernels.same import assert_same
 
 T, K, F, N = 512, 256, 256, 128  # two tiles or more for each of two emulated CTAs
@@ -73,7 +72,7 @@ MATMULS = {
 
 
 @pytest.mark.conformance
-@pytest.mark.parametrize('name', thinned(MATMULS, 'cluster'))
+@pytest.mark.parametrize('name', MATMULS)
 def test_matmul(name):
   config, axis, b_t, out = MATMULS[name]
   M, N = 4 * config.tile_m, config.tile_n
@@ -95,7 +94,7 @@ DENSE = {
 
 
 @pytest.mark.conformance
-@pytest.mark.parametrize('name', thinned(DENSE, 'cluster'))
+@pytest.mark.parametrize('name', DENSE)
 def test_products_with_epilogues(name):
   config, w_t = DENSE[name]
   x, w = multiples(0, T, K), multiples(1, F, K) if w_t else multiples(1, K, F)
@@ -108,7 +107,7 @@ def test_products_with_epilogues(name):
 
 
 @pytest.mark.conformance
-@pytest.mark.parametrize('rows', thinned([448, 64], 64))
+@pytest.mark.parametrize('rows', [448, 64])
 def test_resident_weights_give_way_to_those_of_other_columns(rows):
   """Three columns of seven tiles for two CTAs; then of one, fewer than warpgroups."""
   x, w = multiples(0, rows, 128), multiples(1, 128, 384)
@@ -137,7 +136,7 @@ def test_the_control_of_up_compress():
 
 
 @pytest.mark.conformance
-@pytest.mark.parametrize('splits', thinned([1, 2, 3], 2))
+@pytest.mark.parametrize('splits', [1, 2, 3])
 def test_weight_gradient(splits):
   z = compress(multiples(0, T, F), activation='relu2')
   g, config = multiples(1, T, N), weight_gradient.Config(tile_n=128, splits=splits)
@@ -158,10 +157,10 @@ def test_the_control_of_gated_backward():
 
 
 @pytest.mark.conformance
-@pytest.mark.parametrize('keep', thinned([False, True], True))
+@pytest.mark.parametrize('keep', [False, True])
 @pytest.mark.parametrize(
   ('R', 'stages', 'cluster'),
-  thinned([(64, 2, 1), (192, 1, 1), (256, 1, 2)], (256, 1, 2)),
+  [(64, 2, 1), (192, 1, 1), (256, 1, 2)],
 )
 def test_feed_forward(R, stages, cluster, keep):
   s, up, down = multiples(0, T, R), multiples(1, R, 384), multiples(2, 384, 128)

@@ -14,7 +14,6 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from elas_jax.common.errors import UserError
 from elas_jax.config.config import to_json
-from elas_jax.config.parsing import parse_stored
 from elas_jax.data import blocks
 from elas_jax.evaluate import main as evaluate_run
 from elas_jax.run import continuation
@@ -395,10 +394,3 @@ def test_an_older_step_has_its_own_description(place):
   evaluated('--step=4')
   with pytest.raises(UserError, match='the data are not those of step 8'):
     evaluated()
-
-
-def test_a_config_from_before_a_field_is_read():
-  tree = json.loads(to_json(config_of()))
-  del tree['data']['accept_changed'], tree['model']['linear']['factor_init']
-  del tree['model']['norm'], tree['checkpoint']
-  assert parse_stored(tree) == config_of(**{'checkpoint.every': 350})

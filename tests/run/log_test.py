@@ -51,16 +51,9 @@ def make_log(tmp_path):
     log.close()
 
 
-def metrics_of(loss=2.0, norm=1.0, tokens=10.0, number=np.float32):
+def metrics_of(loss=2.0, norm=1.0, tokens=10.0):
   values = {'loss': loss * tokens, 'count': tokens, 'bytes': 20.0, 'grad_norm': norm}
-  return {name: number(value) for name, value in values.items()}
-
-
-class Later(float):
-  """A metric that is not there before it is read."""
-
-  def is_ready(self):
-    return False
+  return {name: np.float32(value) for name, value in values.items()}
 
 
 class Number:
@@ -125,53 +118,85 @@ def test_lines_of_first_last_and_every_third_step(make_log, tmp_path, start, lin
   assert [line['step'] for line in numbers(tmp_path)] == lines
 
 
-def test_speed_leaves_out_the_first_step_and_pauses(make_log, clock, tmp_path):
-  log = make_log(log_every=3)
-  clock.now += 50  # compilation
-  log.push(1, metrics_of())
-  log.flush()
-  for step in range(2, 4):
-    with log.waiting():
-      clock.now += 0.5
-    clock.now += 1.5
-    log.push(step, metrics_of())
-  with log.pause():
-    clock.now += 30  # an evaluation
-  # Step 3 was read when the pause began: 20 tokens in 4 s, of which 1 s was waiting.
-  for step in range(4, 7):
-    log.push(step, metrics_of(number=Later))
-    clock.now += 2.0
-    if step == 5:
-      with log.pause():
-        clock.now += 17
-  log.flush()
-  first, third, sixth = read_metrics(tmp_path)[1]
+class Device:
+  """Runs one step after another, each for 2 s of the clock.
+
+  A call returns at once, or when the step is done. Reading a number waits for its step, or
+  for the next one as well, as on a busy CPU.
+  """
+
+  def __init__(self, clock, mode):
+    self.clock, self.mode, self.free = clock, mode, 0.0
+
+  def step(self):
+    self.free = max(self.free, self.clock.now) + 2.0
+    if self.mode == 'returns when done':
+      self.clock.now = self.free
+    return {name: Awaited(value, self) for name, value in metrics_of().items()}
+
+
+class Awaited:
+  def __init__(self, value, device):
+    self.value, self.device, self.done = value, device, device.free
+
+  def __float__(self):
+    late = self.device.mode == 'read late'
+    there = self.device.free if late else self.done
+    self.device.clock.now = max(self.device.clock.now, there)
+    return float(self.value)
+
+
+@pytest.fixture(params=['returns when done', 'returns at once', 'read late'])
+def run(request, make_log, clock, tmp_path, monkeypatch):
+  """run(seconds of waiting for data by step, after which steps to evaluate) -> lines."""
+
+  monkeypatch.setattr('elas_jax.run.log.done_at', lambda metrics: metrics['loss'].done)
+
+  def run(waits, evaluations=(), **options):
+    log, device = make_log(steps=len(waits), **options), Device(clock, request.param)
+    for step, wait in enumerate(waits, 1):
+      with log.waiting():
+        clock.now += wait
+      if step == 1:
+        clock.now += 50  # compilation
+      log.push(step, device.step())
+      if step in evaluations:
+        with log.pause():
+          clock.now += 30
+    log.flush()
+    return read_metrics(tmp_path)[1]
+
+  return run
+
+
+def test_speed_leaves_out_the_first_step_and_pauses(run):
+  first, third, sixth = run([0] * 6, evaluations=(2, 3, 5), log_every=3)
   assert 'train/tokens_per_second' not in first
-  assert third['train/tokens_per_second'] == pytest.approx(20 / 4)
-  assert third['train/data_wait_share'] == pytest.approx(1 / 4)
-  # The window of step 6 holds the first pause, that of step 5, and 6 s of steps.
-  assert sixth['train/tokens_per_second'] == pytest.approx(30 / 6)
-  assert sixth['train/data_wait_share'] == 0.0
-  assert 'train/model_flop_utilisation' not in sixth
+  for line in (third, sixth):
+    assert line['train/tokens_per_second'] == pytest.approx(10 / 2)
+    assert line['train/data_wait_share'] == 0.0
+    assert 'train/model_flop_utilisation' not in line
 
 
-@pytest.mark.parametrize('number', [np.float32, Later])
-def test_speed_of_a_step_that_is_read_at_once(make_log, clock, tmp_path, number):
-  """Whether a step is done when it is pushed, as on a CPU, or when it is read: each takes
-  2 s, also the last and those that an evaluation follows."""
-  log = make_log(log_every=1, steps=6)
-  for step in range(1, 7):
-    if number is np.float32:
-      clock.now += 2.0
-    log.push(step, metrics_of(number=number))
-    if number is Later:
-      clock.now += 2.0
-    if step % 2 == 0:
-      with log.pause():
-        clock.now += 7.0
-  log.flush()
-  speeds = [line.get('train/tokens_per_second') for line in read_metrics(tmp_path)[1]]
-  assert speeds == [None] + [pytest.approx(5.0)] * 5
+def test_every_step_takes_its_time_also_those_before_an_evaluation_and_the_last(run):
+  lines = run([0.01] * 8, evaluations=(2, 3, 6), log_every=1)
+  speeds = [line.get('train/tokens_per_second') for line in lines]
+  assert speeds == [None] + [pytest.approx(10 / 2, rel=0.02)] * 7
+
+
+def test_no_step_is_faster_than_the_device_after_a_wait_for_data(run):
+  lines = run([0, 0, 5, 0, 0, 5, 5, 0, 0], evaluations=(4,), log_every=1)[1:]
+  seconds = [10 / line['train/tokens_per_second'] for line in lines]
+  assert min(seconds) > 2 - 1e-6
+  assert max(line['train/data_wait_share'] for line in lines) <= 1
+
+
+def test_waiting_has_its_share(run, request):
+  """3 s for each step of 2 s, which a device that runs meanwhile fits into them."""
+  *_, last = run([3.0] * 6, log_every=6)
+  shares = {'returns when done': 3 / 5, 'returns at once': 1.0, 'read late': 15 / 23}
+  (expected,) = (x for name, x in shares.items() if name in request.node.name)
+  assert last['train/data_wait_share'] == pytest.approx(expected)
 
 
 def test_utilisation_where_the_peak_is_known(make_log, clock, tmp_path):

@@ -20,7 +20,9 @@ import pytest
 
 from elas_jax.common.errors import UserError
 from elas_jax.common.paths import path_name
+from elas_jax.config.config import to_json
 from elas_jax.config.migrate import VERSION
+from elas_jax.config.parsing import parse_stored
 from elas_jax.models.sampling import generate
 from elas_jax.run.continuation import load_past
 from elas_jax.run.evaluation import evaluate
@@ -28,7 +30,7 @@ from elas_jax.run.metrics import read_metrics
 from elas_jax.run.saved import Saved
 from elas_jax.run.workdir import open_run
 from elas_jax.train import main, train
-from tests.conftest import OLDER_EMITTERS, ROOT, thinned
+from tests.conftest import OLDER_EMITTERS, ROOT, thinned, tiny_config
 from tests.finished_runs import drop_items, final_params
 
 FIXTURES = ROOT / 'tests/fixtures/version_0'
@@ -229,3 +231,10 @@ def test_a_run_of_a_later_version_is_refused(here, tmp_path):
     with pytest.raises(UserError, match=f'^{message}$'):
       use()
   assert [path.name for path in (tmp_path / 'run').iterdir()] == ['checkpoints']
+
+
+def test_a_config_from_before_a_field_is_read():
+  tree = json.loads(to_json(tiny_config(pathlib.Path())))
+  del tree['data']['accept_changed'], tree['model']['linear']['factor_init']
+  del tree['model']['norm'], tree['checkpoint']
+  assert parse_stored(tree) == tiny_config(pathlib.Path(), **{'checkpoint.every': 350})

@@ -12,13 +12,15 @@ from elas_jax.systems.architectures import ARCHITECTURES
 from elas_jax.systems.kinds import room
 from elas_jax.systems.linears import LINEARS
 from elas_jax.systems.norms import NORMS
+from tests.conftest import thinned
 from tests.systems.sections import classifier, config
 
 NONE = ACTIVATIONS['none']()
 ALL = [(name, case) for name, kind in ARCHITECTURES.items() for case in room(kind).CASES]
+LAST = dict(ALL).items()  # of each
 
 
-@pytest.mark.parametrize('name, kind', ALL)
+@pytest.mark.parametrize('name, kind', thinned(ALL, *LAST))
 def test_outputs_and_gradients_of_every_parameter(name, kind):
   batch = NORMS['batch' if name in ('convnet', 'resnet') else 'layer']()
   activation = {'activation': ACTIVATIONS['none']()} if name == 'vit' else {}

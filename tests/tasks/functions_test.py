@@ -16,7 +16,7 @@ from tests.tasks.networks import tiny, trained
 TASKS = (*functions.FUNCTIONS, *functions.SHAPES)
 
 
-@pytest.mark.parametrize('task', thinned(TASKS, 'bessel', 'rings'))
+@pytest.mark.parametrize('task', thinned(TASKS, 'rings'))
 def test_every_task_is_learnt(task):
   trained('functions', f'{task},fast')
 

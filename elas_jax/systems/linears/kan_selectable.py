@@ -133,6 +133,7 @@ def _below(kind: Selectable, paths_of: Callable) -> tuple[str, ...]:
 NO_DECAY = lambda kind: _below(kind, kinds.no_decay)
 # Of all members in every phase: all of them are computed.
 MATRICES = lambda kind: _below(kind, kinds.matrices)
+# First the one that compiles soonest: make test takes the first of each kind.
 CASES = (
   Selectable(pool='bspline,relu,skan', selection='node', phase='selective'),
   Selectable(),

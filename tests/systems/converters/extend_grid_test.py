@@ -29,7 +29,7 @@ from elas_jax.systems.linears.kan_bspline import true_splines
 from elas_jax.train import train
 from tests.conformance.hosts import given as given_of
 from tests.conformance.hosts import language, network
-from tests.conftest import ROOT
+from tests.conftest import ROOT, on_four_devices
 
 FLAGS = {
   'model.width': 3,
@@ -53,6 +53,12 @@ def config_of(model='bspline', **overrides):
 def command(workdir, output, *options):
   places = f'--workdir={workdir}', f'--output={output}'
   convert.main([*places, '--converter=extend_grid', *options])
+
+
+@pytest.fixture(scope='module', autouse=True)
+def on_all_devices():
+  with on_four_devices():
+    yield
 
 
 @pytest.fixture(scope='module')
