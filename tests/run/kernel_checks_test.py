@@ -13,7 +13,7 @@ from elas_jax.generate import main as generate
 from elas_jax.run.dry_run import dry_run
 from elas_jax.run.notes import notes as notes_of
 from elas_jax.train import train
-from tests.conftest import tiny_config, write_corpus
+from tests.conftest import on_four_devices, tiny_config, write_corpus
 from tests.finished_runs import computed, notes
 
 ELAS = {
@@ -36,7 +36,7 @@ def by_kernels(tmp_path_factory):
   """A run that asked for the kernels, where they run. Read only."""
   folder = tmp_path_factory.mktemp('elsewhere')
   write_corpus(folder / 'corpus', [80] * 40)
-  with pytest.MonkeyPatch.context() as patch:
+  with on_four_devices(), pytest.MonkeyPatch.context() as patch:
     # A CPU has none: what they compute is left to XLA here.
     patch.setattr(pallas_kernels.two_four, 'takes_kernels', lambda **_: True)
     patch.setattr(elas_jax.ops.two_four, 'takes_kernels', lambda *_, **__: False)

@@ -36,7 +36,7 @@ def test_every_pair_trains(file, argument):
 # Every layer on one set, and every set with one stack and one ConvNet.
 @pytest.mark.parametrize(
   'dataset, model',
-  itertools.product(['mnist', 'cifar10', 'cifar100'], ['gr_kan', 'conv_quadratic']),
+  list(itertools.product(['mnist', 'cifar10', 'cifar100'], ['gr_kan', 'conv_quadratic'])),
 )
 def test_every_set_of_images_trains(dataset, model):
   trained('images', f'{dataset},{model}', own_rows=False)
