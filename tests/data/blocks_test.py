@@ -64,6 +64,7 @@ def test_document_blocks(make_corpus, corpus):
     assert (block['valid'], block['bytes']) == (31, 30)
 
 
+@pytest.mark.conformance
 def test_any_number_of_processes_gives_the_same(make_corpus, corpus, monkeypatch, tmp_path):
   monkeypatch.setattr(block_writer, 'SHARD_BYTES', 500)
   one = prepare_here(make_corpus())
@@ -331,6 +332,7 @@ def test_preparation_imports_no_jax():
   subprocess.run([sys.executable, '-c', code], env=environment, check=True)
 
 
+@pytest.mark.conformance
 def test_documents_in_both_splits_are_reported(make_corpus, corpus, tmp_path, capsys):
   write = lambda name, text: (tmp_path / 'held_out' / name).write_text(text)
   (tmp_path / 'held_out').mkdir()
