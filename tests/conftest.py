@@ -222,8 +222,10 @@ FOUR_DEVICES = []  # not empty while runs take all four
 def on_four_devices():
   """For fixtures of a wider scope than a test's, which four_devices comes too late for."""
   FOUR_DEVICES.append(True)
-  yield
-  FOUR_DEVICES.pop()
+  try:
+    yield
+  finally:
+    FOUR_DEVICES.pop()
 
 
 @pytest.fixture
