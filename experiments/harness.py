@@ -13,8 +13,6 @@ import fcntl
 import json
 import os
 import pathlib
-import platform
-import re
 import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -27,7 +25,7 @@ from elas_jax.common.places import write_text
 from elas_jax.config.cli import Parser, integer
 from elas_jax.config.config import Config
 from elas_jax.run.host_memory import keep_freed_memory
-from elas_jax.run.metrics import describe_run
+from elas_jax.run.metrics import describe_run, machine
 from experiments import notes, report, result_files, revisions, stored_configs
 from experiments.rates import RATE, all_chosen
 from experiments.runs import (
@@ -385,14 +383,3 @@ def _check_overrides(path: pathlib.Path, overrides: list[str]) -> None:
     raise UserError(
       f'{path}: was made with other overrides ({shown}); give --results=DIR for these'
     )
-
-
-def machine() -> str:
-  """The accelerator, or how many cores of what."""
-  devices = jax.devices()
-  if devices[0].platform != 'cpu':
-    return f'{len(devices)} x {devices[0].device_kind}'
-  cpuinfo = pathlib.Path('/proc/cpuinfo')
-  text = cpuinfo.read_text() if cpuinfo.exists() else ''
-  found = re.search(r'model name\s*:\s*(.+)', text)
-  return f'{os.cpu_count()} cores of {found[1] if found else platform.machine()}'

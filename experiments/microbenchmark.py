@@ -11,8 +11,7 @@ import jax
 
 from elas_jax.common.places import write_text
 from elas_jax.config.cli import Parser, integer
-from elas_jax.run.metrics import describe_run, strict_json
-from experiments.harness import machine
+from elas_jax.run.metrics import describe_run, machine, strict_json
 
 SMOKE_REPETITIONS, REPETITIONS = 3, 20
 

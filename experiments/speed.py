@@ -38,13 +38,18 @@ from elas_jax.data.pipeline import train_batches
 from elas_jax.run.evaluation import put_batch
 from elas_jax.run.host_memory import keep_freed_memory
 from elas_jax.run.log import Log
-from elas_jax.run.metrics import MetricsWriter, describe_run, read_metrics, strict_json
+from elas_jax.run.metrics import (
+  MetricsWriter,
+  describe_run,
+  machine,
+  read_metrics,
+  strict_json,
+)
 from elas_jax.run.optimizer import learning_rate
 from elas_jax.run.sharding import make_mesh
 from elas_jax.run.state import create_state, parameter_count
 from elas_jax.run.step import jit_train_step
 from elas_jax.tasks import LANGUAGE
-from experiments.harness import machine
 
 STEP_CASES = {
   'D128 F512 N4 H4 L128 B16': (128, 512, 4, 4, 128, 16),

@@ -13,6 +13,7 @@ import math
 import os
 import pathlib
 import platform
+import re
 import subprocess
 import sys
 from typing import Any
@@ -37,6 +38,17 @@ def describe_run() -> dict[str, Any]:
     'devices': len(devices),
     'processes': jax.process_count(),
   }
+
+
+def machine() -> str:
+  """The accelerator, or how many cores of what."""
+  devices = jax.devices()
+  if devices[0].platform != 'cpu':
+    return f'{len(devices)} x {devices[0].device_kind}'
+  cpuinfo = pathlib.Path('/proc/cpuinfo')
+  text = cpuinfo.read_text() if cpuinfo.exists() else ''
+  found = re.search(r'model name\s*:\s*(.+)', text)
+  return f'{os.cpu_count()} cores of {found[1] if found else platform.machine()}'
 
 
 def _commit() -> str:

@@ -3,9 +3,12 @@
 import json
 import math
 import os
+import pathlib
+import platform
 import struct
 import subprocess
 import sys
+import types
 
 import jax
 import pytest
@@ -13,6 +16,8 @@ import pytest
 from elas_jax.common.errors import UserError
 from elas_jax.run import metrics
 from elas_jax.run.metrics import MetricsWriter, describe_run, read_metrics
+
+RESULTS = ('experiments',)  # whose results may change
 
 
 def write(folder, steps, start=0):
@@ -51,6 +56,44 @@ def test_commit_is_of_this_project(monkeypatch, tmp_path):
 def test_commit_is_unknown_without_git(monkeypatch, tmp_path):
   monkeypatch.setenv('PATH', str(tmp_path))
   assert describe_run()['commit'] == 'unknown'
+
+
+def test_commit_is_modified_by_all_but_results(monkeypatch, tmp_path):
+  identity = ['-c', 'user.name=a', '-c', 'user.email=a@b']
+  git = lambda *words: subprocess.run(
+    ['git', '-C', tmp_path, *identity, *words], check=True
+  )
+  results = [tmp_path / f'{name}/results/a.json' for name in RESULTS]
+  source, module = tmp_path / 'configs/a.py', tmp_path / 'elas_jax/run/metrics.py'
+  for path in (*results, source, module):
+    path.parent.mkdir(parents=True)
+    path.write_text('1')
+  git('init', '--quiet')
+  git('add', '.')
+  git('commit', '--quiet', '-m', 'a')
+  monkeypatch.setattr(metrics, '__file__', str(module))
+  commit = describe_run()['commit']
+  assert len(commit) == 40
+  for path in results:
+    path.write_text('2')
+    assert describe_run()['commit'] == commit, path
+  source.write_text('2')
+  assert describe_run()['commit'] == f'{commit}-modified'
+
+
+def test_machine_is_its_accelerators_or_its_cores(monkeypatch):
+  fake = lambda platform, kind: types.SimpleNamespace(platform=platform, device_kind=kind)
+  read = lambda text: monkeypatch.setattr(pathlib.Path, 'read_text', lambda path: text)
+  monkeypatch.setattr(jax, 'devices', lambda: [fake('gpu', 'NVIDIA H200')] * 8)
+  assert metrics.machine() == '8 x NVIDIA H200'
+  monkeypatch.setattr(jax, 'devices', lambda: [fake('cpu', 'cpu')] * 4)
+  monkeypatch.setattr(os, 'cpu_count', lambda: 2)
+  monkeypatch.setattr(pathlib.Path, 'exists', lambda path: str(path) == '/proc/cpuinfo')
+  read('processor\t: 0\nmodel name\t: AMD EPYC\nprocessor\t: 1\nmodel name\t: AMD EPYC\n')
+  assert metrics.machine() == '2 cores of AMD EPYC'
+  read('processor\t: 0\n')  # as on ARM
+  monkeypatch.setattr(platform, 'machine', lambda: 'aarch64')
+  assert metrics.machine() == '2 cores of aarch64'
 
 
 def test_resuming_drops_later_lines_and_keeps_the_first(tmp_path, monkeypatch):
