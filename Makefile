@@ -59,9 +59,9 @@ lint: $(VENV)/installed
 	$(PYTHON) -m ruff format .
 
 aot: $(VENV)/installed $(AOT)/installed
-	PYTHONPATH=$(AOT) AOT_RESULTS=experiments/results/aot \
+	PYTHONPATH=$(AOT) AOT_RESULTS=benchmarks/results/aot \
 	  $(PYTHON) -m pytest -m aot --capture=no tests/pallas_kernels/aot_test.py \
-	  tests/experiments/gpu_steps_test.py
+	  tests/benchmarks/gpu_steps_test.py
 
 $(AOT)/installed: Makefile $(VENV)/installed
 	rm -rf $(AOT)

@@ -86,8 +86,8 @@ def proxy(run: Run, end: float) -> None:
 
 
 COMMANDS = {  # the module, and its options on a GPU
-  'train_steps': ['experiments.gpu_steps', '--sizes=350m,60m,130m,1b'],
-  'proxy': ['experiments.gpu_proxy'],
+  'train_steps': ['benchmarks.gpu_steps', '--sizes=350m,60m,130m,1b'],
+  'proxy': ['benchmarks.gpu_proxy'],
 }
 MODULES = {'ceilings': report.CEILINGS}
 STEPS = {

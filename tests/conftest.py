@@ -51,7 +51,7 @@ def pytest_collection_finish():
 
 
 ROOT = pathlib.Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))  # configs/ and experiments/ without an installation
+sys.path.insert(0, str(ROOT))  # configs/, experiments/ and benchmarks/, uninstalled
 
 from configs import default  # noqa: E402
 from elas_jax.config.config import (  # noqa: E402

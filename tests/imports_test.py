@@ -18,8 +18,10 @@ LAYERS = (
   ('elas_jax.tasks',),
   ('elas_jax.run',),
   ('elas_jax', 'configs'),  # the commands, and what they are run with
-  ('experiments',),
+  ('experiments', 'benchmarks'),
 )
+# Neither imports the other, though they stand on one line.
+APART = ('experiments', 'benchmarks')
 # Module -> what it imports from above all the same, and why.
 COMMANDS_OF_DATA = 'a command: it prepares data and trains nothing'
 EXCEPTIONS = {
@@ -33,7 +35,7 @@ EXCEPTIONS = {
 def modules():
   """Name -> path of every module of the project."""
   found = {}
-  for folder in ('pallas_kernels', 'elas_jax', 'configs', 'experiments'):
+  for folder in ('pallas_kernels', 'elas_jax', 'configs', *APART):
     for path in sorted((ROOT / folder).rglob('*.py')):
       parts = path.relative_to(ROOT).with_suffix('').parts
       if 'configs' in parts[1:]:  # a link to the folder of that name
@@ -83,6 +85,16 @@ def upward(of):
   ]
 
 
+def across(of):
+  top = lambda name: name.split('.')[0]
+  return [
+    f'{name} imports {other}'
+    for name, others in of.items()
+    for other in sorted(others)
+    if {top(name), top(other)} == set(APART)
+  ]
+
+
 def circle(of):
   """The modules of a circle, in order, or ()."""
   done, path = set(), []
@@ -112,6 +124,10 @@ def test_imports_go_down(imports):
   assert upward(imports) == []
 
 
+def test_experiments_and_benchmarks_are_apart(imports):
+  assert across(imports) == []
+
+
 def test_there_is_no_circle(imports):
   assert circle(imports) == ()
 
@@ -120,6 +136,9 @@ def test_what_is_looked_for_is_found():
   below, above = 'elas_jax.ops.linear', 'elas_jax.run.state'
   assert upward({below: {above}}) == [f'{below} imports {above}']
   assert upward({above: {below}}) == []
+  for name, other in (APART, APART[::-1]):
+    assert across({f'{name}.a': {f'{other}.b'}}) == [f'{name}.a imports {other}.b']
+    assert across({f'{name}.a': {f'{name}.b', above}}) == []
   assert circle({'a': {'b'}, 'b': {'c'}, 'c': {'a'}}) == ('a', 'b', 'c', 'a')
   lazily = 'def f():\n  from elas_jax.run.state import x\n'
   assert imported(below, lazily, {above: None}) == {above}

@@ -16,7 +16,7 @@ import venv
 
 import pytest
 
-from experiments import gpu_wheels
+from benchmarks import gpu_wheels
 from pallas_kernels.bench.environment import ROOT, child_environment
 
 BARE = """
@@ -33,13 +33,13 @@ def output(module, *words):
 
 from jax._src.lib import cuda_path
 said = {'cuda_path': cuda_path}
-commands = 'pallas_kernels.gpu_check', 'experiments.gpu_steps', 'experiments.gpu_proxy'
+commands = 'pallas_kernels.gpu_check', 'benchmarks.gpu_steps', 'benchmarks.gpu_proxy'
 for module in commands:
   said[module] = output(module, '--help')
 for module in ('ceilings', 'contact', 'diagnosis', 'dry', 'tasks', 'torch_peers'):
   importlib.import_module(f'pallas_kernels.bench.{module}')  # what workers call
 importlib.import_module('pallas_kernels.tune')
-for module in ('experiments.gpu_steps', 'experiments.gpu_proxy'):
+for module in ('benchmarks.gpu_steps', 'benchmarks.gpu_proxy'):
   said['missing', module] = output(module)
 said['seen'] = [x for x in %r if importlib.util.find_spec(x)]
 said['imported'] = [x for x in ('pytest', 'hypothesis') if x in sys.modules]
@@ -47,7 +47,7 @@ said['imported'] = [x for x in ('pytest', 'hypothesis') if x in sys.modules]
 CARRIED = (
   BARE
   + """
-for module in ('experiments.gpu_peers', 'elas_jax.train', 'elas_jax.data.text_files'):
+for module in ('benchmarks.gpu_peers', 'elas_jax.train', 'elas_jax.data.text_files'):
   importlib.import_module(module)
 """
 )
@@ -122,9 +122,9 @@ def test_the_kernels_need_nothing_that_the_image_lacks(machine):
   code, text = said['pallas_kernels.gpu_check']
   assert code == 0 and '--out' in text
   for name in ('gpu_steps', 'gpu_proxy'):
-    code, text = said[f'experiments.{name}']
+    code, text = said[f'benchmarks.{name}']
     assert code == 0 and '--dry_run' in text
-    code, text = said['missing', f'experiments.{name}']
+    code, text = said['missing', f'benchmarks.{name}']
     assert code == 2 and text.count('\n') == 1
     names = ', '.join(gpu_wheels.CARRIED)
     assert text.startswith(f'not available: training needs {names}; install them, or')
@@ -139,5 +139,5 @@ def test_with_the_wheels_training_runs_there(machine, tmp_path):
   assert said['cuda_path'] == str(toolkit)
   assert said['seen'] == list(SEEN[1:]) and said['imported'] == []
   for name in ('gpu_steps', 'gpu_proxy'):
-    code, text = said['missing', f'experiments.{name}']
+    code, text = said['missing', f'benchmarks.{name}']
     assert code == 2 and text.startswith("not available: implementation='mosaic': needs a")

@@ -26,7 +26,7 @@ def wheel(tmp_path_factory):
   folder = tmp_path_factory.mktemp('wheel')
   source = folder / 'source'
   caches = shutil.ignore_patterns('__pycache__', 'results')
-  for name in ('elas_jax', 'configs', 'experiments', 'pallas_kernels'):
+  for name in ('elas_jax', 'configs', 'experiments', 'benchmarks', 'pallas_kernels'):
     shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=caches)
   for name in ('setup.cfg', 'pyproject.toml', 'README.md', 'LICENSE'):
     shutil.copy(ROOT / name, source)
@@ -65,7 +65,7 @@ def test_wheel_takes_no_names_that_others_use(wheel):
 
 @pytest.mark.conformance
 def test_commands_run_in_a_folder_with_other_configs(installed, tmp_path):
-  for name in ('configs', 'experiments'):
+  for name in ('configs', 'experiments', 'benchmarks'):
     (tmp_path / name).mkdir()
     for file in ('__init__.py', 'default.py', 'methods.py'):
       (tmp_path / name / file).write_text('raise AssertionError("not ours")')

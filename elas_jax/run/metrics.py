@@ -63,8 +63,9 @@ def _commit() -> str:
     head = git('rev-parse', 'HEAD')
     if own.returncode or head.returncode:
       return 'unknown'
-    # Results are written while experiments run, and nothing is computed from them.
-    where = ('--untracked-files=no', '--', ':/', ':(exclude,top)experiments/results')
+    # Results are written while runs go on, and nothing is computed from them.
+    results = (f':(exclude,top){name}/results' for name in ('experiments', 'benchmarks'))
+    where = ('--untracked-files=no', '--', ':/', *results)
     modified = git('status', '--porcelain', *where).stdout.strip()
   except OSError:  # no git on this machine
     return 'unknown'

@@ -47,6 +47,7 @@ def heeds_signals():
   [
     *('elas_jax.train', 'elas_jax.evaluate', 'elas_jax.generate', 'elas_jax.convert'),
     *('elas_jax.data.prepare', 'elas_jax.data.train_tokenizer', 'experiments.kan_table'),
+    'benchmarks.kan_layers',
   ],
 )
 def test_control_c_while_a_command_imports_is_one_line(module, tmp_path):

@@ -20,7 +20,7 @@ run.command('sleeps', ['tests.pallas_kernels.tied_test', {pid!r}], time.monotoni
 """
 TRAINING = """
 import pathlib, time
-from experiments import gpu_proxy
+from benchmarks import gpu_proxy
 gpu_proxy.TRAIN = 'tests.pallas_kernels.tied_test'
 gpu_proxy.Training([{pid!r}], pathlib.Path({folder!r}, 'run'))
 time.sleep(60)

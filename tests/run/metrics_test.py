@@ -17,7 +17,7 @@ from elas_jax.common.errors import UserError
 from elas_jax.run import metrics
 from elas_jax.run.metrics import MetricsWriter, describe_run, read_metrics
 
-RESULTS = ('experiments',)  # whose results may change
+RESULTS = ('experiments', 'benchmarks')  # whose results may change
 
 
 def write(folder, steps, start=0):

@@ -24,7 +24,7 @@ def arctan(x: jax.Array) -> jax.Array:
 
   Of |x|: above tan(3 pi / 8) it is pi / 2 - arctan(1 / x), above tan(pi / 8)
   pi / 4 + arctan((x - 1) / (x + 1)), and what is left is a polynomial. XLA's own is
-  slow on a CPU: with it experiments/kan_layers.py saw this layer take 8 ms, not 1.
+  slow on a CPU: with it benchmarks/kan_layers.py saw this layer take 8 ms, not 1.
   """
   size = jnp.abs(x)
   steep, middle = size > 1 / TAN_PI_8, size > TAN_PI_8

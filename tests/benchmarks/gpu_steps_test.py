@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from benchmarks import gpu_peers, gpu_proxy, gpu_steps, gpu_wheels
+from benchmarks.gpu_steps import CONTROL, KERNELS, PEERS, TINY, XLA
 from elas_jax.run.sharding import AXES
-from experiments import gpu_peers, gpu_proxy, gpu_steps, gpu_wheels
-from experiments.gpu_steps import CONTROL, KERNELS, PEERS, TINY, XLA
 from pallas_kernels.bench.workers import NO_TIME
 
 FULL = 'full rank, SwiGLU'

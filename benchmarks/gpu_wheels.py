@@ -1,6 +1,6 @@
 """Wheels of what training needs and a CUDA image with JAX lacks, to carry to one.
 
-  python -m experiments.gpu_wheels --out=.whl
+  python -m benchmarks.gpu_wheels --out=.whl
 
 downloads them from PyPI, for CPython 3.12 on x86-64 Linux, at the versions of
 constraints.txt, and checks what came. On the machine without a network:
@@ -77,7 +77,7 @@ def missing() -> str:
     return ''
   return (
     f'training needs {", ".join(names)}; install them, or carry them as wheels: '
-    'experiments/gpu_wheels.py'
+    'benchmarks/gpu_wheels.py'
   )
 
 
@@ -156,7 +156,7 @@ def made(out: str, parser: argparse.ArgumentParser) -> pathlib.Path:
 
 def main(arguments: list[str] | None = None) -> int:
   parser = argparse.ArgumentParser(
-    'python -m experiments.gpu_wheels', description=__doc__, allow_abbrev=False
+    'python -m benchmarks.gpu_wheels', description=__doc__, allow_abbrev=False
   )
   parser.formatter_class = argparse.RawDescriptionHelpFormatter
   parser.add_argument('--out', default='.whl', help='the folder of the wheels (.whl)')

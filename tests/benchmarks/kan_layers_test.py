@@ -5,8 +5,8 @@ import json
 import jax
 import pytest
 
+from benchmarks import kan_layers, microbenchmark, rational_backward
 from elas_jax.common.errors import UserError
-from experiments import kan_layers, microbenchmark, rational_backward
 from tests.conftest import thinned
 
 # Functions of an input, by hand, of the grids and orders of configs/rows.py.

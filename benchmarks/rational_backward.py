@@ -1,8 +1,8 @@
 """The backward pass of the rational layer (KAT): its time and its memory, beside others'.
 
-  python -m experiments.rational_backward [--smoke] [--repetitions=20] [--output=DIR]
+  python -m benchmarks.rational_backward [--smoke] [--repetitions=20] [--output=DIR]
 
-Writes experiments/results/rational_backward/MACHINE.json and .md (a smoke run:
+Writes benchmarks/results/rational_backward/MACHINE.json and .md (a smoke run:
 runs/smoke/results/rational_backward/). Each row is the gradient of one function by its
 input and coefficients, of (rows, width) arrays; that includes its forward pass as far as
 the gradient needs it. Three rows of ours tell the parts of its time apart: what the sums
@@ -32,9 +32,9 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import Var
 
+from benchmarks import microbenchmark
 from elas_jax.config.cli import run_command
 from elas_jax.ops.rational import preset, rational
-from experiments import microbenchmark
 
 GROUPS = 8
 SHAPES = {'KAT-T, 8 images': (8 * 197, 768), 'KAT-S, 16 images': (16 * 197, 1536)}

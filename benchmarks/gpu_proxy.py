@@ -1,6 +1,6 @@
 """A proxy on one GPU: low rank with squared ReLU, ELAS by the kernels, and full rank.
 
-  python -m experiments.gpu_proxy --seconds=240 --out=DIR
+  python -m benchmarks.gpu_proxy --seconds=240 --out=DIR
 
 Not the paper's scale: models of 60m of configs/c4.py but for bytes, some minutes, one seed,
 on Python source gathered from the installed packages. The control is what ELAS is built on,
@@ -28,8 +28,8 @@ import tempfile
 import time
 from typing import Any
 
-from experiments.gpu_steps import RANK, TINY, about, device, log_of
-from experiments.gpu_wheels import made
+from benchmarks.gpu_steps import RANK, TINY, about, device, log_of
+from benchmarks.gpu_wheels import made
 from pallas_kernels.bench import report
 from pallas_kernels.bench.environment import ROOT, child_environment
 from pallas_kernels.bench.tied import tied
@@ -164,7 +164,7 @@ def step_times(args: argparse.Namespace, end: float) -> Record:
   peers = {name: (method, 'auto') for name, method in MODELS.items()}
   peers[ELAS] = (MODELS[ELAS], implementation(args))
   fields = (TINY if args.dry_run else BYTES) | {'data.sequence_length': args.length}
-  module = 'experiments.gpu_peers'
+  module = 'benchmarks.gpu_peers'
   given = {'size': SIZE, 'peers': peers, 'rows': args.rows, 'fields': fields}
   with Worker(log_of(args)) as worker:
     reply = worker.call(f'{module}:build', 150, end, **given)
@@ -364,7 +364,7 @@ def run(args: argparse.Namespace, found: Record, end: float) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
   parser = argparse.ArgumentParser(
-    'python -m experiments.gpu_proxy', description=__doc__, allow_abbrev=False
+    'python -m benchmarks.gpu_proxy', description=__doc__, allow_abbrev=False
   )
   parser.formatter_class = argparse.RawDescriptionHelpFormatter
   add = parser.add_argument

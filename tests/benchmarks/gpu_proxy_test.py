@@ -8,13 +8,13 @@ import time
 
 import pytest
 
+from benchmarks import gpu_proxy
+from benchmarks.gpu_proxy import CONTROL, ELAS, FULL, MODELS
 from elas_jax.config.cli import load_config
 from elas_jax.config.parsing import parse
 from elas_jax.systems.feed_forwards.glu import GLU
 from elas_jax.systems.feed_forwards.mlp import MLP
 from elas_jax.systems.optimizers.adamw import Adamw
-from experiments import gpu_proxy
-from experiments.gpu_proxy import CONTROL, ELAS, FULL, MODELS
 from pallas_kernels.bench.environment import ROOT
 
 

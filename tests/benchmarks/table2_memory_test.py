@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from benchmarks import table2_memory as table2
 from configs import c4
 from elas_jax.common.errors import UserError
 from elas_jax.systems.feed_forwards.mlp import MLP
 from elas_jax.systems.linears.low_rank import LowRank
-from experiments import table2_memory as table2
 
 B, L = 2, 96
 T, D, F, R = B * L, 128, 528, 32  # of the size tiny

@@ -1,8 +1,8 @@
 """Table 2 of ELAS (arXiv 2605.03667): memory of the feed-forward activations, measured.
 
-  python -m experiments.table2_memory [--sizes=60m,130m,350m,1b] [--batch=16] [--no_step]
+  python -m benchmarks.table2_memory [--sizes=60m,130m,350m,1b] [--batch=16] [--no_step]
 
-Writes experiments/results/table2_memory/NAME.json, .md and .png; started again with the
+Writes benchmarks/results/table2_memory/NAME.json, .md and .png; started again with the
 same code and batch, it keeps the cells that are there. Nothing is allocated: shapes are
 read from traced and compiled programs.
 
@@ -46,7 +46,6 @@ from elas_jax.run.metrics import describe_run, strict_json
 from elas_jax.run.sharding import make_mesh
 from elas_jax.run.state import abstract_state
 from elas_jax.run.step import jit_train_step
-from experiments.published import MARKS
 
 # row -> (METHOD of configs/methods.py, rule, backward pass). elas_adamw, not elas: with
 # the optimiser of the others, the steps differ in the feed-forward alone.
@@ -63,6 +62,7 @@ ROWS = {
 BASE, PROMISE = 'low-rank relu2', 'ELAS exact'
 LARGEST_RATIO = 0.30
 PUBLISHED = 0.56  # ELAS / LORO in all rows of the paper's table, from a summary of it
+SECONDARY = "from a third party's summary of the source"
 NOTE = """\
 Measured at {batch} sequences of {length} tokens, bf16. F-wide: activations of about F
 entries a token, packed values, and metadata with its padding; rest: the layer's input and
@@ -168,7 +168,7 @@ def table(result: dict[str, Any]) -> str:
   run = result['run']
   lines = [
     f'Commit {run["commit"]}, {run["time"]}, jax {run["versions"]["jax"]}. Made by '
-    '`python -m experiments.table2_memory`.',
+    '`python -m benchmarks.table2_memory`.',
     '',
     '| size | feed-forward | F-wide MB | rest MB | ratio F-wide | ratio all | step MB '
     '| step MB, remat |',
@@ -187,7 +187,7 @@ def table(result: dict[str, Any]) -> str:
     length=result['length'],
     base=BASE,
     published=PUBLISHED,
-    secondary=MARKS['S'],
+    secondary=SECONDARY,
     device=run['device'],
   )
   return '\n'.join([*lines, '', note]) + '\n'
@@ -243,7 +243,7 @@ def code_hash() -> str:
 
 def chosen(arguments: list[str] | None) -> argparse.Namespace:
   parser = Parser(
-    prog='python -m experiments.table2_memory', description=__doc__.split('\n')[0]
+    prog='python -m benchmarks.table2_memory', description=__doc__.split('\n')[0]
   )
   add = parser.add_argument
   add('--sizes', default='60m,130m,350m,1b', help='of configs/c4.py, with commas')
@@ -251,7 +251,7 @@ def chosen(arguments: list[str] | None) -> argparse.Namespace:
   length = integer(1, LARGEST['data.sequence_length'])
   add('--length', type=length, default=256, help='tokens of each')
   add('--no_step', action='store_true', help='layers only, without compiling steps')
-  parser.add_place('--output', default='experiments/results/table2_memory')
+  parser.add_place('--output', default='benchmarks/results/table2_memory')
   options = parser.parse_args(arguments)
   if not set(options.sizes.split(',')) <= set(c4.SIZES):
     raise UserError(f'--sizes={options.sizes}: must be of {", ".join(c4.SIZES)}')

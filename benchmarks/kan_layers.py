@@ -1,8 +1,8 @@
 """Forward passes of Kolmogorov-Arnold layers beside dense layers of equal FLOPs.
 
-  python -m experiments.kan_layers [--smoke] [--repetitions=20] [--output=DIR]
+  python -m benchmarks.kan_layers [--smoke] [--repetitions=20] [--output=DIR]
 
-Writes experiments/results/kan_layers/MACHINE.json and .md. Each row is one family, with the
+Writes benchmarks/results/kan_layers/MACHINE.json and .md. Each row is one family, with the
 grid and order of configs/rows.py, of (1024, 784) to 64 in float32:
 
   dense       a product (1024, K) to 64 with the FLOPs that the compiler counts for the
@@ -25,13 +25,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from benchmarks import microbenchmark
 from configs import rows
 from elas_jax.config.cli import run_command
 from elas_jax.config.config import NetworkConfig
 from elas_jax.config.parsing import parse
 from elas_jax.systems.kinds import about, name_of
 from elas_jax.systems.linears import LINEARS
-from experiments import microbenchmark
 
 SHAPE, SMOKE = (1024, 784, 64), (64, 32, 16)
 MOST = 10  # times a dense layer

@@ -1,8 +1,8 @@
 """Speed and memory of data path, loop and decoder here, with PyTorch as the peer.
 
-  python -m experiments.speed --peer=torch --peer_python=/path/to/python-with-torch
+  python -m benchmarks.speed --peer=torch --peer_python=/path/to/python-with-torch
 
-Writes experiments/results/speed/DEVICE.json and .md. Parts (--only=step,host,...):
+Writes benchmarks/results/speed/DEVICE.json and .md. Parts (--only=step,host,...):
   step     a full-rank training step, in turns with the peer's
   host     what the loop costs beside the device: the same loop around an empty step
   data     preparing python_source, and reading its blocks on one core
@@ -313,7 +313,7 @@ def rendered(result: dict[str, Any]) -> str:
     f'# Speed on {result["machine"]}',
     '',
     f'Commit {run["commit"][:12]}, {run["time"]}, jax {run["versions"]["jax"]}. '
-    'Medians with [minimum, maximum]; made by `python -m experiments.speed`.',
+    'Medians with [minimum, maximum]; made by `python -m benchmarks.speed`.',
     '',
     '| what | elas-jax | PyTorch eager | PyTorch / elas-jax |',
     '|---|---|---|---|',
@@ -346,12 +346,12 @@ def rendered(result: dict[str, Any]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-  parser = Parser(prog='python -m experiments.speed', description=__doc__.split('\n')[0])
+  parser = Parser(prog='python -m benchmarks.speed', description=__doc__.split('\n')[0])
   names = ['step', *PARTS]
   parser.add_argument('--only', default=','.join(names), help='parts, with commas')
   parser.add_argument('--peer', choices=['none', 'torch'], default='none')
   parser.add_argument('--peer_python', default=sys.executable, help='Python with torch')
-  parser.add_place('--output', default='experiments/results/speed')
+  parser.add_place('--output', default='benchmarks/results/speed')
   options = parser.parse_args(arguments)
   chosen = options.only.split(',')
   if not set(chosen) <= set(names):

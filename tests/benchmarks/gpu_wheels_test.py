@@ -8,8 +8,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from experiments import gpu_wheels
-from experiments.gpu_wheels import CARRIED, IMAGE
+from benchmarks import gpu_wheels
+from benchmarks.gpu_wheels import CARRIED, IMAGE
 
 ROOT = pathlib.Path(gpu_wheels.__file__).parents[1]
 PURE = [f'{name.replace("-", "_")}-1.0-py3-none-any.whl' for name in CARRIED]

@@ -1,6 +1,6 @@
-"""Times the peer of experiments/speed.py: eager PyTorch on transformers' LLaMA.
+"""Times the peer of benchmarks/speed.py: eager PyTorch on transformers' LLaMA.
 
-  python experiments/torch_peer.py '{"width": 128, ...}' REPETITIONS
+  python benchmarks/torch_peer.py '{"width": 128, ...}' REPETITIONS
 
 Prints a JSON object with the seconds of each training step. Runs under a Python that has
 torch and transformers, which this project does not need.

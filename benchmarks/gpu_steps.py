@@ -1,6 +1,6 @@
 """Whole training steps on one GPU, with the 2:4 kernels and without, in turns.
 
-  python -m experiments.gpu_steps --sizes=350m,60m --seconds=150 --out=DIR
+  python -m benchmarks.gpu_steps --sizes=350m,60m --seconds=150 --out=DIR
 
 For each size of configs/c4.py, on random tokens: the full-rank SwiGLU model, the low-rank
 one with squared ReLU, and ELAS, whose 2:4 is dense XLA once and our kernels once
@@ -24,7 +24,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from experiments.gpu_wheels import made, missing
+from benchmarks.gpu_wheels import made, missing
 from pallas_kernels.bench import report
 from pallas_kernels.bench.workers import HUNG, Worker
 from pallas_kernels.roofline import markdown
@@ -49,7 +49,7 @@ TINY = {
   RANK: 16,
   'data.sequence_length': 32,
 }
-MODULE = 'experiments.gpu_peers'
+MODULE = 'benchmarks.gpu_peers'
 BUILD_SECONDS = 150  # for all four models of a size to be compiled
 STEP_SECONDS = 30  # for one step, the first with the making of a state
 LEAST_SECONDS = 60  # without which no size is begun; or the longest so far
@@ -257,7 +257,7 @@ def log_of(args: argparse.Namespace) -> pathlib.Path | None:
 
 def main(arguments: list[str] | None = None) -> int:
   parser = argparse.ArgumentParser(
-    'python -m experiments.gpu_steps', description=__doc__, allow_abbrev=False
+    'python -m benchmarks.gpu_steps', description=__doc__, allow_abbrev=False
   )
   parser.formatter_class = argparse.RawDescriptionHelpFormatter
   add = parser.add_argument

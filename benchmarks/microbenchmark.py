@@ -61,7 +61,7 @@ def run(
   arguments: list[str] | None,
 ) -> None:
   """The command: measures `cases`(smoke, repetitions) and writes them with their table."""
-  parser = Parser(prog=f'python -m experiments.{name}', description=title)
+  parser = Parser(prog=f'python -m benchmarks.{name}', description=title)
   add = parser.add_argument
   add('--smoke', action='store_true', help='tiny shapes, three repetitions')
   count = integer(1, 10_000)
@@ -70,7 +70,7 @@ def run(
   options = parser.parse_args(arguments)
   repetitions = options.repetitions or (SMOKE_REPETITIONS if options.smoke else REPETITIONS)
   # What a smoke run writes looks like a result and is none.
-  usual = 'runs/smoke/results' if options.smoke else 'experiments/results'
+  usual = 'runs/smoke/results' if options.smoke else 'benchmarks/results'
   folder = pathlib.Path(options.output or f'{usual}/{name}')
   result = {'run': describe_run(), 'machine': machine(), 'smoke': options.smoke}
   result |= {'repetitions': repetitions, 'cases': []}
@@ -93,7 +93,7 @@ def _head(name: str, title: str, result: dict[str, Any]) -> list[str]:
     '',
     f'Commit {run["commit"]}, {run["time"]}, jax {run["versions"]["jax"]}; '
     f'{result["repetitions"]} repetitions in turns, median [minimum, maximum]. Made by '
-    f'`python -m experiments.{name}{smoke}`.',
+    f'`python -m benchmarks.{name}{smoke}`.',
     '',
   ]
   if result['smoke']:
