@@ -29,5 +29,9 @@ def convert() -> None:
   _run('convert')
 
 
+def audit() -> None:
+  _run('audit')
+
+
 def _run(name: str) -> None:
   run_command(importlib.import_module(f'elas_jax.{name}').main)

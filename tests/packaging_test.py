@@ -11,7 +11,8 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 COMMANDS = tuple(
-  f'elas-{name}' for name in ('train', 'evaluate', 'generate', 'measure', 'convert')
+  f'elas-{name}'
+  for name in ('train', 'evaluate', 'generate', 'measure', 'convert', 'audit')
 )
 
 
@@ -77,6 +78,7 @@ def test_commands_run_in_a_folder_with_other_configs(installed, tmp_path):
     'elas-generate': ['--workdir=none'],
     'elas-measure': ['--workdir=none'],
     'elas-convert': ['--workdir=none', '--converter=merge', '--output=new'],
+    'elas-audit': ['none'],
   }
   started = {
     name: subprocess.Popen(
@@ -92,8 +94,10 @@ def test_commands_run_in_a_folder_with_other_configs(installed, tmp_path):
   errors = {name: process.communicate()[1] for name, process in started.items()}
   assert [process.returncode for process in started.values()] == [2] * len(COMMANDS), errors
   assert errors['elas-train'].startswith('error: model.rnak=1: no such field; did you mean')
+  assert errors['elas-audit'].startswith('error: none: No such file or directory')
   for name in COMMANDS[1:]:
-    assert errors[name].startswith("error: --workdir='none': no checkpoint under")
+    of_run = name != 'elas-audit'
+    assert ("error: --workdir='none': no checkpoint under" in errors[name]) == of_run
     assert errors[name].count('\n') == 1
 
 
