@@ -161,7 +161,7 @@ def of_evaluations(found: Found, options: argparse.Namespace) -> dict[str, Any]:
   print(f'{options.log}: {found.form}; {convention}: {CONVENTIONS[convention]}, {said}')
   print(table(rows))
   for step, line in found.damaged.items():
-    print(f'left out: step {step}, since line {line} is written over')
+    print(f'left out: step {step} of line {line} has no result that can be read')
   last = rows[-1]
   printed = f'step {last["step"]}: the printed perplexity {last["printed_perplexity"]:.6g}'
   if both:

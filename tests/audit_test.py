@@ -86,8 +86,18 @@ def test_lines_that_are_written_over_are_said(tmp_path, capsys):
   (line,) = [i for i, text in enumerate(lines, 1) if 'step 3000' in text]
   assert result['left_out'] == {'3000': line}
   assert (
-    f'left out: step 3000, since line {line} is written over' in capsys.readouterr().out
+    f'left out: step 3000 of line {line} has no result that can be read'
+    in capsys.readouterr().out
   )
+
+
+def test_evaluation_without_a_result_is_said(tmp_path):
+  lines = [f'x - Performing evaluation at step {step}' for step in (10, 20, 30)]
+  lines[1:1] = ['x - Eval loss at step 10: 3.0']
+  lines[3:3] = ['x - Eval loss at step 20: 2.0']
+  result = audited(tmp_path, written(tmp_path, '\n'.join(lines)), '--batches=2')
+  assert [row['step'] for row in result['evaluations']] == [10, 20]
+  assert result['left_out'] == {'30': 5}
 
 
 def test_line_numbers_are_those_of_an_editor(tmp_path):
@@ -220,7 +230,10 @@ ERRORS = {
   'none': ('a - Starting training with the arguments\n', ['no evaluation found', FORM]),
   'over': (
     'a\nb - Eval loss at step 5: 3.5 seconds\n',
-    ['no evaluation found; the evaluation of step 5 in line 2 is written over', FORM],
+    [
+      'the evaluation of step 5 in line 2 has no result that can be read',
+      FORM,
+    ],
   ),
   'nan': (
     '\nb - Eval loss at step 5: nan\n',

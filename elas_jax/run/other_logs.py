@@ -1,7 +1,8 @@
 """Evaluations that other codes have printed: their logs, JSON and JSON lines.
 
 What the forms are is told by `elas_jax.audit`. A file is read once and by lines, so it may
-be larger than memory; what a progress bar has written over is left out, and that is said.
+be larger than memory; what a progress bar has written over is left out, and that is said,
+as are evaluations that began and have no result.
 """
 
 import dataclasses
@@ -19,11 +20,12 @@ from elas_jax.common.limits import shown
 LARGEST_LOSS = 300.0  # e to twice of it, as of n = 1, is a float
 LONGEST_LINE = 2**20  # longer ones are read in pieces
 LARGEST_JSON = 2**26  # of one value; lines may be as many as there are
-# Both begin with what can be searched for fast, in files of gigabytes.
+# They begin with what can be searched for fast, in files of gigabytes.
 EVALUATION = re.compile(
   r'val loss(?:(?P<both> and perplexity)? at step (?P<step>\d{1,15})|'
   r'(?<=Final eval loss)): (?P<numbers>.*)'
 )
+BEGINNING = re.compile(r'Performing evaluation at step (\d{1,15})\s*$')
 ARGUMENT = re.compile(r'- (\w+) {2,}(\S+)\s*$')
 # Not '[rank0]: ...' and not '[2024-01-02 03:04:05] ...'.
 _NUMBER = r'(?:-?\d[\d.eE+-]*|NaN|null)'
@@ -92,7 +94,8 @@ class Found:
   convention: str | None = 'published'
   evaluations: list[Evaluation] = dataclasses.field(default_factory=list)
   batches: Batches = dataclasses.field(default_factory=Batches)
-  damaged: dict[int | str, int] = dataclasses.field(default_factory=dict)  # step -> line
+  # Step -> line of an evaluation that began, or whose number is written over.
+  damaged: dict[int | str, int] = dataclasses.field(default_factory=dict)
 
 
 def read(path: pathlib.Path) -> Found:
@@ -112,7 +115,7 @@ def read(path: pathlib.Path) -> Found:
     raise UserError(f'{path}: has losses of batches and of whole evaluations; split it')
   if not found.batches.n and not found.evaluations:
     over = ''.join(
-      f'the evaluation of step {step} in line {line} is written over; '
+      f'the evaluation of step {step} in line {line} has no result that can be read; '
       for step, line in itertools.islice(found.damaged.items(), 1)
     )
     raise UserError(f'{path}: no evaluation found; {over}{ACCEPTED}')
@@ -166,6 +169,8 @@ def _read_log(path: pathlib.Path, lines: Iterator[tuple[int, str]]) -> Found:
       names |= {match[1]} & CODES.keys()
       if match[1] in ARGUMENTS and re.fullmatch('[1-9][0-9]{,8}', match[2]):
         sizes = sizes | {match[1]: int(match[2])}
+    elif match := BEGINNING.search(text):
+      found.damaged.setdefault(int(match[1]), number)
     elif match := EVALUATION.search(text):
       step = int(match['step']) if match['step'] else 'final'
       try:
