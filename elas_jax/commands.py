@@ -25,6 +25,10 @@ def measure() -> None:
   _run('measure')
 
 
+def watch() -> None:
+  _run('watch')
+
+
 def convert() -> None:
   _run('convert')
 

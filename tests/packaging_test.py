@@ -12,7 +12,15 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 COMMANDS = tuple(
   f'elas-{name}'
-  for name in ('train', 'evaluate', 'generate', 'measure', 'convert', 'audit')
+  for name in (
+    'train',
+    'evaluate',
+    'generate',
+    'measure',
+    'watch',
+    'convert',
+    'audit',
+  )
 )
 
 
@@ -77,6 +85,7 @@ def test_commands_run_in_a_folder_with_other_configs(installed, tmp_path):
     'elas-evaluate': ['--workdir=none'],
     'elas-generate': ['--workdir=none'],
     'elas-measure': ['--workdir=none'],
+    'elas-watch': ['--workdir=none'],
     'elas-convert': ['--workdir=none', '--converter=merge', '--output=new'],
     'elas-audit': ['none'],
   }
@@ -96,8 +105,11 @@ def test_commands_run_in_a_folder_with_other_configs(installed, tmp_path):
   assert errors['elas-train'].startswith('error: model.rnak=1: no such field; did you mean')
   assert errors['elas-audit'].startswith('error: none: No such file or directory')
   for name in COMMANDS[1:]:
-    of_run = name != 'elas-audit'
-    assert ("error: --workdir='none': no checkpoint under" in errors[name]) == of_run
+    said = {
+      'elas-audit': 'none: No such file or directory',
+      'elas-watch': '--workdir=none: no such folder',
+    }.get(name, "--workdir='none': no checkpoint under")
+    assert errors[name].startswith(f'error: {said}')
     assert errors[name].count('\n') == 1
 
 

@@ -22,6 +22,7 @@ import jax
 
 from elas_jax.common.errors import UserError
 from elas_jax.common.places import write_text
+from elas_jax.run.follow import parse_line
 
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy')
 
@@ -175,7 +176,7 @@ def _lines(path: pathlib.Path) -> list[dict]:
     try:
       if not text.endswith(b'\n'):
         raise ValueError('it is cut short')
-      lines.append(_line(text, first=number == 1))
+      lines.append(parse_line(text, first=number == 1))
     except ValueError as error:  # JSON, UTF-8 or the check of the line
       if number < len(texts):
         raise UserError(
@@ -183,15 +184,6 @@ def _lines(path: pathlib.Path) -> list[dict]:
         ) from error
       print(f'{path}: the last line is left out ({error})', file=sys.stderr)
   return lines
-
-
-def _line(text: bytes, first: bool) -> dict:
-  """The first line has `run`, the others `step`; ValueError for anything else."""
-  line = json.loads(text.decode().rstrip('\n'))
-  field, kind = ('run', dict) if first else ('step', int)
-  if not isinstance(line, dict) or not isinstance(line.get(field), kind):
-    raise ValueError(f'no {field!r} in it')
-  return line
 
 
 def _tensorboard(directory: pathlib.Path, start_step: int) -> Any:
