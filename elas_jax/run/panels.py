@@ -14,6 +14,7 @@ from elas_jax.run.follow import Followed, Newest
 # Cells: of a panel at least, and, since longer lines are hard to read, at most.
 NARROWEST, WIDEST = 40, 76
 EDGES = 4  # of them its border takes
+BORDERS = 2  # lines that it takes
 VALUE_WIDTH = 10  # that labels leave to values
 NOTE_LINES = 4
 STYLES = {
@@ -54,7 +55,8 @@ def picture(
 ) -> Table:
   """Panels side by side, as many as there is room for, below each other the rest.
 
-  With `height` the panels are cut to fit it: what matters most stands first in them.
+  With `height` the panels are cut to fit it: what matters most stands first in them. Where
+  even that is too high, each run has a line.
   """
   columns = max(min(len(runs), console.width // NARROWEST), 1)
   width = min(console.width // columns, WIDEST)
@@ -63,7 +65,12 @@ def picture(
   for _ in range(columns):
     grid.add_column(width=width)
   rows = -(-len(runs) // columns)
-  most = max(height // rows - 2, 2) if height else math.inf
+  most = height // rows - BORDERS if height else math.inf
+  if most < 2:
+    for start in range(0, len(runs), columns):
+      beside = runs[start : start + columns]
+      grid.add_row(*(short_line(run, width, now, stalled_after) for run in beside))
+    return grid
   for start in range(0, len(runs), columns):
     beside = runs[start : start + columns]
     lines = [panel_lines(run, width - EDGES, now, stalled_after, plain) for run in beside]
@@ -76,10 +83,25 @@ def _panel(run: Followed, lines: list[Text], width: int, height: int) -> Panel:
   if len(lines) > height:
     cut = len(lines) - height + 1
     lines = [*lines[: height - 1], Text(f'... {cut} lines more')]
-  name, room = _printable(str(run.workdir)), width - EDGES - 2
-  if len(name) > room:  # folders of a batch differ at the end
-    name = '...' + name[len(name) - room + 3 :]
-  return Panel(Group(*lines), title=Text(name), height=height + 2, width=width)
+  title = Text(_name(run, width - EDGES - 2))
+  return Panel(Group(*lines), title=title, height=height + BORDERS, width=width)
+
+
+def _name(run: Followed, room: int) -> str:
+  """Its end, if there is no room: there the folders of a batch differ."""
+  name = _printable(str(run.workdir))
+  return name if len(name) <= room else '...' + name[len(name) - max(room - 3, 1) :]
+
+
+def short_line(run: Followed, width: int, now: float, stalled_after: float) -> Text:
+  """Name, state, share of the steps and training loss."""
+  steps, loss = run.field('train.steps'), run.values.get('train/loss')
+  state = run.state(now, stalled_after)
+  share = f'{min(run.step / steps, 1.0):.0%}' if steps else ''
+  said = f'{loss.value:.4f}' if loss and math.isfinite(loss.value) else ''
+  end = f'{"damaged" if run.damage else state:<9} {share:>4} {said:>8} '
+  room = max(width - len(end) - 1, 4)
+  return _one_line(Text(f'{_name(run, room):<{room}} {end}', STYLES[state]))
 
 
 def panel_lines(
@@ -90,7 +112,7 @@ def panel_lines(
   parts: list[Row | Text] = [Text(_state(run, state, now), STYLES[state])]
   parts += [Text(text, 'red') for text in _wrapped(run.damage, width)]
   if run.begun:
-    parts += _progress(run, state, now, width, plain)
+    parts += _progress(run, STYLES[state], width, plain)
     parts += _rows(_found(run, 'train'))
     parts += _by_step(run, 'eval', 'validation')
     if run.note:
@@ -102,9 +124,12 @@ def panel_lines(
   labels = [part[0] for part in parts if isinstance(part, tuple)]
   room = min(max(map(len, labels), default=0), max(width - VALUE_WIDTH - 1, 1))
   texts = [part if isinstance(part, Text) else _aligned(part, room) for part in parts]
-  for text in texts:
-    text.no_wrap, text.overflow = True, 'crop' if plain else 'ellipsis'
-  return texts
+  return [_one_line(text) for text in texts]
+
+
+def _one_line(text: Text) -> Text:
+  text.no_wrap, text.overflow = True, 'crop'
+  return text
 
 
 def _aligned(row: Row, room: int) -> Text:
@@ -120,22 +145,21 @@ def _state(run: Followed, state: str, now: float) -> str:
     return 'stopped: the validation loss is not finite'
   if state in ('stalled', 'stopped'):
     return f'{state}: no new line for {duration(run.quiet(now))}'
+  left = run.seconds_left(now)
+  if state == 'running' and left is not None:
+    return f'running, about {duration(left)} left'
   return state
 
 
-def _progress(
-  run: Followed, state: str, now: float, width: int, plain: bool
-) -> list[Row | Text]:
-  steps, left = run.field('train.steps'), run.seconds_left(now)
+def _progress(run: Followed, style: str, width: int, plain: bool) -> list[Row | Text]:
+  steps = run.field('train.steps')
   if not steps:
     return [('step', f'{run.step:,}')]
   share = min(run.step / steps, 1.0)
   parts = [
     Text(f'step {run.step:,} of {steps:,} ({share:.0%})'),
-    Text(bar(share, width, ASCII_BAR if plain else BAR), STYLES[state]),
+    Text(bar(share, width, ASCII_BAR if plain else BAR), style),
   ]
-  if state == 'running' and left is not None:
-    parts.append(('left', f'about {duration(left)}'))
   if len(run.curve) > 1:
     parts.append(Text(sparkline(run.curve, width, ASCII_BLOCKS if plain else BLOCKS)))
   return parts

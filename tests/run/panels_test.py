@@ -68,10 +68,9 @@ def test_everything_that_a_run_says(tmp_path):
   assert 'run' in lines[0]
   found = within(lines)
   assert found == [
-    'running',
+    'running, about 2 min left',  # 120 steps of 4000 tokens
     'step 40 of 160 (25%)',
     '█' * 12 + '░' * 36,
-    'left              about 2 min',  # 120 steps of 4000 tokens
     '█▁',
     'loss              3.5000',
     'bits/byte         2.2500',
@@ -97,7 +96,6 @@ def test_states_are_said(tmp_path):
   ended = [*LINES, {'step': 60, 'eval/loss': None}]
   run = make(tmp_path / 'diverged', ended)
   assert first(run) == 'stopped: the validation loss is not finite'
-  assert not any(line.startswith('left') for line in within(shown(run)))
   (tmp_path / 'new').mkdir()
   assert within(shown(followed(tmp_path / 'new'))) == ['not begun: no config.json yet']
 
@@ -135,9 +133,21 @@ def test_low_terminals_show_what_matters_most(tmp_path):
   lines = shown(*runs, width=44, height=20)
   assert len(lines) == 20
   found = within(lines[:10])
-  assert found[0] == 'running' and found[1] == 'step 40 of 160 (25%)'
+  assert found[0] == 'running, about 2 min left' and found[1] == 'step 40 of 160 (25%)'
   assert found[-1].startswith('... ') and found[-1].endswith(' lines more')
   assert len(found) - 1 + int(found[-1].split()[1]) == len(within(shown(runs[0], width=44)))
+
+
+def test_many_runs_have_a_line_each(tmp_path):
+  runs = [make(tmp_path / f'run_{i}') for i in range(9)]
+  runs += [make(tmp_path / 'new', []), make(tmp_path / 'bad', [*LINES, {'loss': 1}])]
+  lines = shown(*runs, width=40, height=20)
+  assert len(lines) == 11 and all(len(line) <= 40 for line in lines)
+  said = [line.split()[1:] for line in lines]
+  assert said[:9] == [['running', '25%', '3.5000']] * 9
+  assert said[9:] == [['running', '0%'], ['damaged', '25%', '3.5000']]
+  assert [line.split()[0][-5:] for line in lines[:9]] == [f'run_{i}' for i in range(9)]
+  assert len(shown(*runs, width=80, height=20)) == 6
 
 
 def test_terminals_without_unicode(tmp_path):
