@@ -42,14 +42,17 @@ def describe_run() -> dict[str, Any]:
 
 
 def machine() -> str:
-  """The accelerator, or how many cores of what."""
+  """The accelerator, or how many cores of what this process may use."""
   devices = jax.devices()
   if devices[0].platform != 'cpu':
     return f'{len(devices)} x {devices[0].device_kind}'
   cpuinfo = pathlib.Path('/proc/cpuinfo')
   text = cpuinfo.read_text() if cpuinfo.exists() else ''
   found = re.search(r'model name\s*:\s*(.+)', text)
-  return f'{os.cpu_count()} cores of {found[1] if found else platform.machine()}'
+  # Python 3.13 has os.process_cpu_count for this.
+  own = getattr(os, 'sched_getaffinity', lambda pid: range(os.cpu_count() or 1))
+  cores = f'{count} cores' if (count := len(own(0))) > 1 else 'a core'
+  return f'{cores} of {found[1] if found else platform.machine()}'
 
 
 def _commit() -> str:

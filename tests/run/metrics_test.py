@@ -87,13 +87,18 @@ def test_machine_is_its_accelerators_or_its_cores(monkeypatch):
   monkeypatch.setattr(jax, 'devices', lambda: [fake('gpu', 'NVIDIA H200')] * 8)
   assert metrics.machine() == '8 x NVIDIA H200'
   monkeypatch.setattr(jax, 'devices', lambda: [fake('cpu', 'cpu')] * 4)
-  monkeypatch.setattr(os, 'cpu_count', lambda: 2)
+  monkeypatch.setattr(os, 'sched_getaffinity', lambda pid: {0, 3}, raising=False)
   monkeypatch.setattr(pathlib.Path, 'exists', lambda path: str(path) == '/proc/cpuinfo')
   read('processor\t: 0\nmodel name\t: AMD EPYC\nprocessor\t: 1\nmodel name\t: AMD EPYC\n')
   assert metrics.machine() == '2 cores of AMD EPYC'
   read('processor\t: 0\n')  # as on ARM
   monkeypatch.setattr(platform, 'machine', lambda: 'aarch64')
   assert metrics.machine() == '2 cores of aarch64'
+  monkeypatch.setattr(os, 'sched_getaffinity', lambda pid: {3})  # a worker's
+  assert metrics.machine() == 'a core of aarch64'
+  monkeypatch.delattr(os, 'sched_getaffinity')  # as on macOS
+  monkeypatch.setattr(os, 'cpu_count', lambda: 8)
+  assert metrics.machine() == '8 cores of aarch64'
 
 
 def test_resuming_drops_later_lines_and_keeps_the_first(tmp_path, monkeypatch):

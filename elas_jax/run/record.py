@@ -1,0 +1,205 @@
+"""The record of runs that have ended: a file of JSON lines, only ever added to.
+
+One line a run: what it was (`config`, its whole tree with the version that wrote it, less
+what depends on the machine), what came of it (`status`, `values` after the last step, a
+thin `curve`), how large it was (`size`), and where it ran (`commit`, `device`, `versions`,
+`seconds`). Lines of before some of this was written down lack it.
+
+A run is recognised by its config as today's code reads it, lifted and filled, and not by
+a hash of long ago: a field that is younger than the run has its default, a default that
+changed since has not. So the first default of a new field says what runs of before it did;
+a later one needs their lines to have the field first. Where the code behind a config was
+put right since, the line lacks the name of that revision, and is none of that config.
+"""
+
+import dataclasses
+import fcntl
+import functools
+import hashlib
+import json
+import os
+import pathlib
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from elas_jax.common.errors import UserError
+from elas_jax.config import schema
+from elas_jax.config.config import Config, filled
+from elas_jax.config.migrate import lifted
+from elas_jax.run.continuation import MACHINE_FIELDS
+from elas_jax.run.metrics import strict_json
+from elas_jax.run.revisions import older, revisions
+
+# What no result depends on: places, processes, buffers, and what only looks at a run.
+LEFT_OUT = (
+  *MACHINE_FIELDS,
+  'train.compilation_cache',
+  'train.tensorboard',
+  'eval.measures',
+)
+FINISHED, DIVERGED = 'finished', 'diverged'
+
+
+@dataclasses.dataclass(frozen=True)
+class Recorded:
+  """A run that has ended.
+
+  Attributes:
+    fingerprint: the name of the run, that of its config when it was recorded.
+    config: as a tree; `parsed` is what today's code makes of it.
+    status: 'finished', or 'diverged' at `step`.
+    values: of the evaluation after the last step.
+    size: parameters; bytes of parameters, buffers and optimiser; FLOPs of a unit.
+    curve: name -> [[step, value], ...], a few of them.
+    revisions: of the code behind the config that it was made with.
+  """
+
+  fingerprint: str
+  config: dict[str, Any]
+  status: str
+  step: int | None = None
+  values: dict[str, float] = dataclasses.field(default_factory=dict)
+  size: dict[str, float] = dataclasses.field(default_factory=dict)
+  curve: dict[str, list[list[float]]] = dataclasses.field(default_factory=dict)
+  revisions: tuple[str, ...] = ()
+  commit: str = ''
+  device: str = ''
+  versions: dict[str, str] = dataclasses.field(default_factory=dict)
+  seconds: float | None = None  # of training; None if it was stopped and continued
+  time: str = ''
+
+  @functools.cached_property
+  def parsed(self) -> Config:
+    return filled(lifted(self.config))
+
+  @functools.cached_property
+  def key(self) -> str:
+    """What it shares with every run that is the same, however old what stored it is."""
+    return key(self.parsed, self.revisions)
+
+  @functools.cached_property
+  def key_without_revisions(self) -> str:
+    return key(self.parsed, ())
+
+
+@functools.lru_cache(maxsize=8192)  # a table asks for all of its own after every run
+def key(config: Config, names: tuple[str, ...] | None = None) -> str:
+  """The fingerprint of what can change the numbers of a run: fields, and revisions.
+
+  `names` are those of the revisions that it is made with; None: all of today's.
+  """
+  names = revisions(config) if names is None else names
+  text = _text(portable(schema.tree(config))) + json.dumps(list(names))
+  return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def portable(tree: dict[str, Any]) -> dict[str, Any]:
+  """A config's tree without LEFT_OUT."""
+  tree = {k: dict(v) if isinstance(v, dict) else v for k, v in tree.items()}
+  for field in LEFT_OUT:
+    section, name = field.split('.')
+    tree[section].pop(name, None)
+  return tree
+
+
+class Record:
+  """Recorded runs by what they are; the last of a kind counts."""
+
+  def __init__(self, runs: Iterable[Recorded]):
+    self.runs = {run.key: run for run in runs}
+    self._older = {run.key_without_revisions: run for run in self.runs.values()}
+
+  def find(self, config: Config) -> Recorded | None:
+    return self.runs.get(key(config))
+
+  def before(self, config: Config) -> Recorded | None:
+    """The run of this config that was made before a revision of the code, if any."""
+    names = (key(config, ()), key(older(config), ()))
+    found = next((self._older[x] for x in names if x in self._older), None)
+    return found if found and not set(revisions(config)) <= set(found.revisions) else None
+
+
+def read(path: pathlib.Path) -> list[Recorded]:
+  """The runs of a record, in order; [] without a file.
+
+  A last line that a kill cut short is dropped, and said.
+
+  Raises:
+    UserError: another line is damaged, or a later version of the code wrote it.
+  """
+  try:
+    with path.open('rb') as file:
+      fcntl.flock(file, fcntl.LOCK_SH)
+      return _runs(path, file.read())
+  except FileNotFoundError:
+    return []
+  except OSError as error:
+    raise UserError(f'{path}: cannot be read: {error.strerror}') from None
+
+
+def append(path: pathlib.Path, run: Recorded) -> None:
+  """Adds a run where it is not there yet; several processes may do so at the same time.
+
+  Raises:
+    UserError: the file is damaged, as in `read`, or cannot be written.
+  """
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open('ab+') as file:
+      fcntl.flock(file, fcntl.LOCK_EX)
+      file.seek(0)
+      content = file.read()
+      if run.key in Record(_runs(path, content)).runs:
+        return
+      file.truncate(content.rfind(b'\n') + 1)
+      file.write((line_of(run) + '\n').encode())
+      file.flush()
+      os.fsync(file.fileno())
+  except OSError as error:
+    raise UserError(f'{path}: cannot be written: {error.strerror}') from None
+
+
+def line_of(run: Recorded) -> str:
+  tree = {x.name: getattr(run, x.name) for x in dataclasses.fields(run)}
+  return _text(json.loads(strict_json({k: v for k, v in tree.items() if v or v == 0})))
+
+
+def _runs(path: pathlib.Path, content: bytes) -> list[Recorded]:
+  whole, _, torn = content.rpartition(b'\n')
+  if torn:
+    _say(f'{path}: its last line was cut short and is dropped')
+  found = []
+  for number, line in enumerate(whole.split(b'\n') if whole else [], start=1):
+    try:
+      found.append(_run(line))
+    except UserError as error:  # it says what is accepted
+      raise UserError(f'{path}:{number}: {error}') from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+      raise UserError(f'{path}:{number}: is no line of a run: {error!r}') from None
+  return found
+
+
+@functools.lru_cache(maxsize=65536)  # the file is read after every run
+def _run(line: bytes) -> Recorded:
+  tree = json.loads(line)
+  fields = {x.name for x in dataclasses.fields(Recorded)}
+  if unknown := sorted(tree.keys() - fields):
+    raise UserError(
+      f'{unknown[0]!r} is unknown, maybe of a later version of this code: must be one of '
+      + ', '.join(sorted(fields))
+    )
+  run = Recorded(**tree | {'revisions': tuple(tree.get('revisions', ()))})
+  if run.status not in (FINISHED, DIVERGED):
+    raise UserError(f'status={run.status!r}: must be {FINISHED!r} or {DIVERGED!r}')
+  _ = run.key  # the config is one that today's code reads
+  return run
+
+
+@functools.cache  # said once
+def _say(message: str) -> None:
+  print(message, file=sys.stderr)
+
+
+def _text(tree: Any) -> str:
+  return json.dumps(tree, sort_keys=True, separators=(',', ':'), allow_nan=False)
