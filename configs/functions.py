@@ -6,7 +6,7 @@ TASK: a name of elas_jax/data/functions.py, drawn anew for every run from
 data.source.draw_seed.
 MODEL: a stack of a name of configs/rows.py:LAYERS.
 Hardware: two CPU cores, about a minute. Expected: an RMSE in
-experiments/results/function_fitting/proxy.md, of a third of the steps.
+experiments/results/tables/function_fitting.md, of a third of the steps.
 """
 
 from ml_collections import ConfigDict

@@ -1,4 +1,4 @@
-"""One script for each table; results/ holds what they measured."""
+"""Tables of runs: papers/ declares them, run.py makes them, results/ has what came out."""
 
 from elas_jax.common.interruption import quiet_start
 

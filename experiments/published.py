@@ -1,9 +1,8 @@
 """Published numbers that the tables stand beside, each with its source and a mark.
 
-Marks: P, read in the source's own text, table or log; R, in the README of its public code;
-S, taken from a third party's summary of it, not checked against it. Numbers that are
-merely known from hearsay are not here, so several cells of ELAS's tables are empty. NaN is
-what a table prints for a run that diverged. Those of classifiers are accuracies.
+Numbers that are merely known from hearsay are not here, so several cells of ELAS's tables
+are empty. NaN is what a table prints for a run that diverged. Those of classifiers are
+accuracies.
 
 All perplexities are of the English C4 by the protocol of configs/c4.py. The published code
 divides by one batch too many (`eval/published_perplexity`); by inference from its batch
@@ -11,21 +10,9 @@ sizes, not as published, its perplexities are low by 0.7 to 3 %.
 """
 
 import math
-from typing import NamedTuple
 
+from elas_jax.tables.table import Published
 
-class Published(NamedTuple):
-  value: float
-  source: str
-  mark: str
-  std: float | None = None  # over runs
-
-
-MARKS = {
-  'P': 'read in the source',
-  'S': "from a third party's summary of the source",
-  'R': 'read in the README of the public code',
-}
 SIZES = ('60m', '130m', '350m', '1b')
 
 GALORE = 'GaLore, arXiv 2403.03507'
@@ -67,7 +54,7 @@ WARMUP = {
 }
 
 # ELAS, table 5: rule -> size -> perplexity.
-RULES_OF_TABLE = {
+RULES = {
   'top2': _row(ELAS, 'S', 34.12, 24.80, 19.94, 15.69),
   'soft_weights': _row(ELAS, 'S', 39.56, 27.12, math.nan, math.nan),
   'soft_activations': _row(ELAS, 'S', 34.01, 25.36, 20.55, math.nan),

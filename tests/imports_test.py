@@ -17,6 +17,7 @@ LAYERS = (
   ('elas_jax.models',),
   ('elas_jax.tasks',),
   ('elas_jax.run',),
+  ('elas_jax.tables',),
   ('elas_jax', 'configs'),  # the commands, and what they are run with
   ('experiments', 'benchmarks'),
 )

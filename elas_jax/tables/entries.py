@@ -1,0 +1,156 @@
+"""A row as its table shows it, and what tables say of their entries."""
+
+import dataclasses
+import functools
+import statistics
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from elas_jax.common.paired import NOT_SHOWN, Paired, paired
+from elas_jax.run.record import DIVERGED, FINISHED
+from elas_jax.tables.plan import Line, Plan, Run
+from elas_jax.tables.table import Metric, Row
+
+Pairs = Iterable[tuple[str, str]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+  """A row at a size, or a run of a search, and how it went."""
+
+  row: Row
+  size: str
+  label: str
+  runs: tuple[Run, ...]
+  rate: float | None
+  at_the_edge: bool
+
+  @property
+  def method(self) -> str:
+    return self.row.method
+
+  def of(self, status: str) -> list[Run]:
+    return [run for run in self.runs if run.status == status]
+
+  def values(self, name: str) -> dict[int, float]:
+    """Of finished runs, by seed."""
+    found = {run.seed: run.values.get(name) for run in self.of(FINISHED)}
+    return {seed: x for seed, x in found.items() if x is not None}
+
+  @functools.cached_property
+  def size_of(self) -> dict[str, float]:
+    """Parameters, bytes and FLOPs, as they are recorded; {} if no run is."""
+    found = (run.recorded or run.before for run in self.runs)
+    return next((x.size for x in found if x), {})
+
+  @functools.cached_property
+  def mean(self) -> dict[str, float]:
+    """Of every value that all finished runs have."""
+    return {name: statistics.mean(x) for name, x in self._known.items()}
+
+  @functools.cached_property
+  def std(self) -> dict[str, float]:
+    """Sample standard deviations; one run has none."""
+    return {n: statistics.stdev(x) for n, x in self._known.items() if len(x) > 1}
+
+  @functools.cached_property
+  def _known(self) -> dict[str, list[float]]:
+    finished = self.of(FINISHED)
+    names = finished[0].values if finished else ()
+    found = {name: list(self.values(name).values()) for name in names}
+    return {name: x for name, x in found.items() if len(x) == len(finished)}
+
+  def shown(self, metric: Metric) -> str:
+    name, _, digits = metric
+    if name not in self.mean:
+      return '-'
+    finished, few = len(self.of(FINISHED)), len(self.of(FINISHED)) < len(self.runs)
+    text = with_spread(self.mean[name], self.std.get(name), digits)
+    return text + (f' ({finished} of {len(self.runs)} seeds)' if few else '')
+
+  @property
+  def non_finite(self) -> str:
+    """Whether a loss was not finite, run by run; each step of each run is checked."""
+    parts = [f'seed {r.seed} at step {r.recorded.step}' for r in self.of(DIVERGED)]
+    if finished := len(self.of(FINISHED)):
+      parts.append(f'none in {finished} run{"s" if finished > 1 else ""}')
+    if missing := len(self.of('not run')):
+      parts.append(f'{missing} not run yet')
+    return ', '.join(parts) or 'no learning rate yet'
+
+
+def of_line(line: Line) -> Entry:
+  edge = bool(line.search and line.search.at_the_edge)
+  rate = line.config and line.config.optimizer.learning_rate
+  return Entry(line.row, line.size, line.row.label, line.runs, rate, edge)
+
+
+def of_searches(plan: Plan) -> list[Entry]:
+  """The runs of searches; of the rates chosen it is said if they are at the edge."""
+  return [
+    Entry(x.row, r.size, r.label, (r,), rate, rate == x.best and x.at_the_edge)
+    for x in plan.searches
+    for rate, r in x.grid.items()
+  ]
+
+
+def with_spread(mean: float, std: float | None, digits: int, sign: str = '') -> str:
+  text = f'{mean:{sign}.{digits}f}'
+  return text if std is None else f'{text} ± {std:.{digits}f}'
+
+
+@dataclasses.dataclass(frozen=True)
+class Gap:
+  """Row `one` less row `other`, seed by seed."""
+
+  one: Entry
+  other: Entry
+
+  def of(self, name: str) -> Paired:
+    return paired(self.one.values(name), self.other.values(name))
+
+  def line(self, metrics: Sequence[Metric]) -> str:
+    name = f'{self.one.label} - {self.other.label} ({self.one.size})'
+    found = [(self.of(metric), header, digits) for metric, header, digits in metrics]
+    parts = [
+      f'{header} {with_spread(x.mean, x.deviation, digits, "+")}'
+      + (f', {NOT_SHOWN}' if x.shown is False else '')
+      for x, header, digits in found
+      if x.seeds
+    ]
+    if not parts:
+      return f'{name}: not known, no seed has finished both'
+    return f'{name}: {"; ".join(parts)} (paired, seeds {_join(found[0][0].seeds)})'
+
+
+def _join(seeds: Iterable[int]) -> str:
+  return ', '.join(map(str, seeds))
+
+
+def gaps(entries: Sequence[Entry], pairs: Pairs) -> list[Gap]:
+  """Of every pair of rows that are there, at every size."""
+  of = {(x.label, x.size): x for x in entries}
+  pairs, sizes = tuple(pairs), dict.fromkeys(x.size for x in entries)
+  known = (tuple((name, size) for name in pair) for size in sizes for pair in pairs)
+  return [Gap(of[a], of[b]) for a, b in known if a in of and b in of]
+
+
+def gap_lines(
+  entries: Sequence[Entry], pairs: Pairs, metrics: Sequence[Metric]
+) -> list[str]:
+  return [gap.line(metrics) for gap in gaps(entries, pairs)]
+
+
+def ranking(entries: Sequence[Entry], metric: Metric, best: Any = max) -> str:
+  """The line that says the order by mean, the best first, with spread and parameters."""
+  name, header, digits = metric
+  known = [x for x in entries if name in x.mean]
+  order = sorted(known, key=lambda x: x.mean[name], reverse=best is max)
+  text = ', '.join(
+    f'{x.label} {with_spread(x.mean[name], x.std.get(name), digits)} '
+    f'({x.size_of["parameters"]:,})'
+    for x in order
+  )
+  rest = [x.label for x in entries if x not in known]
+  missing = f'; without a value: {", ".join(rest)}' if rest else ''
+  return f'By mean {header} (parameters): {text}{missing}.'

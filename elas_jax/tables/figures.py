@@ -1,0 +1,120 @@
+"""Figures of a table at a scale, a `Section` of render.py: rows, and learning rates."""
+
+import math
+import pathlib
+from typing import Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from elas_jax.run.workdir import open_run
+from elas_jax.tables.entries import Entry
+from elas_jax.tables.plan import Line
+from elas_jax.tables.table import Metric
+
+PANELS = 4  # side by side
+LOGARITHMIC = ('eval/rmse', 'eval/loss')  # rows differ by orders of magnitude
+
+
+def new(rows: int, columns: int, size: tuple[float, float], title: str) -> tuple[Any, Any]:
+  """(figure, array of axes)."""
+  figure = Figure(figsize=size, layout='constrained')
+  FigureCanvasAgg(figure)
+  panels = figure.subplots(rows, columns, squeeze=False)
+  figure.suptitle(title, fontsize=10)
+  return figure, panels
+
+
+def save(figure: Figure, path: pathlib.Path) -> None:
+  """Writes a whole file or, if killed, nothing."""
+  temporary = path.with_suffix('.tmp.png')
+  # Without the version of the library, so that the same figure is the same file.
+  figure.savefig(temporary, dpi=110, metadata={'Software': None})
+  temporary.replace(path)
+
+
+def plot(section: Any, path: pathlib.Path) -> None:
+  """The rows with error bars, one panel a size; the searches in another file."""
+  _rows(section, path)
+  if section.tried:
+    _rates(section, path.with_stem(f'{path.stem}_rates'))
+
+
+def _title(section: Any) -> str:
+  done, known = section.done
+  state = '' if done == known else f' ({done} of {known} runs)'
+  label = section.label.partition(':')[0]
+  return f'{section.table.title}{state}\nScale: {label}'
+
+
+def _rows(section: Any, path: pathlib.Path) -> None:
+  sizes = list(dict.fromkeys(x.size for x in section.entries))
+  of_size = {s: [x for x in section.entries if x.size == s] for s in sizes}
+  columns = min(len(sizes), PANELS)
+  count, rows = math.ceil(len(sizes) / columns), max(map(len, of_size.values()))
+  size = (max(7.0, 4.2 * columns), (1.8 + 0.3 * rows) * count)
+  figure, panels = new(count, columns, size, _title(section))
+  for axes in panels.flat[len(sizes) :]:
+    axes.set_visible(False)
+  for (name, entries), axes in zip(of_size.items(), panels.flat):
+    _panel(axes, name, entries, section.metrics)
+  save(figure, path)
+
+
+def _panel(axes: Any, size: str, entries: list[Entry], metrics: list[Metric]) -> None:
+  """Of the first metric that a row has a value of."""
+  known = {name for entry in entries for name in entry.mean}
+  metric, name, _ = next((m for m in metrics if m[0] in known), metrics[0])
+  for height, entry in enumerate(entries):
+    if metric in entry.mean:
+      spread = entry.std.get(metric)
+      axes.errorbar(entry.mean[metric], height, xerr=spread, fmt='o', capsize=3, color='C0')
+    else:
+      axes.text(0.5, height, 'no value', transform=axes.get_yaxis_transform(), va='center')
+  axes.set_yticks(range(len(entries)), [entry.label for entry in entries])
+  axes.set(xlabel=f'validation {name}', title=size, ylim=(len(entries) - 0.5, -0.5))
+  if metric in LOGARITHMIC:
+    axes.set_xscale('log')
+  axes.grid(alpha=0.3)
+
+
+def _rates(section: Any, path: pathlib.Path) -> None:
+  """What each search saw: the metric by which it chose over the learning rate."""
+  name, header, _ = section.plan.scale.rates.metric
+  figure, ((axes,),) = new(1, 1, (8.0, 5.0), _title(section))
+  for number, search in enumerate(section.plan.searches):
+    points = [
+      (rate, run.values[name]) for rate, run in search.grid.items() if name in run.values
+    ]
+    if points:
+      style = {'color': f'C{number % 10}', 'marker': 'osv^D'[number // 10 % 5]}
+      axes.plot(*zip(*points), label=search.row.label, lw=1, ms=4, **style)
+  axes.set(xscale='log', xlabel='learning rate', ylabel=f'validation {header}')
+  if name in LOGARITHMIC:
+    axes.set_yscale('log')
+  axes.grid(alpha=0.3)
+  if axes.lines:
+    axes.legend(fontsize=7, ncols=2, loc='center left', bbox_to_anchor=(1, 0.5))
+  save(figure, path)
+
+
+def trained(lines: list[Line], runs: pathlib.Path, path: pathlib.Path, panel: Any) -> None:
+  """`panel`(axes, run) of the first seed of each line, by its checkpoint in `runs`.
+
+  A figure stays as it is if a run of it is not there.
+  """
+  lines = [x for x in lines if x.runs and x.runs[0].status == 'finished']
+  workdirs = [x.runs[0].workdir(runs) for x in lines]
+  if any(not (x / 'checkpoints').is_dir() for x in workdirs):
+    print(f'figure left as it is: {path}, not all of its runs are in {runs}')
+  elif lines:
+    count = math.ceil(len(lines) / PANELS)
+    title = f'Seed {lines[0].runs[0].seed}'
+    figure, panels = new(count, PANELS, (3.2 * PANELS, 2.6 * count), title)
+    for axes in panels.flat[len(lines) :]:
+      axes.set_visible(False)
+    for line, workdir, axes in zip(lines, workdirs, panels.flat):
+      panel(axes, open_run(workdir, None, {}))
+      axes.set_title(f'{line.size}, {line.row.label}', fontsize=9)
+    save(figure, path)
+    print(f'figure: {path}')

@@ -1,0 +1,298 @@
+"""Which runs a table is made of, which of them are recorded, and which are still to do."""
+
+import copy
+import dataclasses
+import functools
+import math
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from elas_jax.common.errors import UserError
+from elas_jax.config.cli import load_config
+from elas_jax.config.config import Config
+from elas_jax.config.overrides import apply, of_another_kind
+from elas_jax.config.parsing import parse
+from elas_jax.run.ended import workdir_of
+from elas_jax.run.record import FINISHED, Record, Recorded, key
+from elas_jax.run.revisions import revisions
+from elas_jax.systems.kinds import name_of
+from elas_jax.systems.optimizers import OPTIMIZERS
+from elas_jax.tables.table import RATE, Row, Table
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """A run of a table, and what the record has of it.
+
+  `before` is what was made before a revision: kept and said, but neither shown nor taken.
+  """
+
+  label: str
+  size: str
+  config: Config
+  recorded: Recorded | None
+  before: Recorded | None
+
+  @property
+  def key(self) -> str:
+    return key(self.config)
+
+  def workdir(self, runs: pathlib.Path) -> pathlib.Path:
+    """That of its config, which several tables may have."""
+    optimizer = name_of(OPTIMIZERS, self.config.optimizer)
+    return workdir_of(runs, f'{self.config.data.source.label()}-{optimizer}', self.config)
+
+  @property
+  def seed(self) -> int:
+    return self.config.seed
+
+  @property
+  def lacks(self) -> list[str]:
+    """Revisions that the run of before was made without."""
+    return [
+      x for x in revisions(self.config) if self.before and x not in self.before.revisions
+    ]
+
+  @property
+  def status(self) -> str:
+    return self.recorded.status if self.recorded else 'not run'
+
+  @property
+  def values(self) -> dict[str, float]:
+    """Of a finished run."""
+    return self.recorded.values if self.status == FINISHED else {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Search:
+  """The rates that are tried for a row; `best` is None while a run of `grid` is to do.
+
+  A run of before a revision, which is to be made again, counts for `likely` and `score`
+  alone, by which the grid and the configs of rows stay as they were.
+  """
+
+  row: Row
+  grid: dict[float, Run]
+  best: float | None
+  likely: float | None
+  score: float | None = None
+
+  @property
+  def at_the_edge(self) -> bool:
+    return bool(self.grid) and self.likely in (min(self.grid), max(self.grid))
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+  """A row at a size; it has no runs while its learning rate is not known."""
+
+  row: Row
+  size: str
+  runs: tuple[Run, ...]
+  search: Search | None
+
+  @property
+  def config(self) -> Config | None:
+    return dataclasses.replace(self.runs[0].config, seed=0) if self.runs else None
+
+
+@dataclasses.dataclass(frozen=True)
+class At:
+  """A table at a scale and a size: what its rows may ask for."""
+
+  plan: 'Plan'
+  size: str
+
+  @property
+  def scale(self) -> str:
+    return self.plan.scale_name
+
+  def config(self, method: str) -> Config:
+    """With the learning rate of its config file."""
+    return self.plan.config(Row(method, method), self.size)
+
+  def search(self, row: Row) -> Search | None:
+    return self.plan.search(row, self.size)
+
+
+class Plan:
+  """A table at a scale, by a record.
+
+  Args:
+    overrides: '--config.FIELD=VALUE' of every run whose kinds have the field.
+    seeds: of a row; None: as many as the scale has.
+  """
+
+  def __init__(
+    self,
+    table: Table,
+    scale: str,
+    record: Record,
+    overrides: Sequence[str] = (),
+    seeds: int | None = None,
+  ):
+    self.table, self.scale_name, self.record = table, scale, record
+    self.scale, self.overrides = table.scales[scale], tuple(overrides)
+    self.seeds = seeds or self.scale.seeds
+    self._searches: dict[tuple[str, str], Search] = {}
+    self._taken: set[str] = set()  # names of flags
+
+  def by(self, record: Record) -> 'Plan':
+    """The same by another record."""
+    return Plan(self.table, self.scale_name, record, self.overrides, self.seeds)
+
+  @functools.cached_property
+  def lines(self) -> list[Line]:
+    found = []
+    for at in (At(self, size) for size in self.scale.sizes):
+      found += [self._line(row, at.size) for row in self.table.rows(at)]
+      for row in self.table.searched(at):
+        at.search(row)
+    return found
+
+  @property
+  def searches(self) -> list[Search]:
+    _ = self.lines
+    return [search for search in self._searches.values() if search.grid]
+
+  @property
+  def runs(self) -> dict[str, Run]:
+    """All that are known so far by their keys, searches first."""
+    searched = [run for search in self.searches for run in search.grid.values()]
+    rows = [run for line in self.lines for run in line.runs]
+    return {run.key: run for run in searched + rows}
+
+  def todo(self, lines: Sequence[Line]) -> list[Run]:
+    """What these lines still need: searches first, then rows whose rate is chosen."""
+    own, every = {id(x.search) for x in lines}, len(lines) == len(self.lines)
+    searches = [x for x in self.searches if every or id(x) in own]
+    runs = [run for search in searches for run in search.grid.values()]
+    ready = [x for x in lines if x.search is None or x.search.best is not None]
+    runs += [run for line in ready for run in line.runs]
+    # Rows that are one run are called by the first of them.
+    return list({run.key: run for run in runs[::-1] if not run.recorded}.values())[::-1]
+
+  def check_overrides(self) -> None:
+    """Refuses one whose field the kinds of no run have."""
+    _ = self.lines
+    for flag in self.overrides:
+      if flag.partition('=')[0] not in self._taken:
+        raise UserError(f'{flag}: a field of kinds that no row of this table has')
+
+  def config(
+    self, row: Row, size: str, rate: float | None = None, steps: int = 0
+  ) -> Config:
+    """By the scale's fields, then the caller's, then the row's.
+
+    Of the caller's only those that the kinds of this run have: rows have different ones.
+
+    Args:
+      rate: a learning rate, if neither the row nor the caller has one.
+      steps: of the run, if it is not the row's own.
+    """
+    given = {flag.partition('=')[0]: flag for flag in self.overrides}
+    for name in row.fields:
+      if flag := given.get(f'--config.{name}'):
+        raise UserError(f'{flag}: this table sets {name} itself, row by row')
+    own = row.fields | ({} if rate is None else {RATE: rate})
+    own |= {'train.steps': steps, 'eval.every': steps} if steps else {}
+    own, of_kinds = _as_flags(own), _as_flags(self.scale.fields_of_kinds)
+    flags = of_kinds | _as_flags(self.scale.fields) | given | own
+    some = frozenset((given.keys() | of_kinds.keys()) - own.keys())
+    spec = (row.config or self.scale.config).format(size=size, method=row.method)
+    config, taken = _made(spec, tuple(flags.values()), some)
+    self._taken |= taken
+    return config
+
+  def search(self, row: Row, size: str) -> Search | None:
+    """Of the row whose rate this row takes; None if rates are not looked for."""
+    rates = self.scale.rates
+    given = any(flag.startswith(f'--config.{RATE}=') for flag in self.overrides)
+    if rates is None or given or RATE in row.fields:
+      return None
+    name = row.searched.label, rates.size(size)
+    if name not in self._searches:
+      self._searches[name] = self._search(row.searched, rates.size(size))
+    return self._searches[name]
+
+  def _search(self, row: Row, size: str) -> Search:
+    rates, ladder = self.scale.rates, self.scale.rates.ladder(row.method)
+    if len(ladder) == 1:  # nothing to look for
+      return Search(row, {}, *ladder, *ladder)
+    steps = max(self.config(row, size).train.steps // 2, 10)
+    tried = lambda rate: self._run(row, size, rates.seed, rate, steps)
+    score = lambda run: _score(run, rates.metric[0])
+    likely = lambda run: score(run.recorded or run.before)
+    grid = {rate: tried(rate) for rate in ladder[rates.first]}
+    while rate := _next(ladder, {x: likely(run) for x, run in grid.items()}):
+      grid[rate] = tried(rate)
+    grid = dict(sorted(grid.items()))
+    best = _best({x: score(run.recorded) for x, run in grid.items()})
+    guess = _best({x: likely(run) for x, run in grid.items()})
+    return Search(row, grid, best, guess, guess and likely(grid[guess]))
+
+  def _line(self, row: Row, size: str) -> Line:
+    search, first = self.search(row, size), self.table.first_seed
+    if search and search.likely is None:
+      return Line(row, size, (), search)
+    rate, seeds = search and search.likely, range(first, first + self.seeds)
+    return Line(
+      row, size, tuple(self._run(row, size, seed, rate) for seed in seeds), search
+    )
+
+  def _run(self, row: Row, size: str, seed: int, rate: float | None, steps: int = 0) -> Run:
+    config = dataclasses.replace(self.config(row, size, rate, steps), seed=seed)
+    recorded = self.record.find(config)
+    before = None if recorded else self.record.before(config)
+    label = f'{row.label} at {rate:g}' if steps else row.label
+    return Run(label, size, config, recorded, before)
+
+
+def _score(run: Recorded | None, metric: str) -> float | None:
+  """The lower the better; infinite if it diverged, None if it is not known."""
+  return run and run.values.get(metric, math.inf)
+
+
+def _best(scores: dict[float, float | None]) -> float | None:
+  """The rate of the lowest score, if all are known and one is finite."""
+  if None in scores.values() or min(scores.values()) == math.inf:
+    return None
+  return min(scores, key=lambda rate: (scores[rate], rate))
+
+
+def _next(ladder: Sequence[float], scores: dict[float, float | None]) -> float | None:
+  """The rate beyond the edge at which the best of those tried is, if there is one."""
+  best, tried = _best(scores), [rate for rate in ladder if rate in scores]
+  below, above = ladder.index(tried[0]) - 1, ladder.index(tried[-1]) + 1
+  if best == tried[0] and below >= 0:
+    return ladder[below]
+  return ladder[above] if best == tried[-1] and above < len(ladder) else None
+
+
+@functools.cache  # a table asks for all its configs after every run
+def _made(
+  spec: str, flags: tuple[str, ...], some: frozenset[str]
+) -> tuple[Config, frozenset[str]]:
+  """The config of these flags, less those of `some` (their names) of other kinds.
+
+  And the names of those that were taken.
+  """
+  tree, taken = copy.deepcopy(_loaded(spec)), set()
+  for flag in sorted(flags, key=lambda flag: flag.partition('=')[0].count('.')):
+    name = flag.partition('=')[0]
+    if name not in some or not of_another_kind(tree, name.removeprefix('--config.')):
+      apply(tree, [flag])
+      taken.add(name)
+  return parse(tree), frozenset(taken)
+
+
+@functools.cache
+def _loaded(spec: str) -> ConfigDict:
+  return load_config(spec, ())
+
+
+def _as_flags(fields: dict[str, Any]) -> dict[str, str]:
+  return {f'--config.{name}': f'--config.{name}={value}' for name, value in fields.items()}

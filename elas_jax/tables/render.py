@@ -1,0 +1,273 @@
+"""A table as Markdown, JSON and figures, from the record of runs; nothing is trained."""
+
+import contextlib
+import fcntl
+import functools
+import json
+import os
+import pathlib
+import shlex
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from elas_jax.common.errors import UserError
+from elas_jax.common.places import write_text
+from elas_jax.run.metrics import strict_json
+from elas_jax.run.record import Record, read
+from elas_jax.run.revisions import REVISIONS
+from elas_jax.tables import figures
+from elas_jax.tables.entries import Entry, of_line, of_searches
+from elas_jax.tables.plan import At, Plan
+from elas_jax.tables.table import MARKS, Metric, Published, Table
+
+SCALES = ('smoke', 'proxy', 'paper')
+
+
+class Section:
+  """A table at a scale, as it is shown: cells are text."""
+
+  def __init__(self, plan: Plan, name: str):
+    self.plan, self.name, self.table, self.scale = plan, name, plan.table, plan.scale_name
+    self.entries, self.tried = [of_line(line) for line in plan.lines], of_searches(plan)
+    self.configs = [line.config for line in plan.lines if line.config]
+    self.done = sum(run.recorded is not None for run in plan.runs.values()), len(plan.runs)
+    self.label = plan.scale.label.format(shape=self.table.family.shape(self.configs))
+    words = [f'{name} --scale={self.scale}', *map(shlex.quote, plan.overrides)]
+    words += [f'--seeds={plan.seeds}'] if plan.seeds != plan.scale.seeds else []
+    self.command = f'python -m experiments.run {" ".join(words)}'
+
+  @functools.cached_property
+  def metrics(self) -> list[Metric]:
+    """Not those of activations that no row has a value of."""
+    known = {name for x in self.entries for name in x.mean}
+    metrics = self.table.metrics or self.table.family.metrics
+    return [m for m in metrics if not m[0].startswith('activations/') or m[0] in known]
+
+  @property
+  def made(self) -> str:
+    """Where the runs were made."""
+    runs = [r.recorded for x in (*self.entries, *self.tried) for r in x.runs if r.recorded]
+    either = lambda values: ', '.join(sorted({*values} - {''})) or '-'
+    # A hash of 40 letters, with '-modified' where the tree was.
+    commits = either(run.commit[:12] + run.commit[40:] for run in runs)
+    jax = either(f'jax {run.versions["jax"]}' for run in runs if run.versions)
+    where = f'{either(run.device for run in runs)}{"" if jax == "-" else f", {jax}"}'
+    return f'commit {commits}, on {where}'
+
+  def grid(self, of: Sequence[Entry]) -> list[list[str]]:
+    """The header, and a row of cells for each entry: of the table, or of its searches."""
+    metrics, own = self.metrics, of is self.entries
+    if not own and self.plan.scale.rates.metric not in metrics:
+      metrics = [self.plan.scale.rates.metric, *metrics]
+    more = [self._cells(x) for x in of]
+    extra = list(dict.fromkeys(name for cells in more for name in cells))
+    sizes = len({x.size for x in of}) > 1
+    published = own and any(x.row.published for x in of)
+    header = ['row', *(['size'] if sizes else [])]
+    header += [self.table.family.published] if published else []
+    header += [name for _, name, _ in metrics] + extra
+    header += ['parameters', 'parameters + optimiser', 'learning rate', 'non-finite loss']
+    rows = [header]
+    for x, cells in zip(of, more):
+      row = [x.label, *([x.size] if sizes else [])]
+      row += [', '.join(self._published(x)) or '-'] if published else []
+      row += [x.shown(metric) for metric in metrics]
+      row += [cells.get(name, '-') for name in extra] + _memory(x)
+      rows.append([*row, _rate(x), x.non_finite])
+    return rows
+
+  def _cells(self, entry: Entry) -> dict[str, str]:
+    return self.table.cells(entry.runs[0].config, entry) if entry.runs else {}
+
+  def published(self, entry: Entry) -> list[tuple[str, Published]]:
+    """(Size, value): of this size or, at a smaller scale, of all."""
+    sizes = [entry.size] if self.scale == 'paper' else entry.row.published
+    return [(size, x) for size in sizes for x in entry.row.published.get(size, ())]
+
+  def _published(self, entry: Entry) -> list[str]:
+    size = lambda name: '' if self.scale == 'paper' else f'{name} '
+    return [f'{size(name)}{x} [{x.mark}]' for name, x in self.published(entry)]
+
+  @functools.cached_property
+  def text(self) -> list[str]:
+    """What is said below the table."""
+    table, plan = self.table, self.plan
+    found = [*_before(self.entries), *table.conclude(self.entries), *table.notes]
+    found += [note for size in plan.scale.sizes for note in table.notes_at(At(plan, size))]
+    if self.scale == 'proxy':
+      found.append(table.family.recipe(self.configs))
+    if self.tried:
+      searches = [x.search for x in plan.lines if x.search and x.search.at_the_edge]
+      edges = dict.fromkeys(f'{x.row.label} ({x.best:g})' for x in searches if x.best)
+      found.append(
+        'Learning rates: chosen by the search below, not the published ones; at the edge '
+        f'of its grid, so that a better one may lie beyond: {", ".join(edges) or "none"}.'
+      )
+    if any(len(x.runs) > 1 for x in self.entries):
+      found.append('± is the sample standard deviation over seeds.')
+    memory = 'Memory is what stays from step to step, from exact shapes; no activations.'
+    return [*found, table.family.about + memory, *self._sources()]
+
+  def _sources(self) -> list[str]:
+    sources = {}
+    for x in self.entries:
+      for _, value in self.published(x):
+        sources.setdefault((value.source, value.mark), {})[x.label] = None
+    used = {mark for _, mark in sources}
+    lines = [f'[{mark}]: {text}.' for mark, text in MARKS.items() if mark in used]
+    lines += [
+      f'Published: {source} [{mark}] for {", ".join(labels)}.'
+      for (source, mark), labels in sources.items()
+    ]
+    given = ' '.join(self.plan.overrides)
+    return lines + ([f'Overrides of every run: `{given}`.'] if given else [])
+
+  def markdown(self) -> str:
+    done, known = self.done
+    lines = [f'## {self.scale.capitalize()}', '', f'**{self.label}.**', '']
+    if done < known:
+      lines += [f'**Incomplete: {done} of {known} runs are done.**', '']
+    lines += [*_markdown(self.grid(self.entries)), '', *(f'- {x}' for x in self.text)]
+    lines += ['', f'Made by `{self.command}`; runs at {self.made}.', '']
+    if self.tried:
+      rates = self.plan.scale.rates
+      about = (
+        f'Half of the steps, seed {rates.seed}; the lowest {rates.metric[1]} is taken.'
+      )
+      lines += [f'### Learning rates ({self.scale})', '', about, '']
+      lines += [*_markdown(self.grid(self.tried)), '']
+      lines += [f'- {x}' for x in _before(self.tried)]
+    return '\n'.join(lines).rstrip() + '\n'
+
+  def tree(self) -> dict[str, Any]:
+    """How it was asked for, and which runs the rows have: for elas_jax.compare too."""
+    return {
+      'label': self.label,
+      'overrides': list(self.plan.overrides),
+      'seeds': self.plan.seeds,
+      'done': self.done,
+      'says': next(iter(self.table.conclude(self.entries)), ''),
+      'metrics': self.metrics,
+      'rows': [_tree(x) for x in self.entries],
+    }
+
+
+def _tree(entry: Entry) -> dict[str, Any]:
+  found = {name: getattr(entry, name) for name in ('label', 'size', 'rate', 'at_the_edge')}
+  before = {r.seed: [r.before.fingerprint, r.lacks] for r in entry.runs if r.before}
+  recorded = {r.seed: r.recorded.fingerprint for r in entry.runs if r.recorded}
+  missing = [run.seed for run in entry.of('not run')]
+  return found | {'runs': recorded, 'missing': missing, 'before': before}
+
+
+def _before(entries: Sequence[Entry]) -> list[str]:
+  """Which rows have runs of before a revision, and before what."""
+  found = {}
+  for x in entries:
+    for name in {name: None for run in x.runs for name in run.lacks}:
+      found.setdefault(name, []).append(x.label)
+  return [
+    f'Not shown until they are made again: runs of {", ".join(labels)}, made with '
+    f'{REVISIONS[name].before} (revision {name}). They are in runs.jsonl.'
+    for name, labels in found.items()
+  ]
+
+
+def _memory(entry: Entry) -> list[str]:
+  if not (size := entry.size_of):
+    return ['-', '-']
+  kept = sum(size[f'{name}_bytes'] for name in ('parameter', 'buffer', 'optimizer'))
+  return [f'{size["parameters"]:,}', f'{kept / 1e6:,.2f} MB']
+
+
+def _rate(entry: Entry) -> str:
+  if len(entry.of('not run')) == len(entry.runs):
+    return '-'
+  return f'{entry.rate:g}' + (' (at the edge)' if entry.at_the_edge else '')
+
+
+def _markdown(rows: list[list[str]]) -> list[str]:
+  lines = ['| ' + ' | '.join(row) + ' |' for row in rows]
+  return [lines[0], '|' + '---|' * len(rows[0]), *lines[1:]]
+
+
+def stored(results: pathlib.Path, name: str) -> dict[str, Any]:
+  """Scale -> what tables/NAME.json has of it."""
+  path = results / f'tables/{name}.json'
+  try:
+    return json.loads(path.read_text())['scales'] if path.exists() else {}
+  except (ValueError, KeyError, TypeError):
+    raise UserError(f'{path}: is no table; delete it, it is rendered anew') from None
+
+
+def sections(
+  name: str, table: Table, results: pathlib.Path, asked: Plan | None = None
+) -> list[Section]:
+  """Of a table at every scale that has been run, as it was asked for there, or is now."""
+  known, found = stored(results, name), []
+  record = Record(read(results / 'runs.jsonl'))
+  for scale in (scale for scale in SCALES if scale in table.scales):
+    was = known.get(scale, {})
+    plan = Plan(table, scale, record, was.get('overrides', ()), was.get('seeds'))
+    now = asked is not None and asked.scale_name == scale
+    plan = asked.by(record) if now else plan
+    if now or any(run.recorded or run.before for run in plan.runs.values()):
+      found.append(Section(plan, name))
+  return found
+
+
+@contextlib.contextmanager
+def _alone(folder: pathlib.Path) -> Iterator[None]:
+  """Between its reading and its writing of a table no other process writes it."""
+  folder.mkdir(parents=True, exist_ok=True)
+  handle = os.open(folder, os.O_RDONLY)
+  try:
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    yield
+  finally:
+    os.close(handle)
+
+
+def render(
+  name: str,
+  table: Table,
+  results: pathlib.Path,
+  asked: Plan | None = None,
+  plot: bool = True,
+) -> list[Section]:
+  """Writes RESULTS/tables/NAME.md, .json and, if they changed, a PNG for every scale.
+
+  `asked` says how one of the scales is asked for now; the others are as they were.
+  """
+  folder = results / 'tables'
+  with _alone(folder):
+    found = sections(name, table, results, asked)
+    text = f'# {table.title}\n\n' + '\n'.join(x.markdown() for x in found)
+    changed = _write(folder / f'{name}.md', text)
+    tree = {'title': table.title, 'scales': {x.scale: x.tree() for x in found}}
+    _write(folder / f'{name}.json', strict_json(tree, indent=1) + '\n')
+    for section in found if plot else ():
+      path = folder / f'{name}_{section.scale}.png'
+      if changed or not path.exists():  # it takes longer than all the rest
+        figures.plot(section, path)
+  return found
+
+
+def _write(path: pathlib.Path, text: str) -> bool:
+  """Whether it was another text."""
+  if changed := not path.exists() or path.read_text() != text:
+    write_text(path, text)
+  return changed
+
+
+def write_list(results: pathlib.Path) -> None:
+  """RESULTS.md: all tables, how far they are and the first thing that each says."""
+  rows = [['table', 'scale', 'runs', 'says']]
+  for path in sorted((results / 'tables').glob('*.json')):
+    title = json.loads(path.read_text())['title']
+    for scale, x in stored(results, path.stem).items():
+      link = f'[{path.stem}](tables/{path.stem}.md): {title}'
+      rows.append([link, scale, f'{x["done"][0]} of {x["done"][1]}', x['says'] or '-'])
+  about = 'Rendered from runs.jsonl by `python -m experiments.render`.'
+  text = '\n'.join(['# Results', '', about, '', *_markdown(rows)])
+  _write(results / 'RESULTS.md', text + '\n')

@@ -1,0 +1,128 @@
+"""What tables of language models share: scales, learning rates, how they are described."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from elas_jax.config.config import Config
+from elas_jax.systems.kinds import name_of
+from elas_jax.systems.optimizers import OPTIMIZERS
+from elas_jax.tables.table import Family, Metric, Rates, Scale
+
+METRICS: tuple[Metric, ...] = (
+  ('eval/bits_per_byte', 'bits per byte', 4),
+  ('eval/perplexity', 'perplexity', 3),
+  ('eval/published_perplexity', 'perplexity, published convention', 3),
+)
+ACTIVATIONS: tuple[Metric, ...] = (
+  ('activations/zero_fraction', 'zeros before pruning', 4),
+  ('activations/dropped_mass', 'dropped mass', 4),
+  ('activations/dropped_mass_transposable', 'dropped mass, transposable', 4),
+  ('activations/crowded_groups', 'groups with more than 2', 4),
+)
+PROXY = {
+  'train.steps': 500,
+  'checkpoint.every': 250,
+  'checkpoint.keep_latest': 1,
+  'checkpoint.keep_best': 0,
+  'eval.every': 500,
+  'eval.units': 131_072,  # the same ones for every run
+  'eval.sample_tokens': 0,
+}
+PROXY_OF_KINDS = {'optimizer.b2': 0.95, 'optimizer.weight_decay': 0.1}
+SMOKE = PROXY | {
+  'model.width': 32,
+  'model.layers': 2,
+  'model.feed_forward_width': 64,
+  'model.unroll': 1,
+  'data.sequence_length': 32,
+  'data.batch_size': 8,
+  'train.steps': 10,
+  'train.log_every': 5,
+  'checkpoint.every': 10,
+  'eval.every': 10,
+  'eval.units': 2048,
+}
+SMOKE_OF_KINDS = PROXY_OF_KINDS | {
+  'model.linear.rank': 8,
+  'optimizer.rank': 8,
+  'schedule.restart_warmup_steps': 1,
+}
+SMOKE_LABEL = 'SMOKE TEST, not a result: a few steps of a tiny model, to see that all runs'
+PROXY_LABEL = (
+  "PROXY, not the paper's scale: {shape}; compare rows with each other, not with "
+  'published values'
+)
+# In the middle of a method's grid: those that need another than most.
+BASE = {'full': 1e-3, 'galore': 4e-3, 'loro': 8e-3, 'loro_relu2': 8e-3, 'elas': 8e-3}
+
+
+def base_rate(method: str) -> float:
+  return BASE.get(method, 2e-3)
+
+
+def scales(
+  base: Callable[[str], float] = base_rate,
+  *,
+  config: str = 'configs/default.py:{method}',
+  paper: Sequence[str] = ('60m', '130m', '350m', '1b'),
+) -> dict[str, Scale]:
+  """The scales of a table, by the middle of each method's grid; `paper` has its sizes."""
+  ladder = lambda method: tuple(base(method) * 2.0**k for k in range(-3, 4))
+  rates = Rates(ladder, slice(2, 5), METRICS[0])
+  one = Rates(lambda method: (base(method),), slice(1), METRICS[0])
+  smoke = (('smoke',), 1, config, SMOKE, SMOKE_LABEL, SMOKE_OF_KINDS, one)
+  proxy = (('proxy',), 3, config, PROXY, PROXY_LABEL, PROXY_OF_KINDS, rates)
+  found = {'smoke': Scale(*smoke), 'proxy': Scale(*proxy)}
+  if paper:
+    label = "the paper's scale: C4, configs/c4.py"
+    own = ('configs/c4.py:{size},{method}', {'eval.sample_tokens': 0}, label)
+    found['paper'] = Scale(tuple(paper), 3, *own)
+  return found
+
+
+def either(values: Iterable[Any]) -> str:
+  """'150 or 600': the different values in order."""
+  return ' or '.join(f'{x:g}' for x in sorted(set(values)))
+
+
+def shape(configs: list[Config]) -> str:
+  """Data, sizes and steps, for the label of a scale."""
+  sources = sorted({(c.data.source.label(), c.data.tokenizer.label()) for c in configs})
+  data = ' or '.join(f'{source} ({tokenizer})' for source, tokenizer in sources)
+  batches = sorted({(c.data.batch_size, c.data.sequence_length) for c in configs})
+  ranks = [c.model.linear.rank for c in configs if hasattr(c.model.linear, 'rank')]
+  return (
+    f'{data}, D {either(c.model.width for c in configs)}, '
+    f'N {either(c.model.layers for c in configs)}, '
+    + (f'R {either(ranks)}, ' if ranks else '')
+    + f'{either(c.train.steps for c in configs)} steps of '
+    + ' or '.join(f'{batch} x {length}' for batch, length in batches)
+  )
+
+
+def recipe(configs: list[Config]) -> str:
+  """What all proxy tables train by instead of the published recipes of configs/c4.py."""
+  decays = {}
+  for config in configs:
+    name = name_of(OPTIMIZERS, config.optimizer)
+    # One without the field has no weight decay.
+    decays.setdefault(name, set()).add(getattr(config.optimizer, 'weight_decay', 0.0))
+  decay = ', '.join(f'{either(values)} by {name}' for name, values in decays.items())
+  return (
+    f'Not the published recipes (configs/c4.py): weight decay {decay}; b2 '
+    f'{either(c.optimizer.b2 for c in configs)} and gradients clipped at norm '
+    f'{either(c.optimizer.clip_norm for c in configs)} for all. Evaluated on the same '
+    f'{either(c.eval.units for c in configs)} validation tokens.'
+  )
+
+
+LANGUAGE = Family(
+  published='published C4 perplexity',
+  about=(
+    'Ours: perplexity and bits per byte are token-weighted; the published convention '
+    'divides the sum of batch means by one batch too many, as the published values do. '
+  ),
+  shape=shape,
+  recipe=recipe,
+  metrics=METRICS,
+)

@@ -1,0 +1,32 @@
+"""One file a table; `python -m experiments.run --list` names them."""
+
+import importlib
+import pathlib
+import pkgutil
+import runpy
+
+from elas_jax.common.errors import UserError
+from elas_jax.tables.table import Table
+
+RESULTS = pathlib.Path('experiments/results')
+
+
+def names() -> list[str]:
+  return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def table_of(name: str) -> Table:
+  """Of a file here, or of a FILE.py elsewhere that has a TABLE.
+
+  Raises:
+    UserError: there is none of this name.
+  """
+  if name in names():
+    return importlib.import_module(f'{__name__}.{name}').TABLE
+  if not name.endswith('.py') or not pathlib.Path(name).is_file():
+    known = ', '.join(names())
+    raise UserError(f'NAME={name}: no such table; must be FILE.py or one of {known}')
+  found = runpy.run_path(name).get('TABLE')
+  if not isinstance(found, Table):
+    raise UserError(f'NAME={name}: has no TABLE; must be a file like experiments/papers/*')
+  return found

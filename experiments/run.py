@@ -1,0 +1,197 @@
+"""Makes the runs of a table, and renders it from the record.
+
+  python -m experiments.run --list
+  python -m experiments.run table1_perplexity --scale=smoke
+  python -m experiments.run table1_perplexity --scale=proxy --workers=2 [--only=elas,loro]
+
+First the runs of the searches for learning rates, then the rows. What is recorded in
+experiments/results/runs.jsonl is not done again, whichever table it was done for; what was
+stopped is continued. Several calls may work on the same table, or on others, at the same
+time: a run belongs to whoever holds its lock. A smoke run is kept under runs/smoke.
+"""
+
+import pathlib
+import re
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from elas_jax.common.errors import UserError
+from elas_jax.config.cli import Parser, integer, run_command
+from elas_jax.run.ended import recorded
+from elas_jax.run.host_memory import keep_freed_memory
+from elas_jax.run.record import Record, append, read
+from elas_jax.run.workers import claimed, end_with_parent, run_workers
+from elas_jax.tables.plan import Line, Plan, Run
+from elas_jax.tables.render import render, stored, write_list
+from elas_jax.train import train
+from experiments.papers import RESULTS, names, table_of
+
+RUNS = pathlib.Path('runs/experiments')
+WAIT = 1.0  # seconds between two looks at what other processes do
+
+
+class Work:
+  """What one call works on; it is looked at anew after every run."""
+
+  def __init__(self, options: Any, overrides: Sequence[str]):
+    self.name, self.only, scale = (
+      pathlib.Path(options.name).stem,
+      options.only,
+      options.scale,
+    )
+    self.table = table = table_of(options.name)
+    if scale not in table.scales:
+      raise UserError(f'--scale={scale}: must be one of {", ".join(table.scales)}')
+    self.runs = options.runs / scale
+    # What a smoke run writes looks like a result and is none.
+    usual = self.runs / 'results' if scale == 'smoke' else RESULTS
+    self.results = options.results or usual
+    self.path = self.results / 'runs.jsonl'
+    known = stored(self.results, self.name).get(scale, {})
+    if known and known['overrides'] != list(overrides):
+      was = ' '.join(known['overrides']) or 'none'
+      raise UserError(
+        f'{self.results}/tables/{self.name}.json: was made with other overrides ({was}); '
+        'give --results=DIR for these'
+      )
+    seeds = max(options.seeds or table.scales[scale].seeds, known.get('seeds', 0))
+    self._plan = Plan(table, scale, Record(()), overrides, seeds)
+
+  def plan(self) -> Plan:
+    return self._plan.by(Record(read(self.path)))
+
+  def todo(self, plan: Plan) -> list[Run]:
+    return plan.todo(chosen(plan.lines, self.only))
+
+  def check(self) -> None:
+    """Refuses a bad command line before anything is written."""
+    plan = self.plan()
+    self.todo(plan)
+    plan.check_overrides()
+
+  def work(self) -> None:
+    """Makes every run that is not recorded, until there are none."""
+    start, number, waiting = time.monotonic(), 0, False
+    while todo := self.todo(plan := self.plan()):
+      for run in todo:
+        with claimed(self.runs / '.locks', run.key) as mine:
+          # Another process may have recorded it since the plan was made.
+          if mine and not Record(read(self.path)).find(run.config):
+            minutes = (time.monotonic() - start) / 60
+            left = f', about {minutes / number * len(todo):.0f} left' if number else ''
+            print(
+              f'--- {run.label}, {run.size}, seed {run.seed}: {len(todo)} of '
+              f'{len(plan.runs)} runs to do; {minutes:.1f} minutes passed{left}',
+              flush=True,
+            )
+            self.execute(run)
+            render(self.name, self.table, self.results, self._plan, plot=False)
+            number, waiting = number + 1, False
+            break
+      else:
+        if not waiting:
+          print(f'waiting for {len(todo)} runs of other processes', flush=True)
+        waiting = True
+        time.sleep(WAIT)
+
+  def execute(self, run: Run) -> None:
+    """Trains, or continues to, and adds the run to the record.
+
+    Raises UserError if a signal stopped it.
+    """
+    workdir, start, diverged = run.workdir(self.runs), time.monotonic(), None
+    fresh = not (workdir / 'metrics.jsonl').exists()
+    try:
+      train(run.config, workdir)
+    except UserError as error:
+      found = re.match(r'training diverged at step (\d+)', str(error))
+      if not found:
+        raise
+      diverged = int(found[1])
+      print(f'{error}; recorded, not tried again')
+    finally:
+      jax.clear_caches()  # the next run has other shapes; programs would pile up
+    seconds = round(time.monotonic() - start, 1) if fresh else None
+    append(self.path, recorded(workdir, run.config, diverged, seconds))
+
+  def show(self) -> None:
+    """Renders the table, its figures and the list of tables, and prints the table."""
+    plan, tables = self.plan(), self.results / 'tables'
+    tables.mkdir(parents=True, exist_ok=True)
+    self.table.draw(plan.lines, self.runs, tables / f'{self.name}_{plan.scale_name}.png')
+    render(self.name, self.table, self.results, plan)
+    write_list(self.results)
+    path = tables / f'{self.name}.md'
+    print(f'\n{path.read_text()}\nrecord: {self.path}\ntable: {path}, and figures')
+
+
+def chosen(lines: list[Line], only: str | None) -> list[Line]:
+  """The lines of --only: rows by label or, where no label is so called, by method."""
+  if only is None:
+    return lines
+  wanted, labels = set(only.split(',')), {line.row.label for line in lines}
+  sizes = {line.size for line in lines}
+  accepted = labels | sizes | {line.row.method for line in lines}
+  if unknown := sorted(wanted - accepted):
+    shown = ', '.join(sorted(accepted))
+    raise UserError(f'--only={only}: no row {unknown[0]!r}; there are {shown}')
+  wanted_sizes, rows = (wanted & sizes) or sizes, wanted - sizes
+  named = lambda row: row.label in rows or row.method in rows - labels
+  return [x for x in lines if x.size in wanted_sizes and (not rows or named(x.row))]
+
+
+def parser() -> Parser:
+  parser = Parser(
+    prog='python -m experiments.run',
+    description='Make the runs of a table, and render it.',
+    epilog='Any field of the config can be overridden for all runs: '
+    '--config.train.steps=100. What is recorded is not done again; the same command '
+    'continues.',
+  )
+  add, count = parser.add_argument, integer(1, 10_000)
+  add('name', nargs='?', metavar='NAME', help='of a table; --list shows them')
+  add('--list', action='store_true', help='name the tables and their scales')
+  add('--scale', help='smoke, proxy or paper: some tables have no paper scale')
+  add('--seeds', type=count, help="runs of a row; default: the scale's")
+  add('--only', help='run only these rows: labels, methods or sizes, with commas')
+  add('--workers', type=count, default=1, help='processes, each on a CPU core; default: 1')
+  parser.add_place('--runs', default=str(RUNS), help=f'folder of the runs; default: {RUNS}')
+  parser.add_place('--results', help=f'folder of the results; default: {RESULTS}')
+  return parser
+
+
+def main(arguments: list[str] | None = None) -> None:
+  arguments = sys.argv[1:] if arguments is None else arguments
+  options, overrides = parser().parse_known_args(arguments)
+  if options.list:
+    for name in names():
+      table = table_of(name)
+      print(f'{name:20s} {", ".join(table.scales):20s} {table.title}')
+    return
+  if options.name is None:
+    raise UserError(f'NAME: missing; must be one of {", ".join(names())}')
+  if options.scale is None:
+    raise UserError('--scale: missing; must be smoke, proxy or paper')
+  work = Work(options, overrides)
+  work.check()
+  worker = end_with_parent()
+  if options.workers > 1 and not worker:
+    if jax.default_backend() != 'cpu':
+      raise UserError(f'--workers={options.workers}: must be 1 on an accelerator')
+    run_workers(options.workers, [sys.executable, '-m', 'experiments.run', *arguments])
+  else:
+    if jax.default_backend() == 'cpu':
+      keep_freed_memory()
+    # Small programs too: the runs of a network take less time than compiling them.
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
+    work.work()
+  if not worker:
+    work.show()
+
+
+if __name__ == '__main__':
+  run_command(main)

@@ -1,0 +1,350 @@
+"""The tables of experiments/papers: rows, what they state and conclude, their files."""
+
+import dataclasses
+import functools
+import json
+import math
+import pathlib
+import shutil
+
+import pytest
+
+from configs.functions import SHAPES
+from configs.methods import METHODS
+from elas_jax.config.cli import load_config
+from elas_jax.config.parsing import parse
+from elas_jax.run.ended import size_of
+from elas_jax.run.record import Record, key, read
+from elas_jax.run.revisions import revisions
+from elas_jax.tables.plan import At, Plan
+from elas_jax.tables.render import Section, sections, stored
+from elas_jax.tables.table import MARKS, RATE
+from experiments import networks, papers, published, run
+from experiments.papers import (
+  ablation_controls,
+  decoder_networks,
+  function_fitting,
+  kan_table,
+  quadratic_table,
+  table4_warmup,
+)
+from pallas_kernels.two_four import RULES
+from tests.conftest import thinned
+from tests.tables.fakes import SIZE, plan_of, record_all, recorded
+
+ROOT = pathlib.Path(run.__file__).parents[1]
+RESULTS = ROOT / 'experiments/results'
+LANGUAGE = ('table1_perplexity', 'table4_warmup', 'table5_rules', 'ablation_controls')
+LANGUAGE = (*LANGUAGE, 'backward_recipes')
+GIVEN = f'--config.{RATE}=0.5'
+# By hand: the optimiser LORO, restarts, GaLore's epsilon, LOST's start.
+PUT_RIGHT = {'loro', 'loro_relu2', 'elas', 'relora', 'galore', 'lost'}
+
+
+@pytest.fixture(autouse=True)
+def in_root(monkeypatch):
+  monkeypatch.chdir(ROOT)
+
+
+@functools.cache
+def committed():
+  return Record(read(RESULTS / 'runs.jsonl'))
+
+
+@pytest.mark.parametrize('name', thinned(papers.names(), *LANGUAGE[:2], 'function_fitting'))
+def test_every_run_of_every_table_has_a_config_that_can_run(name):
+  table = papers.table_of(name)
+  for scale in table.scales:
+    # quadratic_table has rates of its own.
+    overrides = [GIVEN] if scale == 'proxy' and name != 'quadratic_table' else []
+    plan = Plan(table, scale, Record(()), overrides)
+    plan.check_overrides()
+    for size in plan.scale.sizes:
+      labels = [line.row.label for line in plan.lines if line.size == size]
+      assert len(set(labels)) == len(labels) > 0 and not any(',' in x for x in labels)
+    for line in plan.lines:
+      config = line.runs[0].config
+      assert config.seed == table.first_seed
+      assert (config.optimizer.learning_rate == 0.5) == bool(overrides)
+      if config.task != 'language':
+        assert config.data.source.label() == line.size
+
+
+@pytest.mark.parametrize('name', thinned(papers.names(), 'table1_perplexity', 'kat_vs_mlp'))
+def test_the_committed_table_is_what_the_record_says(name):
+  (section,) = sections(name, papers.table_of(name), RESULTS)
+  text = (RESULTS / f'tables/{name}.md').read_text()
+  assert text == f'# {section.table.title}\n\n{section.markdown()}'
+  tree = json.loads(json.dumps(section.tree()))
+  assert stored(RESULTS, name) == {'proxy': tree}
+  assert 'PROXY' in section.label and (RESULTS / f'tables/{name}_proxy.png').exists()
+
+
+def test_methods_that_were_put_right_have_revisions():
+  for method in METHODS:
+    config = parse(load_config(f'configs/default.py:{method}', []))
+    assert bool(revisions(config)) == (method in PUT_RIGHT), method
+
+
+@pytest.mark.parametrize('name', LANGUAGE)
+def test_no_run_of_before_is_shown(name):
+  plan = Plan(papers.table_of(name), 'proxy', committed())
+  assert plan.lines
+  for line in plan.lines:
+    for one in line.runs:
+      needs = revisions(one.config)
+      assert bool(needs) == (line.row.method in PUT_RIGHT)
+      assert one.recorded is None or one.recorded.revisions == needs
+      assert one.recorded is not None or one.before is not None or not needs
+
+
+def test_runs_whose_products_were_forced_are_others():
+  field, bf16 = 'model.feed_forward.implementation', '--config.model.compute_dtype=bfloat16'
+  known = {
+    key(parse(load_config('configs/default.py:elas', [bf16, *more])))
+    for more in ([], *([f'--config.{field}={x}'] for x in ('auto', 'xla', 'mosaic')))
+  }
+  assert len(known) == 3
+
+
+def test_tables_share_runs_and_seeds_do_not():
+  def one(name, label, seed=0):
+    plan = Plan(papers.table_of(name), 'smoke', Record(()), seeds=2)
+    (line,) = [x for x in plan.lines if x.row.label == label]
+    return line.runs[seed].workdir(pathlib.Path('runs'))
+
+  same = {
+    one('table1_perplexity', 'elas'),
+    one('table4_warmup', 'dense_1/10'),
+    one('table5_rules', 'top2'),
+    one('backward_recipes', 'exact'),
+    one('ablation_controls', 'elas'),
+  }
+  assert len(same) == 1
+  assert one('table1_perplexity', 'elas', seed=1) not in same
+  assert one('table5_rules', 'mvue') not in same
+
+
+def test_no_table_imports_another():
+  for name in papers.names():
+    text = (ROOT / f'experiments/papers/{name}.py').read_text()
+    assert 'experiments.papers' not in text, name
+
+
+def test_every_field_of_a_scale_is_of_some_row():
+  table = papers.table_of('table1_perplexity')
+  for scale in ('smoke', 'proxy'):
+    fields = table.scales[scale].fields_of_kinds
+    plan = Plan(table, scale, Record(()), [GIVEN])
+    _ = plan.lines
+    assert {f'--config.{name}' for name in fields} <= plan._taken
+
+
+def test_equal_flops_rank_and_why_no_rank_has_equal_memory():
+  def at(*flags):
+    flags = [f'--config.data.{flag}' for flag in ('batch_size=2', *flags)]
+    return At(Plan(ablation_controls.TABLE, 'smoke', Record(()), flags), 'smoke')
+
+  model = at().config('elas').model
+  model = dataclasses.replace(model, linear=dataclasses.replace(model.linear, rank=30))
+  four = dataclasses.replace(model, feed_forward_width=4 * model.width)
+  assert ablation_controls.equal_flops_rank(four) == 26
+  assert ablation_controls.equal_flops_rank(model) == 27  # F = 2 D: 16 of 18 parts
+  row = ablation_controls.equal_flops(at())
+  assert row.fields == {'model.linear.rank': 7, 'optimizer.lazy_scale': 7 / 32}
+  # By hand: float32 h and y, against half of that for z and a bit for each entry.
+  entries = 2 * 2 * 512 * 64
+  (note,) = ablation_controls.memory_note(at('sequence_length=512'))
+  kept = f'{entries * 8 / 1e6:.1f} MB of h and y, against {entries * 17 / 8e6:.1f} MB of'
+  assert kept in note
+  assert not ablation_controls.memory_note(at())  # 32 tokens: there is one
+
+
+def test_published_numbers_are_well_formed():
+  assert set(published.PERPLEXITY) <= set(METHODS)
+  assert set(published.RULES) <= set(RULES)
+  for table in (published.PERPLEXITY, published.WARMUP, published.RULES):
+    for sizes in table.values():
+      assert set(sizes) <= set(published.SIZES)
+      for cell in (cell for cells in sizes.values() for cell in cells):
+        assert cell.mark in MARKS and cell.source
+        assert math.isnan(cell.value) or 10 < cell.value < 150
+  # ELAS trained with 1000 dense steps and top2 is the same entry in its three tables.
+  elas = published.PERPLEXITY['elas']
+  assert published.RULES['top2'] == elas
+  assert published.WARMUP[1000]['130m'] == elas['130m']
+  assert 'sltrain' not in published.PERPLEXITY
+  assert set(published.PERPLEXITY['cola']) == {'1b'}
+  assert set(published.PERPLEXITY['loro']) == {'130m'}
+  for cells in (x for sets in published.NETWORKS.values() for x in sets.values()):
+    assert all(80 < cell.value < 100 and cell.mark == 'R' for cell in cells)
+  assert set(published.NETWORKS) <= set(kan_table.WIDTHS)
+
+
+def test_published_values_of_networks_stand_at_their_own_scale_alone():
+  def shown(scale, size):
+    section = Section(Plan(kan_table.TABLE, scale, Record(()), [GIVEN]), 'kan_table')
+    (entry,) = [x for x in section.entries if (x.label, x.size) == ('mlp', size)]
+    return [str(value) for _, value in section.published(entry)]
+
+  assert shown('paper', 'mnist') == ['97.62 ± 0.03']
+  assert shown('paper', 'fashion_mnist') == ['88.39 ± 0.06']
+
+
+def concluded(table, bits_of, scale='smoke', seeds=2, **values_of):
+  """The conclusions of a table by the values, None where a run diverged."""
+  plan = plan_of(table, scale=scale, overrides=values_of.pop('flags', ()), seeds=seeds)
+  runs = []
+  for line in plan.lines:
+    for one in line.runs:
+      if (found := bits_of(line, one.seed)) != 'not run':
+        made = recorded(one.config, found and 1.0)
+        runs.append(dataclasses.replace(made, values=found or {}))
+  plan = plan.by(Record(runs))
+  return table.conclude(Section(plan, 'a').entries)
+
+
+def test_warmup_table_says_whether_a_loss_was_not_finite():
+  ends = {0: 'not run', 1: 'not run'}
+  say = lambda: concluded(table4_warmup.TABLE, lambda line, seed: ends[seed])[0]
+  assert say().endswith('not known, no run is done yet.')
+  ends[0] = {'eval/loss': 1.0}
+  assert say().endswith('no run had a non-finite loss, of 1 done.')
+  ends[1] = None
+  assert say().endswith('1 of 2 runs had a non-finite loss (seed 1 at step 7).')
+
+
+def test_collapse_is_chance_or_divergence():
+  def lines(**accuracies):  # of the seeds 10 and 11
+    def of(line, seed):
+      name = line.row.label.removesuffix('_adamw_0.001_depth_2')
+      found = accuracies.get(name, (97.0, 97.0))[seed - 10]
+      return found if found in (None, 'not run') else {'accuracy_percent': found}
+
+    return concluded(quadratic_table.TABLE, of)
+
+  where = 'adamw_0.001_depth_2'
+  assert lines() == []
+  assert lines(gamma_1=(20.0, 19.9)) == [  # one of them has not collapsed
+    f'{where}: collapsed plain 0 of 2, random 0 of 2, gamma_1 1 of 2, gradients 0 of 2, '
+    'weights 0 of 2.'
+  ]
+  # A failure of ReLinear is said as plainly as its success.
+  found = lines(gamma_1=(9.0, None), weights=(9.0, 97.0))
+  assert found[0].endswith(
+    f'({where}): gradients collapses in 0 of 2, in none at {where}; '
+    'weights collapses in 1 of 2.'
+  )
+  assert 'gradients 2 of 2' in lines(gradients=(9.0, 9.0))[0]
+  assert lines(gamma_1=(9.0, 'not run')) == []
+
+
+@pytest.mark.parametrize(('difference', 'says'), [(0.3, 'is at'), (-0.3, 'is NOT at')])
+def test_the_table_says_whether_af_kan_is_as_good_as_an_mlp(difference, says):
+  def of(line, seed):
+    better = difference * line.row.label.startswith('af_kan')
+    return {'accuracy_percent': 97.0 + seed + better, 'f1_percent': 90.0}
+
+  lines = concluded(kan_table.TABLE, of, scale='proxy', flags=(GIVEN,))
+  found = [x for x in lines if x.startswith(f'AF-KAN {says} least')]
+  assert len(found) == 2 and all(f'{difference:+.2f}' in line for line in found)
+  assert concluded(kan_table.TABLE, lambda *_: 'not run', scale='proxy', flags=(GIVEN,))
+
+
+def parameters(config):
+  return size_of(config)['parameters']
+
+
+@pytest.mark.conformance
+@pytest.mark.parametrize(('size', 'scale'), [('digits', 'proxy'), ('mnist', 'paper')])
+def test_equal_parameters_are_at_the_nearest_width(size, scale):
+  """Of the widths of WIDTHS none beside them has parameters that are nearer."""
+  plan = plan_of(kan_table.TABLE, scale=scale, overrides=[GIVEN])
+  lines = {line.row.label: line for line in plan.lines if line.size == size}
+  config = lambda label: lines[label].runs[0].config
+  budget = parameters(config('bspline'))
+  # By hand: coefficients of 5 + 3 splines, scaler and base of each edge.
+  inputs = 64 if size == 'digits' else 784
+  assert budget == 10 * 64 * (inputs + 10)
+
+  def off(label, more):
+    model = config(label).model
+    model = dataclasses.replace(model, width=model.width + more)
+    return abs(parameters(dataclasses.replace(config(label), model=model)) - budget)
+
+  for method in kan_table.WIDTHS:
+    assert config(method).model.width == 64
+    label = f'{method}_equal'
+    step = getattr(config(label).model.linear, 'groups', 1)  # of a rational layer
+    assert off(label, 0) <= min(off(label, step), off(label, -step)), method
+    assert off(label, 0) < 0.02 * budget
+
+
+@pytest.mark.conformance
+def test_mlps_of_functions_are_at_the_nearest_width():
+  plan = plan_of(function_fitting.TABLE, overrides=[GIVEN])
+  config = {(x.row.label, x.size): x.runs[0].config for x in plan.lines}
+  for size in function_fitting.WIDTHS:
+    budget, own = (parameters(config[x, size]) for x in ('bspline', 'mlp_equal'))
+    mlp = config['mlp_equal', size]
+    other = lambda more, mlp=mlp: parameters(
+      dataclasses.replace(
+        mlp, model=dataclasses.replace(mlp.model, width=mlp.model.width + more)
+      )
+    )
+    assert abs(own - budget) <= min(abs(other(1) - budget), abs(other(-1) - budget))
+
+
+def test_rates_are_searched_for_each_kind_of_data():
+  assert networks.rates_size('mnist') == networks.rates_size('digits') == 'digits'
+  for size in ('runge', *SHAPES):
+    assert networks.rates_size(size) == 'exp_sin_square'
+  plan = plan_of(function_fitting.TABLE)
+  assert {run.size for run in plan.todo(plan.lines)} == {'exp_sin_square'}
+  assert [x.row.label for x in plan.searches] == [
+    'mlp',
+    'mlp_equal',
+    *function_fitting.OTHERS,
+  ]
+  widths = {x.row.label: x.grid[0.01].config.model.width for x in plan.searches}
+  assert widths['mlp_equal'] == function_fitting.WIDTHS['exp_sin_square']
+
+
+def test_decoders_have_equal_parameters_and_the_best_kan():
+  best = {'kan_chebyshev': 2.5, 'kan_fast': 2.6, 'kan_skan': 2.7}
+  bits = lambda run: best.get(run.label.partition(' ')[0], 1.0)
+  runs = record_all(decoder_networks.TABLE, bits)
+  plan = plan_of(decoder_networks.TABLE, runs)
+  labels = [line.row.label for line in plan.lines]
+  assert labels == ['swiglu', 'relu2', 'kat', 'quadratic', 'kan_chebyshev']
+  some = [run for run in runs if 'kan_fast' not in str(run.config['model']['linear'])]
+  labels = [line.row.label for line in plan_of(decoder_networks.TABLE, some).lines]
+  assert labels == ['swiglu', 'relu2', 'kat', 'quadratic']  # not all are known
+  counts = {
+    search.row.label: parameters(search.grid[2e-3].config) for search in plan.searches
+  }
+  assert len(counts) == len(decoder_networks.DECODERS)
+  for name, count in counts.items():
+    assert count == pytest.approx(counts['swiglu'], rel=0.005), name
+
+
+@pytest.mark.conformance
+def test_functions_are_fitted_and_drawn(tmp_path):
+  flags = ['function_fitting', '--scale=smoke', '--only=mlp,rings,bessel']
+  flags += [f'--runs={tmp_path}/runs', f'--results={tmp_path}/results']
+  flags += ['--config.train.compilation_cache=', '--config.data.source.examples=200']
+  run.main(flags)
+  folder = tmp_path / 'results/tables'
+  found = {one.parsed.data.source.label(): one for one in read(folder / '../runs.jsonl')}
+  assert set(found) == {'rings', 'bessel'}
+  assert found['rings'].values['accuracy_percent'] > 0
+  assert found['bessel'].values['eval/rmse'] > 0 and found['bessel'].size != SIZE
+  for name in ('fits', 'boundaries'):
+    (folder / f'function_fitting_smoke_{name}.png').unlink()
+  assert not (folder / 'function_fitting_smoke_edges.png').exists()
+  text = (folder / 'function_fitting.md').read_text()
+  assert '| FLOPs per row |' in text and 'By mean RMSE (parameters): mlp 0.' in text
+  # Without the folders of the runs the figures stay as they are.
+  shutil.rmtree(tmp_path / 'runs')
+  run.main(flags)
+  assert len(list(folder.glob('*.png'))) == 1  # of the rows

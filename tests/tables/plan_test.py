@@ -1,0 +1,183 @@
+"""Which runs a table is made of: searches, rates, seeds, overrides, runs of before."""
+
+import dataclasses
+
+import pytest
+
+from elas_jax.common.errors import UserError
+from elas_jax.run.record import Record
+from elas_jax.tables.table import RATE, Rates, Row
+from experiments.language import METRICS, scales
+from tests.tables.fakes import pair, plan_of, record_all, recorded
+
+LADDER = tuple(2e-3 * 2.0**k for k in range(-3, 4))
+
+
+def at_rate(run):
+  return run.config.optimizer.learning_rate
+
+
+def test_searches_come_first_and_rows_take_the_best_rate():
+  table = pair()
+  plan = plan_of(table)
+  todo = plan.todo(plan.lines)
+  # Three rates for each, and no row: their rates are not known yet.
+  assert [run.label for run in todo] == [
+    *(f'low_rank at {x}' for x in ('0.001', '0.002', '0.004')),
+    *(f'full at {x}' for x in ('0.0005', '0.001', '0.002')),
+  ]
+  assert {run.seed for run in todo} == {1000}
+  assert {run.config.train.steps for run in todo} == {250}
+  assert {run.config.eval.every for run in todo} == {250}
+  assert all(line.runs == () for line in plan.lines)
+  runs = [recorded(run.config, 2 + abs(at_rate(run) - 2e-3)) for run in todo[:3]]
+  runs += [recorded(run.config, 2 + abs(at_rate(run) - 1e-3)) for run in todo[3:]]
+  plan = plan_of(table, runs)
+  todo = plan.todo(plan.lines)
+  assert [(run.label, run.seed) for run in todo] == [
+    (label, seed) for label in ('one', 'two') for seed in (0, 1, 2)
+  ]
+  assert [at_rate(run) for run in todo] == [2e-3] * 3 + [1e-3] * 3
+  assert {run.config.train.steps for run in todo} == {500}
+  assert not any(line.search.at_the_edge for line in plan.lines)
+
+
+@pytest.mark.parametrize(
+  ('best', 'tried', 'at_the_edge'),
+  [
+    (2e-3, LADDER[2:5], False),
+    (1e-3, LADDER[1:5], False),  # one more below, which is worse
+    (4e-3, LADDER[2:6], False),
+    (2.5e-4, LADDER[:5], True),  # the end of the ladder
+    (1.6e-2, LADDER[2:], True),
+  ],
+)
+def test_a_grid_grows_until_its_best_is_inside_or_the_ladder_ends(best, tried, at_the_edge):
+  one = pair(rows=lambda at: [Row('one', 'low_rank')])
+  runs = record_all(one, lambda run: 2 + abs(at_rate(run) - best))
+  (line,) = plan_of(one, runs).lines
+  assert tuple(line.search.grid) == pytest.approx(tried)
+  assert line.search.best == pytest.approx(best)
+  assert line.search.at_the_edge == at_the_edge
+  assert {at_rate(run) for run in line.runs} == {line.search.best}
+
+
+def test_equal_scores_take_the_lower_rate_and_diverged_ones_none():
+  one = pair(rows=lambda at: [Row('one', 'low_rank')])
+  runs = record_all(one, lambda run: None if at_rate(run) > 3e-3 else 2.0)
+  (line,) = plan_of(one, runs).lines
+  assert line.search.best == pytest.approx(LADDER[0]) and line.search.at_the_edge
+  plan = plan_of(one)
+  runs = [recorded(run.config, None) for run in plan.todo(plan.lines)]
+  (line,) = plan_of(one, runs).lines
+  assert line.search.best is None and line.runs == ()  # all rates diverge
+  assert plan_of(one, runs).todo(plan_of(one, runs).lines) == []
+
+
+def test_runs_of_before_a_revision_keep_the_grid_but_choose_nothing():
+  one = pair(rows=lambda at: [Row('one', 'galore')])
+  whole = record_all(one, lambda run: 2 + abs(at_rate(run) - 8e-3))
+  old = [dataclasses.replace(run, revisions=()) for run in whole]
+  plan = plan_of(one, old)
+  (line,) = plan.lines
+  assert tuple(line.search.grid) == tuple(plan_of(one, whole).lines[0].search.grid)
+  assert line.search.best is None and line.search.likely == pytest.approx(8e-3)
+  assert [run.status for run in line.runs] == ['not run'] * 3
+  assert all(run.before and run.lacks == ['galore_epsilon'] for run in line.runs)
+  assert not any(run.values for run in line.runs)
+  # The search is made again first; the rows wait for it.
+  assert plan.todo(plan.lines) == list(line.search.grid.values())
+
+
+def test_a_row_takes_the_rate_of_another_or_has_its_own():
+  rows = [
+    Row('one', 'cola'),
+    Row('other', 'cola_m', rate_of=Row('cola', 'cola')),
+    Row('own', 'cola', {RATE: 0.5}),
+  ]
+  table = pair(rows=lambda at: rows, conclude=lambda entries: [])
+  runs = record_all(table, lambda run: 2 + abs(at_rate(run) - 2e-3))
+  plan = plan_of(table, runs)
+  assert [search.row.label for search in plan.searches] == ['cola']
+  assert [at_rate(line.runs[0]) for line in plan.lines] == [2e-3, 2e-3, 0.5]
+  assert plan.lines[2].search is None
+
+
+def test_rows_that_are_one_run_are_made_once():
+  rows = [Row('a', 'low_rank', {RATE: 0.5}), Row('b', 'low_rank', {RATE: 0.5})]
+  plan = plan_of(pair(rows=lambda at: rows))
+  assert [run.label for run in plan.todo(plan.lines)] == ['a'] * 3
+  runs = [recorded(run.config, 2.0) for run in plan.todo(plan.lines)]
+  lines = plan_of(pair(rows=lambda at: rows), runs).lines
+  assert [run.status for line in lines for run in line.runs] == ['finished'] * 6
+
+
+def test_a_smoke_run_and_a_given_rate_search_nothing():
+  plan = plan_of(pair(), scale='smoke')
+  assert plan.searches == []
+  assert [at_rate(run) for run in plan.todo(plan.lines)] == [2e-3, 1e-3]
+  plan = plan_of(pair(), overrides=[f'--config.{RATE}=0.25'])
+  assert plan.searches == []
+  assert {at_rate(run) for run in plan.todo(plan.lines)} == {0.25}
+  assert plan_of(pair(), scale='paper').searches == []
+
+
+def test_overrides_reach_the_rows_that_have_the_field():
+  some = ('optimizer.exact_every=3', 'model.feed_forward.dense_steps=2')
+  flags = [f'--config.{x}' for x in some]
+  table = pair(rows=lambda at: [Row('elas', 'elas'), Row('control', 'low_rank_relu2')])
+  plan = plan_of(table, scale='smoke', overrides=flags)
+  elas, control = (line.runs[0].config for line in plan.lines)
+  assert elas.optimizer.exact_every == 3
+  assert elas.model.feed_forward.dense_steps == 2
+  # The scale's: LORO has no weight decay, AdamW no restarts.
+  assert control.optimizer.weight_decay == 0.1
+  assert elas.schedule.restart_warmup_steps == 1
+  plan.check_overrides()
+  plan = plan_of(table, scale='smoke', overrides=['--config.optimizer.rank=4'])
+  with pytest.raises(UserError, match='rank=4: a field of kinds that no row of this'):
+    plan.check_overrides()
+  own = pair(rows=lambda at: [Row('one', 'low_rank', {'model.layers': 2})])
+  with pytest.raises(UserError, match='layers=3: this table sets model.layers itself'):
+    _ = plan_of(own, scale='smoke', overrides=['--config.model.layers=3']).lines
+
+
+def test_more_seeds_and_only_some_lines():
+  plan = plan_of(pair(), scale='smoke', seeds=2)
+  assert [run.seed for run in plan.todo(plan.lines)] == [0, 1, 0, 1]
+  assert [run.label for run in plan.todo(plan.lines[1:])] == ['two', 'two']
+  first = pair(first_seed=10)
+  assert [run.seed for run in plan_of(first, scale='smoke').lines[0].runs] == [10]
+  plan = plan_of(pair())
+  assert [run.label[:4] for run in plan.todo(plan.lines[1:])] == ['full'] * 3
+
+
+def test_rows_may_follow_from_searches():
+  kinds = [Row('a', 'low_rank'), Row('b', 'full')]
+
+  def rows(at):
+    scores = {row.label: at.search(row).score for row in kinds}
+    best = None if None in scores.values() else min(scores, key=scores.get)
+    return [row for row in kinds if row.label == best]
+
+  table = pair(rows=rows, searched=lambda at: kinds, conclude=lambda entries: [])
+  assert plan_of(table).lines == [] and len(plan_of(table).searches) == 2
+  bits = lambda run: (1 if run.label.startswith('full') else 2) + abs(at_rate(run) - 1e-3)
+  runs = record_all(table, bits)
+  assert [line.row.label for line in plan_of(table, runs).lines] == ['b']
+
+
+def test_searches_of_other_sizes_are_one():
+  rates = Rates(lambda method: LADDER, slice(0, 2), METRICS[0], size=lambda size: '60m')
+  proxy = dataclasses.replace(scales()['proxy'], sizes=('60m', '130m'), rates=rates)
+  proxy = dataclasses.replace(proxy, config='configs/c4.py:{size},{method}', fields={})
+  plan = plan_of(pair(scales={'proxy': proxy}))
+  assert [search.row.label for search in plan.searches] == ['low_rank', 'full']
+  assert {run.size for run in plan.todo(plan.lines)} == {'60m'}
+
+
+def test_a_record_counts_the_last_of_a_run():
+  config = plan_of(pair(), scale='smoke').lines[0].runs[0].config
+  record = Record([recorded(config, 2.0), recorded(config, 3.0)])
+  assert record.find(config).values['eval/bits_per_byte'] == 3.0
+  assert record.before(config) is None
