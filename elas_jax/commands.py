@@ -29,6 +29,10 @@ def watch() -> None:
   _run('watch')
 
 
+def compare() -> None:
+  _run('compare')
+
+
 def convert() -> None:
   _run('convert')
 

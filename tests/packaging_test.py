@@ -19,6 +19,7 @@ COMMANDS = tuple(
     'measure',
     'watch',
     'convert',
+    'compare',
     'audit',
   )
 )
@@ -88,6 +89,7 @@ def test_commands_run_in_a_folder_with_other_configs(installed, tmp_path):
     'elas-watch': ['--workdir=none'],
     'elas-convert': ['--workdir=none', '--converter=merge', '--output=new'],
     'elas-audit': ['none'],
+    'elas-compare': ['none', 'other'],
   }
   started = {
     name: subprocess.Popen(
@@ -107,6 +109,7 @@ def test_commands_run_in_a_folder_with_other_configs(installed, tmp_path):
   for name in COMMANDS[1:]:
     said = {
       'elas-audit': 'none: No such file or directory',
+      'elas-compare': "'none': neither a folder, nor TABLE",
       'elas-watch': '--workdir=none: no such folder',
     }.get(name, "--workdir='none': no checkpoint under")
     assert errors[name].startswith(f'error: {said}')

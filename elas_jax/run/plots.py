@@ -47,7 +47,7 @@ CURVES = (
 
 def plot_run(workdir: str | pathlib.Path) -> list[pathlib.Path]:
   """Writes workdir/plots/*.png, those that have data, and returns their paths."""
-  plt = _pyplot()
+  plt = pyplot()
   _, lines = read_metrics(workdir)
   folder = pathlib.Path(workdir) / 'plots'
   folder.mkdir(exist_ok=True)
@@ -83,7 +83,7 @@ def plot_measures(
   Values over the layers; those of one name before the slash share a panel, and of a panel
   in which nothing has layers each value is a bar.
   """
-  plt = _pyplot()
+  plt = pyplot()
   folder = workdir / 'plots'
   folder.mkdir(exist_ok=True)
   paths = []
@@ -126,7 +126,8 @@ def _draw(axes: Any, series: dict[str, Any]) -> None:
   axes.legend(fontsize='small')
 
 
-def _pyplot() -> Any:
+def pyplot() -> Any:
+  """matplotlib.pyplot, for files alone."""
   import matplotlib  # it takes its time, and complains where there is no home folder
 
   matplotlib.use('Agg')  # no display needed
