@@ -29,7 +29,7 @@ def toys(tmp_path_factory):
 COMMAND = [
   '--config.model.linear.share=0.2',  # before the kind that has it
   '--config.model.linear=toy_linear',
-  '--config.model.feed_forward.activation=toy_activation',
+  '--config.model.feed_forward.activation=soft_sign',
   '--config.model.attention=toy_mixer',
   '--config.model.norm=toy_norm',
   '--config.optimizer=toy_optimizer',
@@ -194,6 +194,7 @@ def test_toys_are_listed():
       assert listed[name].endswith('(a toy).')
     if section != 'model.activation':
       assert f'\n  {name} ' in help_on(section)
+  assert listed['soft_sign'].startswith('a x / (1 + |x|)')
   assert listed['confidence'].endswith('(arXiv 1701.06548).')
   assert listed['halve'].startswith('All weights times a share')
   for path, said in HELP.items():

@@ -18,36 +18,6 @@ from elas_jax.systems.objectives import OBJECTIVES
 from elas_jax.systems.optimizers import OPTIMIZERS
 from tests.conftest import ROOT
 
-ACTIVATION = '''
-"""a x / (1 + |x|), softsign with a trained height (a toy)."""
-import dataclasses
-import flax.linen as nn
-import jax
-import jax.numpy as jnp
-import numpy as np
-
-@dataclasses.dataclass(frozen=True)
-class SoftSign:
-  start: float = 1.0  # of the height
-
-  def make(self, parts, name):
-    return Module(self, parts, name=name)
-
-class Module(nn.Module):
-  kind: SoftSign
-  parts: object
-
-  @nn.compact
-  def __call__(self, x):
-    start = nn.initializers.constant(self.kind.start)
-    height = self.param('height', start, (), self.parts.param_dtype)
-    return (height * x / (1 + jnp.abs(x))).astype(x.dtype)
-
-AXES = {'height': ()}
-NO_DECAY = ('height',)
-CASES = (SoftSign(), SoftSign(start=0.5))
-truth = lambda kind, x, p: p['height'] * x / (1 + np.abs(x))
-'''
 LINEAR = '''
 """y = x (W + s 1 1^T), a dense map with one number for all of its entries (a toy)."""
 import dataclasses
@@ -243,8 +213,8 @@ CASES = (Small(), Small(0.1))
 
 
 def shown(path: str) -> str:
-  """A file that README shows, as it is pasted."""
-  text = (ROOT / 'README.md').read_text()
+  """A file that README or docs/systems.md shows, as it is pasted."""
+  text = ''.join((ROOT / name).read_text() for name in ('README.md', 'docs/systems.md'))
   block = rf'(?m)^    # elas_jax/systems/{re.escape(path)}\n((?:    .*\n|\n)+)'
   (found,) = re.findall(block, text)
   return textwrap.dedent(found)
@@ -252,7 +222,12 @@ def shown(path: str) -> str:
 
 # Name: its section, the dict, the file, the class.
 TOYS = {
-  'toy_activation': ('model.activation', ACTIVATIONS, ACTIVATION, 'SoftSign'),
+  'soft_sign': (
+    'model.activation',
+    ACTIVATIONS,
+    shown('activations/soft_sign.py'),
+    'SoftSign',
+  ),
   'toy_linear': ('model.linear', LINEARS, LINEAR, 'Shared'),
   'toy_mixer': ('model.attention', MIXERS, MIXER, 'Mean'),
   'toy_norm': ('model.norm', NORMS, NORM, 'Magnitude'),
