@@ -51,15 +51,17 @@ def run_workers(count: int, command: Sequence[str]) -> None:
   if count > len(cores):
     raise UserError(f'--workers={count}: must be at most {len(cores)}, the cores there are')
   started = []
-  for number, core in enumerate(cores[:count], 1):
+  try:
+    for number, core in enumerate(cores[:count], 1):
+      if can_pin:
+        os.sched_setaffinity(0, {core})  # a child inherits it
+      environment = os.environ | {WORKER: str(number)}
+      pipes = {'stdin': subprocess.PIPE, 'stdout': subprocess.PIPE, 'text': True}
+      pipes |= {'stderr': subprocess.STDOUT, 'errors': 'replace'}
+      started.append(subprocess.Popen(command, env=environment, **pipes))
+  finally:
     if can_pin:
-      os.sched_setaffinity(0, {core})  # a child inherits it
-    environment = os.environ | {WORKER: str(number)}
-    pipes = {'stdin': subprocess.PIPE, 'stdout': subprocess.PIPE, 'text': True}
-    pipes |= {'stderr': subprocess.STDOUT, 'errors': 'replace'}
-    started.append(subprocess.Popen(command, env=environment, **pipes))
-  if can_pin:
-    os.sched_setaffinity(0, cores)
+      os.sched_setaffinity(0, cores)
   printers = [threading.Thread(target=_print, args=x) for x in enumerate(started, 1)]
   for printer in printers:
     printer.start()

@@ -27,13 +27,13 @@ def test_a_curve_is_thinned_by_hand():
     'train/loss': [[s, float(f'{s / 7:.5g}')] for s in range(24)]  # all of 24
   }
   assert thin(short)['train/loss'][3] == [3, 0.42857]
-  # Of 25, and of 49, every second or third from the last.
+  # Of 26, and of 50, every second or third from the last.
   step = lambda s: {'step': s, 'train/loss': 1e6 + s, 'eval/loss': 1e-9 / 3}
-  found = thin([step(s) for s in range(25)])
-  assert found['train/loss'] == [[s, 1e6] for s in range(0, 25, 2)]
-  assert found['eval/loss'][-1] == [24, 3.3333e-10]
-  found = thin([step(s) for s in range(1, 50)])
-  assert [s for s, _ in found['train/loss']] == list(range(1, 50, 3))
+  found = thin([step(s) for s in range(26)])
+  assert found['train/loss'] == [[s, 1e6] for s in range(1, 26, 2)]
+  assert found['eval/loss'][-1] == [25, 3.3333e-10]
+  found = thin([step(s) for s in range(1, 51)])
+  assert [s for s, _ in found['train/loss']] == list(range(2, 51, 3))
   # What is null is left out before that: of 30 there are 15.
   some = [{'step': s, 'eval/loss': None if s % 2 else float(s)} for s in range(30)]
   assert thin(some) == {'eval/loss': [[s, s] for s in range(0, 30, 2)]}

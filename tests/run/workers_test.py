@@ -45,11 +45,22 @@ time.sleep(20)
 """
 
 
-def python(text, *arguments, **options) -> subprocess.Popen:
-  pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.STDOUT, 'text': True}
-  return subprocess.Popen(
-    [sys.executable, '-c', text, *map(str, arguments)], cwd=ROOT, **pipes | options
-  )
+@pytest.fixture
+def python():
+  """Starts a program; what still runs after the test is killed, and its workers end."""
+  found = []
+
+  def start(text, *arguments, **options) -> subprocess.Popen:
+    pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.STDOUT, 'text': True}
+    command = [sys.executable, '-c', text, *map(str, arguments)]
+    found.append(subprocess.Popen(command, cwd=ROOT, **pipes, **options))
+    return found[-1]
+
+  yield start
+  for process in found:
+    process.kill()
+    process.wait()
+    process.stdout.close()
 
 
 def is_gone(pid: int) -> bool:
@@ -60,7 +71,7 @@ def is_gone(pid: int) -> bool:
   return state.rpartition(') ')[2].startswith('Z')  # ended, and nobody has asked how
 
 
-def test_a_claim_keeps_others_out_until_its_process_is_killed(tmp_path):
+def test_a_claim_keeps_others_out_until_its_process_is_killed(python, tmp_path):
   folder = tmp_path / 'locks'
   text = (
     'import pathlib, sys, time\nfrom elas_jax.run.workers import claimed\n'
@@ -74,7 +85,6 @@ def test_a_claim_keeps_others_out_until_its_process_is_killed(tmp_path):
       assert (mine, another) == (False, True)
   other.kill()
   other.wait()
-  other.stdout.close()
   with claimed(folder, 'a') as mine, claimed(folder, 'a') as again:
     assert (mine, again) == (True, False)
   with pytest.raises(ValueError, match='as it was'), claimed(folder, 'a'):
@@ -116,6 +126,14 @@ def test_more_workers_than_cores_are_refused():
 
 
 @linux
+def test_a_command_that_cannot_start_leaves_this_process_its_cores():
+  before = os.sched_getaffinity(0)
+  with pytest.raises(FileNotFoundError):
+    run_workers(2, ['there is no such command'])
+  assert os.sched_getaffinity(0) == before
+
+
+@linux
 def test_a_worker_that_fails_is_named_and_the_others_finish(tmp_path):
   text = (
     'import os, pathlib, sys, time\n'
@@ -128,11 +146,14 @@ def test_a_worker_that_fails_is_named_and_the_others_finish(tmp_path):
   assert (tmp_path / 'finished').exists()
 
 
-def started(folder, **options) -> tuple[subprocess.Popen, list[int]]:
+def started(python, folder, worker=WORKER, **options) -> tuple[subprocess.Popen, list[int]]:
   """The parent, and its two workers, which have printed."""
-  parent = python(PARENT, WORKER, folder, **options)
-  lines = sorted(parent.stdout.readline()[:8] for _ in range(2))
-  assert lines == ['[1] core', '[2] core']
+  parent = python(PARENT, worker, folder, **options)
+  waiting = {'[1] core', '[2] core'}
+  while waiting:
+    line = parent.stdout.readline()
+    assert line
+    waiting.discard(line[:8])
   return parent, [int((folder / f'started_{n}').read_text()) for n in '12']
 
 
@@ -145,8 +166,8 @@ def check_saved(folder, pids):
 
 
 @linux
-def test_workers_of_a_killed_parent_save_and_end(tmp_path):
-  parent, pids = started(tmp_path)
+def test_workers_of_a_killed_parent_save_and_end(python, tmp_path):
+  parent, pids = started(python, tmp_path)
   parent.kill()
   parent.wait()
   parent.stdout.close()
@@ -154,8 +175,8 @@ def test_workers_of_a_killed_parent_save_and_end(tmp_path):
 
 
 @linux
-def test_control_c_ends_all_and_what_they_say_is_shown(tmp_path):
-  parent, pids = started(tmp_path, start_new_session=True)
+def test_control_c_ends_all_and_what_they_say_is_shown(python, tmp_path):
+  parent, pids = started(python, tmp_path, start_new_session=True)
   os.killpg(parent.pid, signal.SIGINT)  # as a terminal does
   out, _ = parent.communicate(timeout=10)
   assert '[1] saves\n' in out and '[2] saves\n' in out and 'KeyboardInterrupt' in out
@@ -163,13 +184,12 @@ def test_control_c_ends_all_and_what_they_say_is_shown(tmp_path):
 
 
 @linux
-def test_workers_end_when_nobody_reads_what_they_print(tmp_path):
+def test_workers_save_and_end_when_nobody_reads_what_they_print(python, tmp_path):
   """As in `... | head -1`; a full pipe must not keep them waiting."""
-  text = (
-    'import os\nfrom elas_jax.run.workers import end_with_parent\nend_with_parent()\n'
-    'while True: print(1000 * "x", flush=True)'
-  )
-  parent = python(PARENT, text)
-  assert parent.stdout.readline().endswith('x\n')
+  text = WORKER.replace("print('saves', flush=True)", "os.write(1, b'saves')")
+  assert text != WORKER
+  text = text.replace('time.sleep(20)', "while True: os.write(1, 1000 * b'x' + b'\\n')")
+  parent, pids = started(python, tmp_path, text)
   parent.stdout.close()
   assert parent.wait(10)
+  check_saved(tmp_path, pids)
