@@ -70,19 +70,16 @@ class Run:
 class Search:
   """The rates that are tried for a row; `best` is None while a run of `grid` is to do.
 
-  A run of before a revision, which is to be made again, counts for `likely` and `score`
-  alone, by which the grid and the configs of rows stay as they were.
+  `likely` is the best of those that are known, also by runs of before a revision, which
+  are to be made again: by it grids stay as they were, and rows that were made are shown.
   """
 
   row: Row
   grid: dict[float, Run]
   best: float | None
   likely: float | None
-  score: float | None = None
-
-  @property
-  def at_the_edge(self) -> bool:
-    return bool(self.grid) and self.likely in (min(self.grid), max(self.grid))
+  score: float | None = None  # of `likely`
+  at_the_edge: bool = False  # of those that are known
 
 
 @dataclasses.dataclass(frozen=True)
@@ -231,8 +228,10 @@ class Plan:
       grid[rate] = tried(rate)
     grid = dict(sorted(grid.items()))
     best = _best({x: score(run.recorded) for x, run in grid.items()})
-    guess = _best({x: likely(run) for x, run in grid.items()})
-    return Search(row, grid, best, guess, guess and likely(grid[guess]))
+    known = {x: s for x, run in grid.items() if (s := likely(run)) is not None}
+    guess = _best(known)
+    edge = guess is not None and guess in (min(known), max(known))
+    return Search(row, grid, best, guess, known.get(guess), edge)
 
   def _line(self, row: Row, size: str) -> Line:
     search, first = self.search(row, size), self.table.first_seed
@@ -258,7 +257,7 @@ def _score(run: Recorded | None, metric: str) -> float | None:
 
 def _best(scores: dict[float, float | None]) -> float | None:
   """The rate of the lowest score, if all are known and one is finite."""
-  if None in scores.values() or min(scores.values()) == math.inf:
+  if None in scores.values() or min(scores.values(), default=math.inf) == math.inf:
     return None
   return min(scores, key=lambda rate: (scores[rate], rate))
 

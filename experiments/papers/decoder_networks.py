@@ -60,7 +60,7 @@ def rows(at: At) -> list[Row]:
   searches = [at.search(row) for row in kans]
   if at.scale == 'smoke' or None in searches:  # which looks for no rates
     return found
-  scores = {row.label: x.score for row, x in zip(kans, searches)}
+  scores = {row.label: x.best and x.score for row, x in zip(kans, searches)}
   best = None if None in scores.values() else min(scores, key=scores.get)
   return [row for row in found if row not in kans or row.label == best]
 

@@ -62,6 +62,21 @@ def test_a_grid_grows_until_its_best_is_inside_or_the_ladder_ends(best, tried, a
   assert {at_rate(run) for run in line.runs} == {line.search.best}
 
 
+def test_rows_that_are_made_stay_while_their_grid_grows():
+  """Another rate is to be tried: until it is, the rows are those of the best so far."""
+  one = pair(rows=lambda at: [Row('one', 'low_rank')])
+  runs = record_all(one, lambda run: 2 + abs(at_rate(run) - LADDER[-1]))
+  known = [run for run in runs if run.parsed.optimizer.learning_rate != LADDER[-1]]
+  plan = plan_of(one, known)
+  rows = [run.config for run in plan.lines[0].runs]
+  assert {config.optimizer.learning_rate for config in rows} == {LADDER[-2]}
+  plan = plan_of(one, [*known, *(recorded(config, 2.0) for config in rows)])
+  (line,) = plan.lines
+  assert [run.status for run in line.runs] == ['finished'] * 3
+  assert line.search.best is None and line.search.at_the_edge
+  assert [run.label for run in plan.todo(plan.lines)] == ['low_rank at 0.016']
+
+
 def test_equal_scores_take_the_lower_rate_and_diverged_ones_none():
   one = pair(rows=lambda at: [Row('one', 'low_rank')])
   runs = record_all(one, lambda run: None if at_rate(run) > 3e-3 else 2.0)
