@@ -6,6 +6,7 @@
 # make conformance   every kind of every dict in full, and whatever else takes too long for
 #              make test, for minutes
 # make conformance ONLY=name   all tests in whose names that stands, those of make test too
+# make report  a site of all results in build/report, for a browser; nothing is trained
 # make lint    formatting and lint
 # make aot     compile the kernels for an H200, which takes no GPU, and check the result
 # make gpu-check CALL=1 OUT=DIR [CHECKS=FILE] [WHEELS=DIR] [PYTHON=python3]   check and time
@@ -26,7 +27,7 @@ AOT_WHEELS := jax-cuda13-plugin==0.11.2 jax-cuda13-pjrt==0.11.2 \
 
 ONLY ?=
 
-.PHONY: train test test-newest pairs chaos conformance lint aot gpu-check
+.PHONY: train test test-newest pairs chaos conformance report lint aot gpu-check
 
 train: $(VENV)/installed
 	$(PYTHON) -m elas_jax.train --config=configs/default.py --workdir=$(WORKDIR)
@@ -53,6 +54,9 @@ chaos: $(VENV)/installed
 conformance: $(VENV)/installed
 	$(PYTHON) -m pytest --numprocesses=auto --maxprocesses=4 \
 	  $(if $(ONLY),-m "not aot and not pairs and not chaos" -k "$(ONLY)",-m conformance)
+
+report: $(VENV)/installed
+	$(PYTHON) -m experiments.report
 
 lint: $(VENV)/installed
 	$(PYTHON) -m ruff check --fix .

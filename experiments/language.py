@@ -125,4 +125,5 @@ LANGUAGE = Family(
   shape=shape,
   recipe=recipe,
   metrics=METRICS,
+  compared='eval/published_perplexity',
 )

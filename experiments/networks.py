@@ -126,6 +126,7 @@ NETWORKS = Family(
   shape=shape,
   recipe=recipe,
   metrics=ACCURACY,
+  compared='accuracy_percent',
 )
 
 

@@ -71,6 +71,9 @@ def test_wheel_takes_no_names_that_others_use(wheel):
       below + path.relative_to(ROOT).as_posix() for path in (ROOT / package).rglob('*.py')
     }
     assert files <= set(names)
+  site = (ROOT / 'elas_jax/tables/site').iterdir()
+  parts = {path.relative_to(ROOT).as_posix() for path in site if path.is_file()}
+  assert len(parts) > 8 and parts <= set(names)  # a page, a style and a script too
 
 
 @pytest.mark.conformance

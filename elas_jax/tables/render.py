@@ -108,6 +108,11 @@ class Section:
     memory = 'Memory is what stays from step to step, from exact shapes; no activations.'
     return [*found, table.family.about + memory, *self._sources()]
 
+  @property
+  def said_of_searches(self) -> list[str]:
+    """What is said below their table."""
+    return _before(self.tried)
+
   def _sources(self) -> list[str]:
     sources = {}
     for x in self.entries:
@@ -136,7 +141,7 @@ class Section:
       )
       lines += [f'### Learning rates ({self.scale})', '', about, '']
       lines += [*_markdown(self.grid(self.tried)), '']
-      lines += [f'- {x}' for x in _before(self.tried)]
+      lines += [f'- {x}' for x in self.said_of_searches]
     return '\n'.join(lines).rstrip() + '\n'
 
   def tree(self) -> dict[str, Any]:

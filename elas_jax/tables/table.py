@@ -98,6 +98,7 @@ class Family:
   shape: Callable[[list[Config]], str]  # of the configs of all rows, for a scale's label
   recipe: Callable[[list[Config]], str]  # how the proxies are trained
   metrics: tuple[Metric, ...]
+  compared: str = ''  # name of the metric that published values are of
 
 
 @dataclasses.dataclass(frozen=True)
