@@ -236,7 +236,7 @@ def _run(entry: Entry, run: Run, metric: Metric) -> list[Any]:
   """A run of before a revision is named, and its values are not shown."""
   kept, status = run.recorded or run.before, run.status
   if run.before:
-    status = f'not run again since revision {", ".join(run.before.lacks)}'
+    status = f'not run again since revision {", ".join(run.lacks)}'
   if run.recorded and run.recorded.step is not None:
     status = f'{status} at step {run.recorded.step}'
   value, seconds = run.values.get(metric[0]), kept and kept.seconds
