@@ -120,7 +120,7 @@ def _sides(result: Tree) -> Iterator[str]:
   labels = list(dict.fromkeys(tuple(side['scale_labels']) for side in result['sides']))
   for side in result['sides']:
     seeds = ', '.join(map(str, side['seeds'])) or 'none'
-    commits = ', '.join(commit[:12] + commit[40:] for commit in side['commits']) or '-'
+    commits = ', '.join(side['commits']) or '-'
     yield f'  {side["label"]}: {" ".join(side["given"])}'
     yield f'    seeds {seeds}; commit {commits}; device {", ".join(side["devices"]) or "-"}'
     if len(labels) > 1:

@@ -36,7 +36,7 @@ from elas_jax.config.config import Config, at_step, to_json
 from elas_jax.config.help import help_on, sections
 from elas_jax.config.parsing import parse
 from elas_jax.data.pipeline import train_batches
-from elas_jax.run import continuation, objectives
+from elas_jax.run import continuation, diverged, objectives
 from elas_jax.run import workdir as workdirs
 from elas_jax.run.checkpoint import Checkpoints, load_variables
 from elas_jax.run.evaluation import evaluate, put_batch
@@ -93,13 +93,19 @@ def train(config: Config, workdir: str | pathlib.Path) -> dict[str, float]:
         continuation.check_config(past, config)
         said = continuation.check_data(past, config, data)
       workdirs.write_config(workdir, config)
+      if not jax.process_index():
+        diverged.forget(workdir)
       log = open_log(config, workdir, state, said)
       state = run_steps(config, workdir, mesh, data, batches, checkpoints, state, log, stop)
       checkpoints.wait()
     return report(config, workdir, data, state)
   except BrokenPipeError:
     raise
-  except (NonFinite, OSError) as error:
+  except NonFinite as error:
+    if not jax.process_index():
+      diverged.mark(workdir, error.step, str(error))
+    raise diverged.Diverged(_what_happened(error, workdir), error.step) from error
+  except OSError as error:
     raise UserError(_what_happened(error, workdir)) from error
 
 
@@ -125,7 +131,7 @@ def run_steps(
     with log.pause():
       log.sync()  # what a resumed run will not compute again must not be lost
       if not all_finite(state.params):
-        raise NonFinite(f'step {step}: parameters are not finite')
+        raise NonFinite(step, 'parameters are not finite')
       checkpoints.save(state, batches, *saved, loss)
 
   with contextlib.closing(log), contextlib.closing(trace), jax.set_mesh(mesh):
@@ -153,7 +159,7 @@ def run_steps(
         log.write(step, values)
         loss = values['eval/loss']
         if not math.isfinite(loss):
-          raise NonFinite(f'step {step}: eval/loss={loss}')
+          raise NonFinite(step, f'eval/loss={loss}')
       if stopping:
         print_once(f'stopped after step {step}, saved; the same command continues')
         break

@@ -112,7 +112,8 @@ def recipe(configs: list[Config]) -> str:
     f'Not the published recipes (configs/c4.py): weight decay {decay}; b2 '
     f'{either(c.optimizer.b2 for c in configs)} and gradients clipped at norm '
     f'{either(c.optimizer.clip_norm for c in configs)} for all. Evaluated on the same '
-    f'{either(c.eval.units for c in configs)} validation tokens.'
+    f'{either(c.eval.units for c in configs)} validation tokens; where rates were chosen, '
+    'it was on these, with another seed.'
   )
 
 

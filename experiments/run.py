@@ -10,8 +10,8 @@ stopped is continued. Several calls may work on the same table, or on others, at
 time: a run belongs to whoever holds its lock. A smoke run is kept under runs/smoke.
 """
 
+import json
 import pathlib
-import re
 import sys
 import time
 from collections.abc import Sequence
@@ -21,12 +21,14 @@ import jax
 
 from elas_jax.common.errors import UserError
 from elas_jax.config.cli import Parser, integer, run_command
+from elas_jax.run.diverged import Diverged
 from elas_jax.run.ended import recorded
 from elas_jax.run.host_memory import keep_freed_memory
 from elas_jax.run.record import Record, append, read
 from elas_jax.run.workers import claimed, end_with_parent, run_workers
+from elas_jax.tables import asked
 from elas_jax.tables.plan import Line, Plan, Run
-from elas_jax.tables.render import render, stored, write_list
+from elas_jax.tables.render import render, write_list
 from elas_jax.train import train
 from experiments.papers import RESULTS, names, table_of
 
@@ -38,31 +40,39 @@ class Work:
   """What one call works on; it is looked at anew after every run."""
 
   def __init__(self, options: Any, overrides: Sequence[str]):
-    self.name, self.only, scale = (
-      pathlib.Path(options.name).stem,
-      options.only,
-      options.scale,
-    )
-    self.table = table = table_of(options.name)
-    if scale not in table.scales:
-      raise UserError(f'--scale={scale}: must be one of {", ".join(table.scales)}')
+    file, scale, self.only = pathlib.Path(options.name), options.scale, options.only
+    self.name, self.table = file.name, table_of(options.name)
+    if scale not in self.table.scales:
+      raise UserError(f'--scale={scale}: must be one of {", ".join(self.table.scales)}')
     self.runs = options.runs / scale
-    # What a smoke run writes looks like a result and is none.
-    usual = self.runs / 'results' if scale == 'smoke' else RESULTS
+    # What a smoke run writes looks like a result and is none; a table of one's own is none
+    # of those here.
+    own = file.parent / 'results' if file.suffix else RESULTS
+    usual = self.runs / 'results' if scale == 'smoke' else own
     self.results = options.results or usual
-    self.path = self.results / 'runs.jsonl'
-    known = stored(self.results, self.name).get(scale, {})
-    if known and known['overrides'] != list(overrides):
-      was = ' '.join(known['overrides']) or 'none'
+    self.path, self.tables = self.results / 'runs.jsonl', self.results / 'tables'
+    shown, was = asked.overrides(overrides), asked.read(self.results, file.stem, scale)
+    if was.overrides != shown and self._has_page(scale):
       raise UserError(
-        f'{self.results}/tables/{self.name}.json: was made with other overrides ({was}); '
-        'give --results=DIR for these'
+        f'{self.results}: {file.stem} was made there with other overrides '
+        f'({" ".join(was.overrides) or "none"}); give --results=DIR for these'
       )
-    seeds = max(options.seeds or table.scales[scale].seeds, known.get('seeds', 0))
-    self._plan = Plan(table, scale, Record(()), overrides, seeds)
+    usual, given = self.table.scales[scale].seeds, max(options.seeds or 0, was.seeds or 0)
+    self.asked = asked.Asked(shown, given if given > usual else None)
+    # Flags of this machine reach the runs, and no page.
+    self._made = Plan(self.table, scale, Record(()), overrides, self.asked.seeds)
+    self.shown = Plan(self.table, scale, Record(()), *self.asked)
+
+  @property
+  def stem(self) -> str:
+    return pathlib.Path(self.name).stem
+
+  def _has_page(self, scale: str) -> bool:
+    path = self.tables / f'{self.stem}.json'
+    return path.exists() and scale in json.loads(path.read_text())['scales']
 
   def plan(self) -> Plan:
-    return self._plan.by(Record(read(self.path)))
+    return self._made.by(Record(read(self.path)))
 
   def todo(self, plan: Plan) -> list[Run]:
     return plan.todo(chosen(plan.lines, self.only))
@@ -75,6 +85,7 @@ class Work:
 
   def work(self) -> None:
     """Makes every run that is not recorded, until there are none."""
+    asked.write(self.results, self.stem, self.shown.scale_name, self.asked)
     start, number, waiting = time.monotonic(), 0, False
     while todo := self.todo(plan := self.plan()):
       for run in todo:
@@ -89,7 +100,7 @@ class Work:
               flush=True,
             )
             self.execute(run)
-            render(self.name, self.table, self.results, self._plan, plot=False)
+            render(self.name, self.table, self.results, self.shown, plot=False)
             number, waiting = number + 1, False
             break
       else:
@@ -103,29 +114,30 @@ class Work:
 
     Raises UserError if a signal stopped it.
     """
-    workdir, start, diverged = run.workdir(self.runs), time.monotonic(), None
+    workdir, start, step = run.workdir(self.runs), time.monotonic(), None
     fresh = not (workdir / 'metrics.jsonl').exists()
     try:
       train(run.config, workdir)
-    except UserError as error:
-      found = re.match(r'training diverged at step (\d+)', str(error))
-      if not found:
-        raise
-      diverged = int(found[1])
+    except Diverged as error:
+      step = error.step
       print(f'{error}; recorded, not tried again')
     finally:
       jax.clear_caches()  # the next run has other shapes; programs would pile up
     seconds = round(time.monotonic() - start, 1) if fresh else None
-    append(self.path, recorded(workdir, run.config, diverged, seconds))
+    append(self.path, recorded(workdir, run.config, step, seconds))
 
   def show(self) -> None:
-    """Renders the table, its figures and the list of tables, and prints the table."""
-    plan, tables = self.plan(), self.results / 'tables'
-    tables.mkdir(parents=True, exist_ok=True)
-    self.table.draw(plan.lines, self.runs, tables / f'{self.name}_{plan.scale_name}.png')
-    render(self.name, self.table, self.results, plan)
+    """Renders and prints the table; also renders the others here, which may share runs."""
+    plan = self.plan()
+    self.tables.mkdir(parents=True, exist_ok=True)
+    figure = self.tables / f'{self.stem}_{plan.scale_name}.png'
+    self.table.draw(plan.lines, self.runs, figure)
+    render(self.name, self.table, self.results, self.shown)
+    for name in names():
+      if name != self.name and (self.tables / f'{name}.json').exists():
+        render(name, table_of(name), self.results)
     write_list(self.results)
-    path = tables / f'{self.name}.md'
+    path = self.tables / f'{self.stem}.md'
     print(f'\n{path.read_text()}\nrecord: {self.path}\ntable: {path}, and figures')
 
 

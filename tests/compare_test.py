@@ -74,12 +74,12 @@ def test_rows_without_curves_have_no_picture(capsys, tmp_path):
 
 def test_a_row_of_before_a_revision_is_not_known(capsys):
   text = printed(capsys, f'{TABLE}/elas', f'{TABLE}/elas_adamw', '--plot=')
-  assert 'PROXY: not known: no seed has finished both' in text
+  assert 'PROXY: not known, no seed has finished both' in text
   assert 'elas: seeds 0, 1: made before a revision (loro_step), not compared' in text
   assert 'elas: seed 2: not run' in text
   assert '-0.' not in text and 'optimizer.lazy_scale' in text  # its config is known
   text = printed(capsys, f'{TABLE}/never', f'{TABLE}/elas_adamw', '--plot=')
-  assert 'not known: no seed has finished both' in text
+  assert 'not known, no seed has finished both' in text
   assert 'never: none of its runs is recorded: its config is not known' in text
 
 
@@ -128,7 +128,10 @@ def test_what_makes_numbers_unequal_is_warned_of(capsys, make_config, tmp_path):
   write_workdir(tmp_path / 'a_2', config, 2, 2.0, steps=5)
   write_workdir(tmp_path / 'a_3', config, 3, 2.0)
   (tmp_path / 'a_3/diverged.json').write_text('{"step": 7, "message": ""}')
-  units, gpu = {'eval/tokens': 256}, {'device': 'H200', 'commit': 40 * 'b' + '-modified'}
+  units, gpu = (
+    {'eval/tokens': 256},
+    {'device': 'H200', 'platform': 'gpu', 'commit': 40 * 'b' + '-modified'},
+  )
   write_workdir(tmp_path / 'b', other, 1, 1.0, values=units, **gpu)
   text = printed(capsys, 'a_0', 'a_1', 'a_2', 'a_3', 'b', '--plot=')
   warnings = {x.removeprefix('WARNING: ') for x in text.splitlines() if 'WARNING' in x}

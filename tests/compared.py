@@ -19,6 +19,7 @@ def write_workdir(
   folder.mkdir(parents=True)
   (folder / 'config.json').write_text(to_json(config))
   about = {'commit': given.get('commit', COMMIT), 'device': given.get('device', 'cpu')}
+  about['platform'] = given.get('platform', 'cpu')
   lines = [{'run': about}]
   for step in range(1, given.get('steps', config.train.steps) + 1):
     left = config.train.steps - step

@@ -14,6 +14,7 @@ from elas_jax import train as train_module
 from elas_jax.common.errors import UserError
 from elas_jax.run import objectives
 from elas_jax.run import step as step_module
+from elas_jax.run.diverged import Diverged, step_of
 from elas_jax.run.metrics import read_metrics
 from elas_jax.run.sharding import make_mesh
 from elas_jax.run.state import create_state, state_from
@@ -224,11 +225,15 @@ def test_diverging_run_stops_and_keeps_the_last_good_checkpoint(
     return then_spoilt
 
   monkeypatch.setattr(train_module, 'jit_train_step', poisoned)
-  with pytest.raises(UserError, match='diverged at step 6.*checkpoint: step 4'):
+  with pytest.raises(Diverged, match='diverged at step 6.*checkpoint: step 4') as error:
     train(config, tmp_path / 'run')
+  assert error.value.step == step_of(tmp_path / 'run') == 6
   kept = sorted(p.name for p in (tmp_path / 'run/checkpoints').iterdir())
   assert kept == ['2', '4']
   assert computed(tmp_path / 'run')[-1]['step'] == 5
+  monkeypatch.undo()
+  train(config, tmp_path / 'run')  # what was wrong is mended: it goes on
+  assert step_of(tmp_path / 'run') is None
 
 
 def test_full_disk_is_one_line_that_names_the_last_checkpoint(

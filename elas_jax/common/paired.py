@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 from elas_jax.common.errors import UserError
 
-NOT_KNOWN = 'not known: no seed has finished both'
+NOT_KNOWN = 'not known, no seed has finished both'
 ONE_SEED = 'one seed: nothing can be said of the spread'
 NOT_SHOWN = 'no difference shown'
 

@@ -16,7 +16,7 @@ from elas_jax.config.config import Config, RowsConfig, filled, to_tree
 from elas_jax.config.migrate import lifted
 from elas_jax.models.classifier import Network
 from elas_jax.models.flops import compiled_flops, flops
-from elas_jax.run.metrics import machine, read_metrics
+from elas_jax.run.metrics import read_metrics
 from elas_jax.run.record import DIVERGED, FINISHED, Recorded, key, portable
 from elas_jax.run.revisions import revisions
 from elas_jax.run.state import init_variables, parameter_count, state_from
@@ -47,9 +47,24 @@ def recorded(
     curve=thin(lines),
     revisions=revisions(config),
     seconds=seconds,
-    device=machine(),  # its metrics say no more than 'cpu'
-    **{name: about[name] for name in ('commit', 'versions', 'time')},
+    **where(about),
+    versions=about['versions'],
+    time=about['time'],
   )
+
+
+def where(about: dict[str, Any]) -> dict[str, str]:
+  """Commit, device and platform of a run; those that it went on with are joined to them."""
+  parts = [about, *about.get('continued', ())]
+  every = lambda *names: ', '.join(
+    dict.fromkeys(next(x[n] for n in names if n in x) for x in parts if {*names} & {*x})
+  )
+  # Of before `machine` was written down `device` is all that is known.
+  return {
+    'commit': every('commit'),
+    'device': every('machine', 'device'),
+    'platform': every('platform'),
+  }
 
 
 def values(config: Config, lines: list[dict[str, Any]]) -> dict[str, float]:

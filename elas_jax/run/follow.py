@@ -12,6 +12,8 @@ import pathlib
 import stat
 from typing import Any, NamedTuple
 
+from elas_jax.run import diverged
+
 CURVE = 4096  # points of the loss that are kept; beyond it every second one goes
 TAIL = 256  # bytes before what was read, which show whether the file is the same still
 PACES = 32  # readings over which the time of a step is taken
@@ -204,9 +206,10 @@ class Followed:
 
   @property
   def diverged(self) -> bool:
-    """Whether its newest evaluation has ended it."""
+    """Whether a loss or a gradient that is not finite has ended it."""
     evaluated = self.values.get('eval/loss')
-    return evaluated is not None and not math.isfinite(evaluated.value)
+    spoilt = evaluated is not None and not math.isfinite(evaluated.value)
+    return spoilt or (self.workdir / diverged.MARK).exists()
 
   def quiet(self, now: float) -> float:
     """Seconds without a new line; clocks of two machines may differ a little."""
@@ -217,7 +220,7 @@ class Followed:
     """'not begun', 'running', 'stalled', 'stopped' or 'finished'.
 
     The files do not say that a run was killed: it is stalled, and after a long time
-    stopped. One whose validation loss is not finite has ended at once.
+    stopped. One that diverged has ended at once.
     """
     if not self.begun:
       return 'not begun'

@@ -23,7 +23,11 @@ from elas_jax.tasks.task import Task
 
 
 class NonFinite(Exception):
-  """The loss or the gradient of a step is NaN or infinite."""
+  """The loss, the gradient or the parameters of a step are NaN or infinite."""
+
+  def __init__(self, step: int, what: str):
+    super().__init__(f'step {step}: {what}')
+    self.step = step
 
 
 class Pending(NamedTuple):
@@ -105,7 +109,7 @@ class Log:
     values = {name: float(x) for name, x in jax.device_get(metrics).items()}
     loss = values['loss'] / max(values['count'], 1.0)
     if not (math.isfinite(loss) and math.isfinite(values['grad_norm'])):
-      raise NonFinite(f'step {step}: loss={loss}, grad_norm={values["grad_norm"]}')
+      raise NonFinite(step, f'loss={loss}, grad_norm={values["grad_norm"]}')
     self._window_count += values['count']
     end = Window(done.result(), waited, paused)
     first = step == self._start + 1

@@ -36,6 +36,8 @@ def describe_run() -> dict[str, Any]:
     'python': platform.python_version(),
     'versions': {name: importlib.metadata.version(name) for name in PACKAGES},
     'device': devices[0].device_kind,
+    'platform': devices[0].platform,
+    'machine': machine(),
     'devices': len(devices),
     'processes': jax.process_count(),
   }

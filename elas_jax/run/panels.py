@@ -142,7 +142,7 @@ def _state(run: Followed, state: str, now: float) -> str:
   if state == 'not begun':
     return 'not begun: no config.json yet'
   if state == 'stopped' and run.diverged:
-    return 'stopped: the validation loss is not finite'
+    return 'stopped: a loss or a gradient is not finite'
   if state in ('stalled', 'stopped'):
     return f'{state}: no new line for {duration(run.quiet(now))}'
   left = run.seconds_left(now)

@@ -64,7 +64,8 @@ class Recorded:
   curve: dict[str, list[list[float]]] = dataclasses.field(default_factory=dict)
   revisions: tuple[str, ...] = ()
   commit: str = ''
-  device: str = ''
+  device: str = ''  # which, or how many cores of what
+  platform: str = ''  # cpu, gpu or tpu; '' is a CPU: it was not written down at first
   versions: dict[str, str] = dataclasses.field(default_factory=dict)
   seconds: float | None = None  # of training; None if it was stopped and continued
   time: str = ''
@@ -72,6 +73,11 @@ class Recorded:
   @functools.cached_property
   def parsed(self) -> Config:
     return filled(lifted(self.config))
+
+  @property
+  def short_commit(self) -> str:
+    """Twelve digits of each, with '-modified' where the tree was."""
+    return ', '.join(x[:12] + x[40:] for x in self.commit.split(', '))
 
   @functools.cached_property
   def key(self) -> str:

@@ -69,7 +69,7 @@ def _side(side: Side) -> Tree:
     'given': list(side.given),
     'seeds': sorted(runs),
     'fingerprints': {str(seed): run.fingerprint for seed, run in sorted(runs.items())},
-    'commits': _places(side, 'commit'),
+    'commits': _places(side, 'short_commit'),
     'devices': _places(side, 'device'),
     'scale': scale_word(side),
     'scale_labels': list(dict.fromkeys(row.scale_label for row in side.rows)),

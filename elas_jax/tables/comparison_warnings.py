@@ -11,7 +11,6 @@ from elas_jax.tables.sides import Side, seeds_text
 COUNTS = ('eval/tokens', 'eval/examples')  # of what was evaluated
 # On what losses of validation depend, whatever was trained.
 DATA = ('data.source', 'data.tokenizer', 'data.protocol', 'data.sequence_length')
-HASH = 12  # digits of a commit that are shown
 
 
 def warnings(sides: Sequence[Side], result: dict[str, Any]) -> list[str]:
@@ -70,10 +69,10 @@ def _of_side(side: Side) -> Iterator[str]:
 
 
 def _of_places(sides: Sequence[Side]) -> Iterator[str]:
-  commit = lambda run: run.commit[:HASH] + run.commit[40:]  # with '-modified'
   kinds: tuple[tuple[str, Callable[[Recorded], str]], ...] = (
-    ('commits', commit),
-    ('devices', lambda run: run.device),
+    ('commits', lambda run: run.short_commit),
+    # Of one kind of CPU or another, pinned or not: that is no other device.
+    ('devices', lambda run: 'cpu' if run.platform in ('', 'cpu') else run.device),
   )
   for title, of in kinds:
     found = [

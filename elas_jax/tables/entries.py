@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from elas_jax.common.paired import NOT_SHOWN, Paired, paired
+from elas_jax.common.paired import NOT_KNOWN, Paired, paired
 from elas_jax.run.record import DIVERGED, FINISHED
 from elas_jax.tables.plan import Line, Plan, Run
 from elas_jax.tables.table import Metric, Row
@@ -24,6 +24,7 @@ class Entry:
   runs: tuple[Run, ...]
   rate: float | None
   at_the_edge: bool
+  lacking: str = ''  # why it has no runs
 
   @property
   def method(self) -> str:
@@ -64,9 +65,12 @@ class Entry:
     name, _, digits = metric
     if name not in self.mean:
       return '-'
-    finished, few = len(self.of(FINISHED)), len(self.of(FINISHED)) < len(self.runs)
     text = with_spread(self.mean[name], self.std.get(name), digits)
-    return text + (f' ({finished} of {len(self.runs)} seeds)' if few else '')
+    finished, diverged = len(self.of(FINISHED)), len(self.of(DIVERGED))
+    if finished == len(self.runs):
+      return text
+    fallen = f', {diverged} diverged' if diverged else ''
+    return f'{text} ({finished} of {len(self.runs)} seeds{fallen})'
 
   @property
   def non_finite(self) -> str:
@@ -76,19 +80,22 @@ class Entry:
       parts.append(f'none in {finished} run{"s" if finished > 1 else ""}')
     if missing := len(self.of('not run')):
       parts.append(f'{missing} not run yet')
-    return ', '.join(parts) or 'no learning rate yet'
+    return ', '.join(parts) or self.lacking
 
 
 def of_line(line: Line) -> Entry:
-  edge = bool(line.search and line.search.at_the_edge)
+  search = line.search
+  edge = bool(search and search.at_the_edge)
   rate = line.config and line.config.optimizer.learning_rate
-  return Entry(line.row, line.size, line.row.label, line.runs, rate, edge)
+  lost = search and search.diverged
+  why = 'diverges at every rate of its grid' if lost else 'no learning rate yet'
+  return Entry(line.row, line.size, line.row.label, line.runs, rate, edge, why)
 
 
 def of_searches(plan: Plan) -> list[Entry]:
   """The runs of searches; of the rates chosen it is said if they are at the edge."""
   return [
-    Entry(x.row, r.size, r.label, (r,), rate, rate == x.best and x.at_the_edge)
+    Entry(x.row, r.size, r.label, (r,), rate, rate == x.likely and x.at_the_edge)
     for x in plan.searches
     for rate, r in x.grid.items()
   ]
@@ -112,19 +119,29 @@ class Gap:
   def line(self, metrics: Sequence[Metric]) -> str:
     name = f'{self.one.label} - {self.other.label} ({self.one.size})'
     found = [(self.of(metric), header, digits) for metric, header, digits in metrics]
+    known = [(x, header, digits) for x, header, digits in found if x.seeds]
+    if not known:
+      return f'{name}: {NOT_KNOWN}'
     parts = [
       f'{header} {with_spread(x.mean, x.deviation, digits, "+")}'
-      + (f', {NOT_SHOWN}' if x.shown is False else '')
-      for x, header, digits in found
-      if x.seeds
+      for x, header, digits in known
     ]
-    if not parts:
-      return f'{name}: not known, no seed has finished both'
-    return f'{name}: {"; ".join(parts)} (paired, seeds {_join(found[0][0].seeds)})'
+    (first, header, digits), *_ = known
+    alone = [
+      f'{label} alone has {_seeds(seeds)}'
+      for label, seeds in zip(
+        (self.one.label, self.other.label), (first.only_first, first.only_second)
+      )
+      if seeds
+    ]
+    return (
+      f'{name}: {"; ".join(parts)} (paired, {_seeds(first.seeds)}). By {header}: '
+      f'{"; ".join([first.verdict(self.one.label, digits), *alone])}'
+    )
 
 
-def _join(seeds: Iterable[int]) -> str:
-  return ', '.join(map(str, seeds))
+def _seeds(seeds: Sequence[int]) -> str:
+  return f'seed{"s" if len(seeds) > 1 else ""} {", ".join(map(str, seeds))}'
 
 
 def gaps(entries: Sequence[Entry], pairs: Pairs) -> list[Gap]:
@@ -142,15 +159,19 @@ def gap_lines(
 
 
 def ranking(entries: Sequence[Entry], metric: Metric, best: Any = max) -> str:
-  """The line that says the order by mean, the best first, with spread and parameters."""
-  name, header, digits = metric
+  """The line that says the order by mean, the best first, with spread and parameters.
+
+  And which rows are not shown to differ from the best, seed by seed.
+  """
+  name, header, _ = metric
   known = [x for x in entries if name in x.mean]
   order = sorted(known, key=lambda x: x.mean[name], reverse=best is max)
   text = ', '.join(
-    f'{x.label} {with_spread(x.mean[name], x.std.get(name), digits)} '
-    f'({x.size_of["parameters"]:,})'
-    for x in order
+    f'{x.label} {x.shown(metric)} ({x.size_of["parameters"]:,})' for x in order
   )
   rest = [x.label for x in entries if x not in known]
   missing = f'; without a value: {", ".join(rest)}' if rest else ''
-  return f'By mean {header} (parameters): {text}{missing}.'
+  # An order of means is not one of methods.
+  like = [x.label for x in order[1:] if not Gap(order[0], x).of(name).shown]
+  same = f'; not shown to differ from the first: {", ".join(like)}' if like else ''
+  return f'By mean {header} (parameters): {text}{missing}{same}.'

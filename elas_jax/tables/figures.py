@@ -1,17 +1,21 @@
 """Figures of a table at a scale, a `Section` of render.py: rows, and learning rates."""
 
+import hashlib
+import json
 import math
 import pathlib
 from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
 
 from elas_jax.run.workdir import open_run
 from elas_jax.tables.entries import Entry
 from elas_jax.tables.plan import Line
 from elas_jax.tables.table import Metric
 
+FORM = 1  # of these figures: another number draws all of them anew
 PANELS = 4  # side by side
 LOGARITHMIC = ('eval/rmse', 'eval/loss')  # rows differ by orders of magnitude
 
@@ -25,19 +29,40 @@ def new(rows: int, columns: int, size: tuple[float, float], title: str) -> tuple
   return figure, panels
 
 
-def save(figure: Figure, path: pathlib.Path) -> None:
-  """Writes a whole file or, if killed, nothing."""
+def save(figure: Figure, path: pathlib.Path, drawn: str = '') -> None:
+  """Writes a whole file or, if killed, nothing; what is `drawn` stands in it."""
   temporary = path.with_suffix('.tmp.png')
   # Without the version of the library, so that the same figure is the same file.
-  figure.savefig(temporary, dpi=110, metadata={'Software': None})
+  about = {'Software': None, 'Description': drawn}
+  figure.savefig(temporary, dpi=110, metadata=about)
   temporary.replace(path)
 
 
 def plot(section: Any, path: pathlib.Path) -> None:
-  """The rows with error bars, one panel a size; the searches in another file."""
-  _rows(section, path)
+  """The rows with error bars, one panel a size; the searches in another file.
+
+  A file in which the same is drawn stays: drawing takes longer than all the rest.
+  """
+  values = [(x.size, x.label, x.mean, x.std) for x in section.entries]
+  _plot(_rows, section, path, values)
   if section.tried:
-    _rates(section, path.with_stem(f'{path.stem}_rates'))
+    tried = [(x.label, x.rate, x.mean) for x in section.tried]
+    _plot(_rates, section, path.with_stem(f'{path.stem}_rates'), tried)
+
+
+def _plot(draw: Any, section: Any, path: pathlib.Path, values: list) -> None:
+  text = json.dumps([FORM, _title(section), section.metrics, values])
+  drawn = hashlib.sha256(text.encode()).hexdigest()
+  if not path.exists() or _drawn(path) != drawn:
+    save(draw(section), path, drawn)
+
+
+def _drawn(path: pathlib.Path) -> str | None:
+  try:
+    with Image.open(path) as image:
+      return image.info.get('Description')
+  except OSError:  # damaged
+    return None
 
 
 def _title(section: Any) -> str:
@@ -47,7 +72,7 @@ def _title(section: Any) -> str:
   return f'{section.table.title}{state}\nScale: {label}'
 
 
-def _rows(section: Any, path: pathlib.Path) -> None:
+def _rows(section: Any) -> Figure:
   sizes = list(dict.fromkeys(x.size for x in section.entries))
   of_size = {s: [x for x in section.entries if x.size == s] for s in sizes}
   columns = min(len(sizes), PANELS)
@@ -58,7 +83,7 @@ def _rows(section: Any, path: pathlib.Path) -> None:
     axes.set_visible(False)
   for (name, entries), axes in zip(of_size.items(), panels.flat):
     _panel(axes, name, entries, section.metrics)
-  save(figure, path)
+  return figure
 
 
 def _panel(axes: Any, size: str, entries: list[Entry], metrics: list[Metric]) -> None:
@@ -78,7 +103,7 @@ def _panel(axes: Any, size: str, entries: list[Entry], metrics: list[Metric]) ->
   axes.grid(alpha=0.3)
 
 
-def _rates(section: Any, path: pathlib.Path) -> None:
+def _rates(section: Any) -> Figure:
   """What each search saw: the metric by which it chose over the learning rate."""
   name, header, _ = section.plan.scale.rates.metric
   figure, ((axes,),) = new(1, 1, (8.0, 5.0), _title(section))
@@ -95,7 +120,7 @@ def _rates(section: Any, path: pathlib.Path) -> None:
   axes.grid(alpha=0.3)
   if axes.lines:
     axes.legend(fontsize=7, ncols=2, loc='center left', bbox_to_anchor=(1, 0.5))
-  save(figure, path)
+  return figure
 
 
 def trained(lines: list[Line], runs: pathlib.Path, path: pathlib.Path, panel: Any) -> None:

@@ -7,9 +7,10 @@ from typing import Any
 from elas_jax.common.errors import UserError
 from elas_jax.config.config import filled
 from elas_jax.config.migrate import lifted
+from elas_jax.run import diverged
 from elas_jax.run.checkpoint import has_checkpoint
 from elas_jax.run.continuation import load_past
-from elas_jax.run.ended import CURVES, values
+from elas_jax.run.ended import CURVES, values, where
 from elas_jax.run.metrics import read_metrics
 from elas_jax.run.record import DIVERGED, FINISHED, Recorded, key
 
@@ -39,8 +40,6 @@ def run_of(workdir: pathlib.Path) -> Recorded:
     name: [[x['step'], x[name]] for x in lines if x.get(name) is not None]
     for name in CURVES
   }
-  places = [about, *about.get('continued', ())]
-  every = lambda field: ', '.join(dict.fromkeys(x[field] for x in places if field in x))
   return Recorded(
     fingerprint=key(config),
     config=tree,
@@ -48,8 +47,7 @@ def run_of(workdir: pathlib.Path) -> Recorded:
     step=step,
     values=values(config, lines),
     curve={name: of for name, of in points.items() if of},
-    commit=every('commit'),
-    device=every('device'),
+    **where(about),
   )
 
 
@@ -60,13 +58,8 @@ def data_record(workdir: pathlib.Path) -> dict[str, Any] | None:
 
 def _status(workdir: pathlib.Path, lines: list[dict], steps: int) -> tuple[str, int | None]:
   """Of a run that should have made `steps`, and the step that it came to."""
-  mark = workdir / 'diverged.json'
-  try:
-    return DIVERGED, json.loads(mark.read_bytes())['step']
-  except FileNotFoundError:
-    pass
-  except (ValueError, KeyError, TypeError) as error:
-    raise UserError(f'{mark}: is damaged: {error!r}') from None
+  if (step := diverged.step_of(workdir)) is not None:
+    return DIVERGED, step
   for line in lines:
     if 'eval/loss' in line and line['eval/loss'] is None:
       return DIVERGED, line['step']

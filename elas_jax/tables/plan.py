@@ -16,7 +16,7 @@ from elas_jax.config.config import Config
 from elas_jax.config.overrides import apply, of_another_kind
 from elas_jax.config.parsing import parse
 from elas_jax.run.ended import workdir_of
-from elas_jax.run.record import FINISHED, Record, Recorded, key
+from elas_jax.run.record import DIVERGED, FINISHED, Record, Recorded, key
 from elas_jax.run.revisions import revisions
 from elas_jax.systems.kinds import name_of
 from elas_jax.systems.optimizers import OPTIMIZERS
@@ -79,7 +79,12 @@ class Search:
   best: float | None
   likely: float | None
   score: float | None = None  # of `likely`
-  at_the_edge: bool = False  # of those that are known
+  at_the_edge: bool = False  # `likely`, of those that are known
+
+  @property
+  def diverged(self) -> bool:
+    """Whether no rate of its grid ends with a finite loss."""
+    return bool(self.grid) and all(x.status == DIVERGED for x in self.grid.values())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,8 +174,11 @@ class Plan:
     runs = [run for search in searches for run in search.grid.values()]
     ready = [x for x in lines if x.search is None or x.search.best is not None]
     runs += [run for line in ready for run in line.runs]
-    # Rows that are one run are called by the first of them.
-    return list({run.key: run for run in runs[::-1] if not run.recorded}.values())[::-1]
+    found: dict[str, Run] = {}
+    for run in runs:
+      if not run.recorded:
+        found.setdefault(run.key, run)  # rows that are one run have the name of the first
+    return list(found.values())
 
   def check_overrides(self) -> None:
     """Refuses one whose field the kinds of no run have."""
@@ -210,9 +218,12 @@ class Plan:
     given = any(flag.startswith(f'--config.{RATE}=') for flag in self.overrides)
     if rates is None or given or RATE in row.fields:
       return None
-    name = row.searched.label, rates.size(size)
+    searched, size = row.searched, rates.size(size)
+    name = searched.label, size
     if name not in self._searches:
-      self._searches[name] = self._search(row.searched, rates.size(size))
+      self._searches[name] = self._search(searched, size)
+    if self._searches[name].row != searched:
+      raise UserError(f'{searched.label}: two rows are searched under this label')
     return self._searches[name]
 
   def _search(self, row: Row, size: str) -> Search:
@@ -223,9 +234,12 @@ class Plan:
     tried = lambda rate: self._run(row, size, rates.seed, rate, steps)
     score = lambda run: _score(run, rates.metric[0])
     likely = lambda run: score(run.recorded or run.before)
-    grid = {rate: tried(rate) for rate in ladder[rates.first]}
+    # What was tried stays, also where the best of the first is now inside of them.
+    every = {rate: tried(rate) for rate in ladder}
+    first = ladder[rates.first]
+    grid = {x: run for x, run in every.items() if x in first or run.recorded or run.before}
     while rate := _next(ladder, {x: likely(run) for x, run in grid.items()}):
-      grid[rate] = tried(rate)
+      grid[rate] = every[rate]
     grid = dict(sorted(grid.items()))
     best = _best({x: score(run.recorded) for x, run in grid.items()})
     known = {x: s for x, run in grid.items() if (s := likely(run)) is not None}
@@ -252,7 +266,11 @@ class Plan:
 
 def _score(run: Recorded | None, metric: str) -> float | None:
   """The lower the better; infinite if it diverged, None if it is not known."""
-  return run and run.values.get(metric, math.inf)
+  if run is None or run.status == DIVERGED:
+    return run and math.inf
+  if metric not in run.values:
+    raise UserError(f'run {run.fingerprint} of the record has no {metric} to choose by')
+  return run.values[metric]
 
 
 def _best(scores: dict[float, float | None]) -> float | None:
@@ -263,8 +281,13 @@ def _best(scores: dict[float, float | None]) -> float | None:
 
 
 def _next(ladder: Sequence[float], scores: dict[float, float | None]) -> float | None:
-  """The rate beyond the edge at which the best of those tried is, if there is one."""
+  """The rate beyond the edge at which the best of those tried is, if there is one.
+
+  Where all diverge, the next lower one.
+  """
   best, tried = _best(scores), [rate for rate in ladder if rate in scores]
+  if best is None and None not in scores.values():
+    best = tried[0]
   below, above = ladder.index(tried[0]) - 1, ladder.index(tried[-1]) + 1
   if best == tried[0] and below >= 0:
     return ladder[below]

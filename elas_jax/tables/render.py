@@ -1,21 +1,19 @@
 """A table as Markdown, JSON and figures, from the record of runs; nothing is trained."""
 
-import contextlib
-import fcntl
 import functools
 import json
-import os
 import pathlib
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from elas_jax.common.errors import UserError
 from elas_jax.common.places import write_text
 from elas_jax.run.metrics import strict_json
 from elas_jax.run.record import Record, read
 from elas_jax.run.revisions import REVISIONS
+from elas_jax.tables import asked as asked_for
 from elas_jax.tables import figures
+from elas_jax.tables.asked import alone
 from elas_jax.tables.entries import Entry, of_line, of_searches
 from elas_jax.tables.plan import At, Plan
 from elas_jax.tables.table import MARKS, Metric, Published, Table
@@ -29,7 +27,9 @@ class Section:
   def __init__(self, plan: Plan, name: str):
     self.plan, self.name, self.table, self.scale = plan, name, plan.table, plan.scale_name
     self.entries, self.tried = [of_line(line) for line in plan.lines], of_searches(plan)
-    self.configs = [line.config for line in plan.lines if line.config]
+    of_rows = [line.config for line in plan.lines if line.config]
+    # Before the rates are known there are the runs of their searches.
+    self.configs = of_rows or [run.config for run in plan.runs.values()]
     self.done = sum(run.recorded is not None for run in plan.runs.values()), len(plan.runs)
     self.label = plan.scale.label.format(shape=self.table.family.shape(self.configs))
     words = [f'{name} --scale={self.scale}', *map(shlex.quote, plan.overrides)]
@@ -48,8 +48,7 @@ class Section:
     """Where the runs were made."""
     runs = [r.recorded for x in (*self.entries, *self.tried) for r in x.runs if r.recorded]
     either = lambda values: ', '.join(sorted({*values} - {''})) or '-'
-    # A hash of 40 letters, with '-modified' where the tree was.
-    commits = either(run.commit[:12] + run.commit[40:] for run in runs)
+    commits = either(run.short_commit for run in runs)
     jax = either(f'jax {run.versions["jax"]}' for run in runs if run.versions)
     where = f'{either(run.device for run in runs)}{"" if jax == "-" else f", {jax}"}'
     return f'commit {commits}, on {where}'
@@ -98,13 +97,16 @@ class Section:
       found.append(table.family.recipe(self.configs))
     if self.tried:
       searches = [x.search for x in plan.lines if x.search and x.search.at_the_edge]
-      edges = dict.fromkeys(f'{x.row.label} ({x.best:g})' for x in searches if x.best)
+      edges = dict.fromkeys(f'{x.row.label} ({x.likely:g})' for x in searches)
       found.append(
         'Learning rates: chosen by the search below, not the published ones; at the edge '
         f'of its grid, so that a better one may lie beyond: {", ".join(edges) or "none"}.'
       )
     if any(len(x.runs) > 1 for x in self.entries):
-      found.append('± is the sample standard deviation over seeds.')
+      found.append(
+        '± is the sample standard deviation over seeds. No difference is shown where zero '
+        'lies in the 95 % t-interval of the paired differences.'
+      )
     memory = 'Memory is what stays from step to step, from exact shapes; no activations.'
     return [*found, table.family.about + memory, *self._sources()]
 
@@ -145,13 +147,12 @@ class Section:
     return '\n'.join(lines).rstrip() + '\n'
 
   def tree(self) -> dict[str, Any]:
-    """How it was asked for, and which runs the rows have: for elas_jax.compare too."""
+    """Which runs the rows have, for elas_jax.compare, and what it says first."""
+    said = self.table.conclude(self.entries)
     return {
       'label': self.label,
-      'overrides': list(self.plan.overrides),
-      'seeds': self.plan.seeds,
       'done': self.done,
-      'says': next(iter(self.table.conclude(self.entries)), ''),
+      'says': next((x for x in said if 'not known' not in x), next(iter(said), '')),
       'metrics': self.metrics,
       'rows': [_tree(x) for x in self.entries],
     }
@@ -196,41 +197,18 @@ def _markdown(rows: list[list[str]]) -> list[str]:
   return [lines[0], '|' + '---|' * len(rows[0]), *lines[1:]]
 
 
-def stored(results: pathlib.Path, name: str) -> dict[str, Any]:
-  """Scale -> what tables/NAME.json has of it."""
-  path = results / f'tables/{name}.json'
-  try:
-    return json.loads(path.read_text())['scales'] if path.exists() else {}
-  except (ValueError, KeyError, TypeError):
-    raise UserError(f'{path}: is no table; delete it, it is rendered anew') from None
-
-
 def sections(
   name: str, table: Table, results: pathlib.Path, asked: Plan | None = None
 ) -> list[Section]:
   """Of a table at every scale that has been run, as it was asked for there, or is now."""
-  known, found = stored(results, name), []
-  record = Record(read(results / 'runs.jsonl'))
+  record, found = Record(read(results / 'runs.jsonl')), []
   for scale in (scale for scale in SCALES if scale in table.scales):
-    was = known.get(scale, {})
-    plan = Plan(table, scale, record, was.get('overrides', ()), was.get('seeds'))
     now = asked is not None and asked.scale_name == scale
-    plan = asked.by(record) if now else plan
+    was = asked_for.read(results, pathlib.Path(name).stem, scale)
+    plan = asked.by(record) if now else Plan(table, scale, record, *was)
     if now or any(run.recorded or run.before for run in plan.runs.values()):
       found.append(Section(plan, name))
   return found
-
-
-@contextlib.contextmanager
-def _alone(folder: pathlib.Path) -> Iterator[None]:
-  """Between its reading and its writing of a table no other process writes it."""
-  folder.mkdir(parents=True, exist_ok=True)
-  handle = os.open(folder, os.O_RDONLY)
-  try:
-    fcntl.flock(handle, fcntl.LOCK_EX)
-    yield
-  finally:
-    os.close(handle)
 
 
 def render(
@@ -240,38 +218,34 @@ def render(
   asked: Plan | None = None,
   plot: bool = True,
 ) -> list[Section]:
-  """Writes RESULTS/tables/NAME.md, .json and, if they changed, a PNG for every scale.
+  """Writes RESULTS/tables/NAME.md, .json and a PNG for every scale.
 
   `asked` says how one of the scales is asked for now; the others are as they were.
   """
-  folder = results / 'tables'
-  with _alone(folder):
+  folder, stem = results / 'tables', pathlib.Path(name).stem  # of mine.py
+  with alone(folder):
     found = sections(name, table, results, asked)
     text = f'# {table.title}\n\n' + '\n'.join(x.markdown() for x in found)
-    changed = _write(folder / f'{name}.md', text)
+    _write(folder / f'{stem}.md', text)
     tree = {'title': table.title, 'scales': {x.scale: x.tree() for x in found}}
-    _write(folder / f'{name}.json', strict_json(tree, indent=1) + '\n')
+    _write(folder / f'{stem}.json', strict_json(tree, indent=1) + '\n')
     for section in found if plot else ():
-      path = folder / f'{name}_{section.scale}.png'
-      if changed or not path.exists():  # it takes longer than all the rest
-        figures.plot(section, path)
+      figures.plot(section, folder / f'{stem}_{section.scale}.png')
   return found
 
 
-def _write(path: pathlib.Path, text: str) -> bool:
-  """Whether it was another text."""
-  if changed := not path.exists() or path.read_text() != text:
+def _write(path: pathlib.Path, text: str) -> None:
+  if not path.exists() or path.read_text() != text:
     write_text(path, text)
-  return changed
 
 
 def write_list(results: pathlib.Path) -> None:
   """RESULTS.md: all tables, how far they are and the first thing that each says."""
   rows = [['table', 'scale', 'runs', 'says']]
   for path in sorted((results / 'tables').glob('*.json')):
-    title = json.loads(path.read_text())['title']
-    for scale, x in stored(results, path.stem).items():
-      link = f'[{path.stem}](tables/{path.stem}.md): {title}'
+    tree = json.loads(path.read_text())
+    for scale, x in tree['scales'].items():
+      link = f'[{path.stem}](tables/{path.stem}.md): {tree["title"]}'
       rows.append([link, scale, f'{x["done"][0]} of {x["done"][1]}', x['says'] or '-'])
   about = 'Rendered from runs.jsonl by `python -m experiments.render`.'
   text = '\n'.join(['# Results', '', about, '', *_markdown(rows)])

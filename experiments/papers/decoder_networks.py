@@ -86,9 +86,9 @@ TABLE = Table(
   notes=(
     'D and F: widths of the model and its feed-forward. Decoders of layers with more '
     'parameters an edge are narrower, embeddings too.',
-    'quadratic starts as its linear layer (ReLinear) and is trained at one rate.',
+    'quadratic starts as its linear layer (ReLinear); all of its parameters have one rate.',
     'Of the Kolmogorov-Arnold layers chebyshev (order 3), fast (4 Gaussians) and skan were '
     'tried, at equal parameters; AF-KAN and the others were not, for their time.',
-    "swiglu is table 1's full, whose seeds spread more than those of the other rows.",
+    "swiglu is table 1's full.",
   ),
 )

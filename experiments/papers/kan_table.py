@@ -16,7 +16,7 @@ of an hour on both; paper two cores or a GPU, not yet run.
 
 import dataclasses
 
-from elas_jax.tables.entries import Entry, Gap, gaps, ranking
+from elas_jax.tables.entries import Entry, gap_lines, ranking
 from elas_jax.tables.plan import At
 from elas_jax.tables.table import Row, Table
 from experiments import networks, published
@@ -64,9 +64,7 @@ def rows(at: At) -> list[Row]:
 
 
 def conclude(entries: list[Entry]) -> list[str]:
-  found = gaps(entries, PAIRS)
-  lines = [gap.line(networks.ACCURACY[:2]) for gap in found]
-  lines += [x for gap in found if (x := verdict(gap)) and gap.one.method == 'af_kan']
+  lines = gap_lines(entries, PAIRS, networks.ACCURACY[:2])
   for size in dict.fromkeys(entry.size for entry in entries):
     for suffix, name in (('', 'equal structure'), ('_equal', 'equal parameters')):
       labels = [method + suffix for method in WIDTHS]
@@ -74,17 +72,6 @@ def conclude(entries: list[Entry]) -> list[str]:
       if len(of_kind) == len(labels):  # a smoke run has not all
         lines.append(f'{name} ({size}): {ranking(of_kind, networks.ACCURACY[0])}')
   return lines
-
-
-def verdict(gap: Gap) -> str:
-  """Whether AF-KAN is at least as accurate as the MLP with as many parameters."""
-  found, one = gap.of('accuracy_percent'), gap.one
-  if not found.seeds:
-    return ''
-  return (
-    f'AF-KAN {"is" if found.mean >= 0 else "is NOT"} at least as accurate as the MLP, by '
-    f'the mean of {len(found.seeds)} seeds ({one.label}, {one.size}): {found.mean:+.2f}.'
-  )
 
 
 TABLE = Table(

@@ -46,7 +46,7 @@ def heeds_signals():
   'module',
   [
     *('elas_jax.train', 'elas_jax.evaluate', 'elas_jax.generate', 'elas_jax.convert'),
-    *('elas_jax.data.prepare', 'elas_jax.data.train_tokenizer', 'experiments.kan_table'),
+    *('elas_jax.data.prepare', 'elas_jax.data.train_tokenizer', 'experiments.run'),
     'benchmarks.kan_layers',
   ],
 )

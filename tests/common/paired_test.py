@@ -54,7 +54,7 @@ def test_few_seeds_say_less():
   assert one.verdict('A') == 'one seed: nothing can be said of the spread'
   none = paired({0: 1.0}, {1: 1.0})
   assert none.mean is None
-  assert none.verdict('A') == 'not known: no seed has finished both'
+  assert none.verdict('A') == 'not known, no seed has finished both'
 
 
 def test_what_is_not_finite_is_no_value():

@@ -11,6 +11,7 @@ from elas_jax.common.errors import UserError
 from elas_jax.config.cli import run_command
 from elas_jax.config.config import to_json
 from elas_jax.run import record
+from elas_jax.run.diverged import Diverged
 from elas_jax.run.workers import claimed
 from elas_jax.systems.feed_forwards.mlp import MLP
 from elas_jax.tables import figures
@@ -90,7 +91,7 @@ def test_what_is_recorded_is_not_done_again(calls, tmp_path, capsys):
   run.main(flags_of(tmp_path))  # asks for one seed; the other is kept
   assert len(calls) == 4 and row_of(tmp_path, 0)['runs'].keys() == {'0', '1'}
   (line,) = [x for x in capsys.readouterr().out.splitlines() if x.startswith('- one - two')]
-  assert 'bits per byte -0.1000 ± 0.0000' in line
+  assert 'bits per byte -0.1000 ± 0.0000' in line and 'one is lower by 0.1000' in line
   shutil.rmtree(tmp_path / 'runs')  # a clone has the record alone
   run.main(flags_of(tmp_path))
   assert len(calls) == 4
@@ -183,11 +184,11 @@ def test_an_incomplete_run_is_made_again(calls, tmp_path, damage):
 
 
 def test_a_diverged_run_is_recorded_and_not_tried_again(calls, tmp_path, monkeypatch):
-  fake, words = run.train, 'training diverged at step 7: loss=nan, grad_norm=1.0; none yet'
+  fake, error = run.train, Diverged('training diverged at step 7: loss=nan', 7)
 
   def diverge(config, workdir):
     fake(config, workdir)
-    raise UserError(words)
+    raise error
 
   monkeypatch.setattr(run, 'train', diverge)
   for _ in range(2):
@@ -197,8 +198,8 @@ def test_a_diverged_run_is_recorded_and_not_tried_again(calls, tmp_path, monkeyp
     ('diverged', 7, {})
   ] * 2
   assert '| seed 0 at step 7 |' in (tmp_path / 'results/tables/pair.md').read_text()
-  words = 'no space left'  # other errors are not divergences
-  with pytest.raises(UserError, match=words):
+  error = UserError('no space left')  # other errors are not divergences
+  with pytest.raises(UserError, match='no space left'):
     run.main(flags_of(tmp_path, '--seeds=2'))
   assert len(recorded_in(tmp_path)) == 2
 
@@ -281,6 +282,37 @@ def test_results_of_other_overrides_are_not_written_over(calls, tmp_path):
     run.main(flags_of(tmp_path, '--config.model.layers=1'))
 
 
+def test_flags_of_no_number_reach_no_page(calls, tmp_path):
+  run.main(flags_of(tmp_path))
+  run.main(flags_of(tmp_path, f'--config.data.cache_dir={tmp_path}/another'))
+  assert len(calls) == 2
+  texts = [
+    x.read_text()
+    for x in (tmp_path / 'results').rglob('*')
+    if x.suffix != '.png' and x.is_file()
+  ]
+  assert not any('cache_dir' in text for text in texts)
+  (text,) = [text for text in texts if text.startswith('# A pair')]
+  assert (
+    'Made by `python -m experiments.run pair.py --scale=smoke --config.data.source' in text
+  )
+
+
+def test_tables_that_share_a_run_are_rendered_too(calls, tmp_path, monkeypatch):
+  """Of the tables that the results have a page of."""
+  flags = flags_of(tmp_path, name='ablation_controls')
+  monkeypatch.setattr(run, 'names', lambda: ['ablation_controls', 'table5_rules'])
+  run.main([*flags, '--only=loro_relu2'])
+  page = tmp_path / 'results/tables/table5_rules.md'
+  assert not page.exists()
+  run.main(['table5_rules', *flags[1:], '--only=mvue'])
+  assert '| top2 | 60m 34.12 [S], 130m 24.80 [S], 350m 19.94 [S], 1b 15.69 [S] | - |' in (
+    page.read_text()
+  )
+  run.main([*flags, '--only=elas'])  # which is top2
+  assert '1b 15.69 [S] | 2.0000 |' in page.read_text()
+
+
 def test_smoke_results_are_not_among_the_results(calls, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   (tmp_path / 'configs').symlink_to(ROOT / 'configs')
@@ -299,7 +331,7 @@ def test_a_run_of_before_a_revision_is_made_again(calls, tmp_path):
   assert row['runs'] == {} and row['before']['0'][1] == ['loro_step'] and len(calls) == 3
   text = (tmp_path / 'results/tables/pair.md').read_text()
   assert '| one | - |' in text and 'until they are made again: runs of one' in text
-  assert 'one - two (smoke): not known' in text
+  assert 'one - two (smoke): not known, no seed' in text
   run.main(flags_of(tmp_path, '--seeds=2'))
   text = (tmp_path / 'results/tables/pair.md').read_text()
   assert 'Not shown' not in text and len(calls) == 5

@@ -95,7 +95,10 @@ def test_states_are_said(tmp_path):
   assert first(make(tmp_path / 'stalled', age=240)) == 'stalled: no new line for 4 min'
   ended = [*LINES, {'step': 60, 'eval/loss': None}]
   run = make(tmp_path / 'diverged', ended)
-  assert first(run) == 'stopped: the validation loss is not finite'
+  assert first(run) == 'stopped: a loss or a gradient is not finite'
+  run = make(tmp_path / 'in_training')
+  (tmp_path / 'in_training/diverged.json').write_text('{"step": 41}')
+  assert first(run) == 'stopped: a loss or a gradient is not finite'
   (tmp_path / 'new').mkdir()
   assert within(shown(followed(tmp_path / 'new'))) == ['not begun: no config.json yet']
 

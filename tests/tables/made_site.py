@@ -85,7 +85,7 @@ def record(path):
         more['curve'] = {'train/loss': [[0, 5.5], [50, None], [100, 1.25]]}
       append(path, recorded(run.config, bits, **more))
   paper = Plan(TABLE, 'paper', Record(())).lines[0]
-  append(path, recorded(paper.runs[0].config, 11.5, device='NVIDIA H200'))
+  append(path, recorded(paper.runs[0].config, 11.5, device='NVIDIA H200', platform='gpu'))
 
 
 def make(folder, output):

@@ -6,6 +6,7 @@ import pytest
 
 from elas_jax.common.errors import UserError
 from elas_jax.run.record import Record
+from elas_jax.tables.entries import of_line
 from elas_jax.tables.table import RATE, Rates, Row
 from experiments.language import METRICS, scales
 from tests.tables.fakes import pair, plan_of, record_all, recorded
@@ -82,11 +83,50 @@ def test_equal_scores_take_the_lower_rate_and_diverged_ones_none():
   runs = record_all(one, lambda run: None if at_rate(run) > 3e-3 else 2.0)
   (line,) = plan_of(one, runs).lines
   assert line.search.best == pytest.approx(LADDER[0]) and line.search.at_the_edge
-  plan = plan_of(one)
-  runs = [recorded(run.config, None) for run in plan.todo(plan.lines)]
+
+
+def test_where_all_rates_diverge_lower_ones_are_tried():
+  one = pair(rows=lambda at: [Row('one', 'low_rank')])
+  runs = record_all(one, lambda run: None)
   (line,) = plan_of(one, runs).lines
-  assert line.search.best is None and line.runs == ()  # all rates diverge
-  assert plan_of(one, runs).todo(plan_of(one, runs).lines) == []
+  assert tuple(line.search.grid) == pytest.approx(LADDER[:5])
+  assert line.search.best is None and line.runs == () and line.search.diverged
+  entry = of_line(line)
+  assert entry.non_finite == 'diverges at every rate of its grid'
+  runs = record_all(one, lambda run: None if at_rate(run) > 6e-4 else 2.0)
+  (line,) = plan_of(one, runs).lines
+  assert line.search.best == pytest.approx(2.5e-4) and not line.search.diverged
+
+
+def test_a_rate_that_was_tried_stays_in_the_grid():
+  """Also where the best of the first rates is inside of them."""
+  one = pair(rows=lambda at: [Row('one', 'low_rank')])
+  ends = {LADDER[0]: 1.0, LADDER[2]: 2.5, LADDER[3]: 2.0, LADDER[4]: 2.5}
+  (line,) = plan_of(one).lines
+  runs = [
+    recorded(dataclasses.replace(run.config, optimizer=optimizer), bits)
+    for run in list(line.search.grid.values())[:1]
+    for rate, bits in ends.items()
+    for optimizer in [dataclasses.replace(run.config.optimizer, learning_rate=rate)]
+  ]
+  (line,) = plan_of(one, runs).lines
+  assert line.search.best == LADDER[0] and line.search.at_the_edge
+
+
+def test_a_score_that_is_missing_is_named():
+  one = pair(rows=lambda at: [Row('one', 'low_rank')])
+  plan = plan_of(one)
+  runs = [recorded(run.config, 2.0) for run in plan.todo(plan.lines)]
+  runs[1] = dataclasses.replace(runs[1], values={'eval/loss': 1.0})
+  with pytest.raises(UserError, match=f'{runs[1].fingerprint} of the record has no eval/b'):
+    _ = plan_of(one, runs).lines
+
+
+def test_two_searches_under_one_label_are_refused():
+  other = Row('cola', 'cola', {'model.layers': 2})
+  rows = [Row('a', 'cola'), Row('b', 'cola', rate_of=other)]
+  with pytest.raises(UserError, match='cola: two rows are searched under this label'):
+    _ = plan_of(pair(rows=lambda at: rows)).lines
 
 
 def test_runs_of_before_a_revision_keep_the_grid_but_choose_nothing():

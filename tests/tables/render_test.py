@@ -10,9 +10,9 @@ from matplotlib import image
 
 from elas_jax.common.errors import UserError
 from elas_jax.run import record
-from elas_jax.tables import figures
+from elas_jax.tables import asked, figures
 from elas_jax.tables.entries import gap_lines, ranking
-from elas_jax.tables.render import Section, render, stored, write_list
+from elas_jax.tables.render import Section, render, write_list
 from elas_jax.tables.table import RATE, Published, Row
 from experiments.language import METRICS
 from tests.tables.fakes import pair, plan_of, record_all, recorded
@@ -23,6 +23,10 @@ BITS = {'one': (2.0, 2.2, 2.4), 'two': (1.9, 2.3, 2.1)}
 
 def bits_of(run):
   return BITS[run.label][run.seed]
+
+
+def stored(results, name):
+  return json.loads((results / f'tables/{name}.json').read_text())['scales']
 
 
 def made(runs=None, **fields):
@@ -37,10 +41,11 @@ def test_mean_and_spread_by_hand():
   one, two = section.entries
   assert one.mean['eval/bits_per_byte'] == pytest.approx(2.2)
   assert one.std['eval/bits_per_byte'] == pytest.approx(0.2)
-  gap = 'bits per byte +0.1000 ± 0.2000, no difference shown; perplexity +1.000 ± 2.000, '
+  # By hand: the interval of three differences is t = 4.3027 times their deviation / 3^0.5.
   assert gap_lines([one, two], [('one', 'two')], METRICS) == [
-    f'one - two (proxy): {gap}no difference shown; perplexity, published convention +0.500 '
-    '± 1.000, no difference shown (paired, seeds 0, 1, 2)'
+    'one - two (proxy): bits per byte +0.1000 ± 0.2000; perplexity +1.000 ± 2.000; '
+    'perplexity, published convention +0.500 ± 1.000 (paired, seeds 0, 1, 2). By bits per '
+    'byte: no difference shown'
   ]
   # One seed that diverged is in neither mean, nor paired.
   first = next(line.runs[0].config for line in section.plan.lines if line.row == TWO[1])
@@ -48,9 +53,12 @@ def test_mean_and_spread_by_hand():
   section, _ = made(fallen)
   two = section.entries[1]
   assert two.mean['eval/bits_per_byte'] == pytest.approx(2.2)
-  assert two.shown(METRICS[0]) == '2.2000 ± 0.1414 (2 of 3 seeds)'
+  assert two.shown(METRICS[0]) == '2.2000 ± 0.1414 (2 of 3 seeds, 1 diverged)'
   (line,) = gap_lines(section.entries, [('one', 'two')], METRICS[:1])
-  assert 'bits per byte +0.1000 ± 0.2828, no difference shown (paired, seeds 1, 2)' in line
+  assert line.endswith(
+    '+0.1000 ± 0.2828 (paired, seeds 1, 2). By bits per byte: no difference shown; one '
+    'alone has seed 0'
+  )
   # A single run has no deviation; none has no mean.
   alone, _ = made([x for x in runs if x.parsed.seed == 0])
   assert alone.entries[0].std == {} and alone.entries[0].shown(METRICS[0]) == (
@@ -68,15 +76,26 @@ def test_a_difference_beyond_its_interval_is_not_called_none():
   runs = record_all(table, lambda run: 2.0 + run.seed / 10 + (run.label == 'one'))
   section, _ = made(runs)
   (line,) = gap_lines(section.entries, [('one', 'two')], METRICS[:1])
-  assert 'bits per byte +1.0000 ± 0.0000 (paired' in line
+  assert line.endswith(
+    'By bits per byte: one is higher by 1.0000 (95 % interval 1.0000 to 1.0000)'
+  )
+  section, _ = made([x for x in runs if x.parsed.seed == 0])
+  (line,) = gap_lines(section.entries, [('one', 'two')], METRICS[:1])
+  assert line.endswith(
+    '(paired, seed 0). By bits per byte: one seed: nothing can be said of the spread'
+  )
 
 
 def test_rankings_have_spread_and_size():
   section, _ = made()
   line = ranking(section.entries, ('eval/bits_per_byte', 'loss', 2), min)
   assert line == (
-    'By mean loss (parameters): two 2.10 ± 0.20 (1,234,567), one 2.20 ± 0.20 (1,234,567).'
+    'By mean loss (parameters): two 2.10 ± 0.20 (1,234,567), one 2.20 ± 0.20 (1,234,567); '
+    'not shown to differ from the first: one.'
   )
+  clear = record_all(pair(rows=lambda at: TWO), lambda run: 2.0 + (run.label == 'one'))
+  section, _ = made(clear)
+  assert ranking(section.entries, METRICS[0]).endswith('two 2.0000 ± 0.0000 (1,234,567).')
   section, _ = made([])
   assert ranking(section.entries, METRICS[0]).endswith(': ; without a value: one, two.')
 
@@ -160,7 +179,7 @@ def test_a_table_is_written_with_the_runs_of_its_rows(results):
   text = (results / 'tables/pair.md').read_text()
   assert text.startswith('# A pair\n\n## Proxy\n')
   tree = stored(results, 'pair')['proxy']
-  assert tree['done'] == [6, 6] and tree['overrides'] == [] and tree['seeds'] == 3
+  assert tree['done'] == [6, 6]
   names = {run.fingerprint: run.parsed for run in record.read(results / 'runs.jsonl')}
   for row, (seed, name) in ((r, x) for r in tree['rows'] for x in r['runs'].items()):
     assert names[name].seed == int(seed) and row['missing'] == []
@@ -168,11 +187,8 @@ def test_a_table_is_written_with_the_runs_of_its_rows(results):
   write_list(results)
   listed = (results / 'RESULTS.md').read_text()
   assert '| [pair](tables/pair.md): A pair | proxy | 6 of 6 | one - two (proxy): ' in listed
-  # The same record gives the same files, and figures are left as they are.
-  (results / 'tables/pair_proxy.png').write_text('old')
   render('pair', table, results)
   assert (results / 'tables/pair.md').read_text() == text
-  assert (results / 'tables/pair_proxy.png').read_text() == 'old'
 
 
 def test_runs_of_before_are_said_and_kept_out(results):
@@ -189,15 +205,46 @@ def test_runs_of_before_are_said_and_kept_out(results):
   assert row['before']['0'] == [runs[0].fingerprint, ['galore_epsilon']]
 
 
-def test_scales_are_kept_as_they_were_asked_for(results):
-  table = pair(rows=lambda at: TWO)
-  flags = ('--config.model.layers=2',)
-  render('pair', table, results, plan_of(table, scale='proxy', overrides=flags, seeds=5))
-  asked = stored(results, 'pair')['proxy']
-  assert (asked['overrides'], asked['seeds'], asked['done']) == (list(flags), 5, [0, 10])
-  (results / 'tables/pair.json').write_text('{"scales"')
-  with pytest.raises(UserError, match='pair.json: is no table; delete it'):
-    render('pair', table, results)
+def test_scales_are_rendered_as_they_were_asked_for(results):
+  table, flags = pair(rows=lambda at: TWO), ('--config.model.layers=2',)
+  asked.write(results, 'pair', 'proxy', asked.Asked(flags, 5))
+  render('pair', table, results)
+  text = (results / 'tables/pair.md').read_text() if stored(results, 'pair') else ''
+  assert text == ''  # none of those runs is recorded
+  (section,) = render('pair', table, results, plan_of(table, overrides=flags, seeds=5))
+  assert section.done == (0, 10)
+  assert section.command == (
+    f'python -m experiments.run pair --scale=proxy {flags[0]} --seeds=5'
+  )
+  asked.write(results, 'pair', 'proxy', asked.Asked((), 2))
+  (section,) = render('pair', table, results)
+  assert section.done == (4, 4) and section.command.endswith('--seeds=2')
+  (results / 'tables/pair.json').unlink()  # nothing is lost with it
+  (section,) = render('pair', table, results)
+  assert section.done == (4, 4)
+
+
+def test_what_is_asked_for_is_kept_without_flags_of_no_number(tmp_path):
+  flags = [
+    '--config.model.layers=2',
+    '--config.data.cache_dir=/x',
+    '--config.model.layers=3',
+  ]
+  found = asked.overrides([*flags, '--config.data.batch_size=4'])
+  assert found == ('--config.data.batch_size=4', '--config.model.layers=3')
+  asked.write(tmp_path, 'a', 'proxy', asked.Asked(found, 5))
+  asked.write(tmp_path, 'b', 'smoke', asked.Asked())
+  assert asked.read(tmp_path, 'a', 'proxy') == (found, 5)
+  assert (
+    asked.read(tmp_path, 'a', 'paper') == asked.read(tmp_path, 'b', 'smoke') == ((), None)
+  )
+  before = (tmp_path / 'asked.json').stat().st_mtime_ns
+  asked.write(tmp_path, 'a', 'proxy', asked.Asked(found, 5))
+  assert (tmp_path / 'asked.json').stat().st_mtime_ns == before
+  for text in ('{"a"', '[]', '{"a": 1}'):
+    (tmp_path / 'asked.json').write_text(text)
+    with pytest.raises(UserError, match='asked.json: is damaged'):
+      asked.read(tmp_path, 'a', 'proxy')
 
 
 def test_json_has_no_numbers_that_are_not_finite(results):
@@ -228,6 +275,21 @@ def test_the_figure_has_spreads_and_says_what_is_missing(tmp_path):
   widths = [np.ptp(np.flatnonzero(line)) for line in blue if line.any()]
   assert max(widths) > 10 * min(widths)  # an error bar, and a point without
   assert not list(tmp_path.glob('*_rates.png'))
+
+
+def test_a_figure_is_drawn_anew_where_something_else_is_in_it(tmp_path):
+  path = tmp_path / 'pair.png'
+  section, runs = made()
+  figures.plot(section, path)
+  first = path.stat().st_mtime_ns
+  figures.plot(section, path)
+  assert path.stat().st_mtime_ns == first
+  section, _ = made(runs[:5])
+  figures.plot(section, path)
+  assert path.stat().st_mtime_ns > first
+  path.write_text('damaged')
+  figures.plot(section, path)
+  assert image.imread(path).shape
 
 
 @pytest.mark.conformance

@@ -140,7 +140,7 @@ def test_sorting_is_by_value_and_keeps_what_is_absent_last(chrome):
   assert column(chrome, 2) == [
     '9.0000 ± 0.0000',
     '11.0000 ± 1.4142',
-    '100.5000 (1 of 2 seeds)',
+    '100.5000 (1 of 2 seeds, 1 diverged)',
     '-',
     '-',
   ]

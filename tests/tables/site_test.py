@@ -55,7 +55,7 @@ def test_numbers_are_those_of_the_markdown_tables_and_of_hand(folder, output):
   column = next(n for n, name in enumerate(header) if name.startswith('bits per byte'))
   values = {row[0]: row[column] for row in rows}
   assert values == SHOWN | {
-    'lora': '100.5000 (1 of 2 seeds)',
+    'lora': '100.5000 (1 of 2 seeds, 1 diverged)',
     'elas': '-',
     'cola': '-',
   }

@@ -67,8 +67,8 @@ def _runs(section: Section) -> str:
 
 def state(section: Section) -> Html:
   """The scale, and whether a GPU was in it."""
-  devices = {run.recorded.device for run in _recorded(section.entries)}
-  gpu = badge('GPU') if devices - {'cpu', ''} else None
+  platforms = {run.recorded.platform for run in _recorded(section.entries)}
+  gpu = badge('GPU') if any('gpu' in platform for platform in platforms) else None
   return join(badge(section.scale), ' ' if gpu else None, gpu)
 
 
@@ -196,7 +196,7 @@ def _conclusions(section: Section) -> list[Html]:
 
 def _provenance(section: Section) -> list[Html]:
   runs = [run.recorded for run in _recorded([*section.entries, *section.tried])]
-  commits = sorted({f'{run.commit[:12]}{run.commit[40:]}' for run in runs if run.commit})
+  commits = sorted({run.short_commit for run in runs if run.commit})
   versions = sorted({f'{k} {v}' for run in runs for k, v in run.versions.items()})
   either = lambda values: ', '.join(values) or 'not recorded'
   about = {
