@@ -38,7 +38,7 @@ SMOKE = PROXY | {
   'train.log_every': 5,
   'eval.every': 10,
 }
-LADDER = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+LADDER = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
 
 
 def rates_size(size: str) -> str:
@@ -46,7 +46,7 @@ def rates_size(size: str) -> str:
   return 'exp_sin_square' if size in FUNCTIONS or size in SHAPES else 'digits'
 
 
-RATES = Rates(lambda method: LADDER, slice(0, 5), LOSS, size=rates_size)
+RATES = Rates(lambda method: LADDER, slice(2, 7), LOSS, size=rates_size)
 
 
 def scales(
