@@ -11,6 +11,7 @@ of the paired difference, no difference is shown. Prints a text and draws the cu
 """
 
 import argparse
+import json
 import math
 import pathlib
 import re
@@ -35,6 +36,8 @@ def main(arguments: list[str] | None = None) -> None:
   options = _parser().parse_args(arguments)
   if options.plot and options.plot.suffix != '.png':
     raise UserError(f'--plot={options.plot}: must end in .png')
+  if options.output:
+    _check_output(options.output)
   sides = read_sides(options.runs, options.results, options.scale)
   metrics = options.metrics.split(',') if options.metrics is not None else None
   result = comparison(sides, metrics, options.confidence)
@@ -96,6 +99,18 @@ def _plotted(path: pathlib.Path, sides: Sequence[Side], result: Tree) -> str | N
     raise UserError(f'--plot={path}: not written: {error.strerror}') from error
   print(f'curves in {path}' if drawn else 'no curves: none is recorded of these runs')
   return str(path) if drawn else None
+
+
+def _check_output(path: pathlib.Path) -> None:
+  """Refuses what is no file of an earlier comparison."""
+  if path.suffix != '.json' or not path.parent.is_dir():
+    raise UserError(f'--output={path}: must be a FILE.json in a folder that is there')
+  try:
+    known = not path.exists() or 'sides' in json.loads(path.read_text())
+  except (OSError, ValueError, TypeError):
+    known = False
+  if not known:
+    raise UserError(f'--output={path}: is there and is no comparison; give another file')
 
 
 def _written(path: pathlib.Path, result: Tree) -> None:

@@ -8,6 +8,7 @@ scale that has been run, and experiments/results/RESULTS.md, the list of all tab
 
 import pathlib
 
+from elas_jax.common.errors import UserError
 from elas_jax.config.cli import Parser, run_command
 from elas_jax.tables.render import render, write_list
 from experiments.papers import RESULTS, names, table_of
@@ -19,11 +20,16 @@ def main(arguments: list[str] | None = None) -> None:
   parser.add_argument('names', nargs='*', metavar='NAME', help='of a table; default: all')
   parser.add_place('--results', default=str(RESULTS), help=f'folder; default: {RESULTS}')
   options = parser.parse_args(arguments)
-  for name in options.names or names():
-    table, stem = table_of(name), pathlib.Path(name).stem
-    for section in render(stem, table, options.results):
+  tables = {name: table_of(name) for name in options.names or names()}
+  if not (options.results / 'runs.jsonl').exists():
+    raise UserError(f'--results={options.results}: has no runs.jsonl, the record of runs')
+  for name, table in tables.items():
+    found = render(pathlib.Path(name).name, table, options.results)
+    for section in found:
       done, known = section.done
-      print(f'{stem}, {section.scale}: {done} of {known} runs', flush=True)
+      print(f'{name}, {section.scale}: {done} of {known} runs', flush=True)
+    if not found:
+      print(f'{name}: no run is recorded', flush=True)
   write_list(options.results)
   print(f'written to {options.results}/tables and RESULTS.md')
 

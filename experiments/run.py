@@ -7,10 +7,9 @@
 First the runs of the searches for learning rates, then the rows. What is recorded in
 experiments/results/runs.jsonl is not done again, whichever table it was done for; what was
 stopped is continued. Several calls may work on the same table, or on others, at the same
-time: a run belongs to whoever holds its lock. A smoke run is kept under runs/smoke.
+time: a run belongs to whoever holds its lock. What a smoke run makes stays under runs/.
 """
 
-import json
 import pathlib
 import sys
 import time
@@ -28,7 +27,7 @@ from elas_jax.run.record import Record, append, read
 from elas_jax.run.workers import claimed, end_with_parent, run_workers
 from elas_jax.tables import asked
 from elas_jax.tables.plan import Line, Plan, Run
-from elas_jax.tables.render import render, write_list
+from elas_jax.tables.render import read_page, render, write_list
 from elas_jax.train import train
 from experiments.papers import RESULTS, names, table_of
 
@@ -52,13 +51,10 @@ class Work:
     self.results = options.results or usual
     self.path, self.tables = self.results / 'runs.jsonl', self.results / 'tables'
     shown, was = asked.overrides(overrides), asked.read(self.results, file.stem, scale)
-    if was.overrides != shown and self._has_page(scale):
-      raise UserError(
-        f'{self.results}: {file.stem} was made there with other overrides '
-        f'({" ".join(was.overrides) or "none"}); give --results=DIR for these'
-      )
     usual, given = self.table.scales[scale].seeds, max(options.seeds or 0, was.seeds or 0)
     self.asked = asked.Asked(shown, given if given > usual else None)
+    if options.seeds and options.seeds < given:
+      print(f'--seeds={options.seeds}: this table was asked for {given} before; they stay')
     # Flags of this machine reach the runs, and no page.
     self._made = Plan(self.table, scale, Record(()), overrides, self.asked.seeds)
     self.shown = Plan(self.table, scale, Record(()), *self.asked)
@@ -69,7 +65,7 @@ class Work:
 
   def _has_page(self, scale: str) -> bool:
     path = self.tables / f'{self.stem}.json'
-    return path.exists() and scale in json.loads(path.read_text())['scales']
+    return path.exists() and scale in read_page(path)['scales']
 
   def plan(self) -> Plan:
     return self._made.by(Record(read(self.path)))
@@ -82,6 +78,12 @@ class Work:
     plan = self.plan()
     self.todo(plan)
     plan.check_overrides()
+    scale, was = plan.scale_name, asked.read(self.results, self.stem, plan.scale_name)
+    if was.overrides != self.asked.overrides and self._has_page(scale):
+      raise UserError(
+        f'{self.results}: {self.stem} was made there with other overrides '
+        f'({" ".join(was.overrides) or "none"}); give --results=DIR for these'
+      )
 
   def work(self) -> None:
     """Makes every run that is not recorded, until there are none."""

@@ -104,10 +104,7 @@ def load_config(spec: str, overrides: Sequence[str]) -> ConfigDict:
   except ValueError as error:  # the file's own words
     raise UserError(str(error)) from error
   except (Exception, SystemExit) as error:  # it is a program, and may fail in any way
-    places = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == path]
-    line = f'line {places[-1].lineno}: ' if places else ''
-    what = f'{type(error).__name__}: {error}'
-    raise UserError(f'--config={spec}: {line}{what}') from error
+    raise UserError(f'--config={spec}: {where_it_failed(path, error)}') from error
   if not isinstance(config, ConfigDict):
     raise UserError(
       f'--config={spec}: get_config returned {config!r:.60}; must be a ConfigDict of '
@@ -119,6 +116,13 @@ def load_config(spec: str, overrides: Sequence[str]) -> ConfigDict:
   config = ConfigDict(config)  # one that can be changed, of one that cannot too
   apply(config, overrides)
   return config
+
+
+def where_it_failed(path: str, error: BaseException) -> str:
+  """The line of a user's program, and what was raised there."""
+  places = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == path]
+  line = f'line {places[-1].lineno}: ' if places else ''
+  return f'{line}{type(error).__name__}: {error}'
 
 
 def _config_file(spec: str) -> tuple[str, str]:

@@ -248,8 +248,8 @@ def _regular(path: pathlib.Path) -> pathlib.Path:
 
 
 def _number(x: Any) -> float:
-  """NaN for null, which stands for what is not finite, and for what is too large."""
+  """NaN for null, which stands for what is not finite, and for what is no number."""
   try:
     return math.nan if x is None else float(x)
-  except OverflowError:
+  except (OverflowError, ValueError, TypeError):  # no number at all
     return math.nan

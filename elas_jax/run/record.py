@@ -39,6 +39,7 @@ LEFT_OUT = (
   'eval.measures',
 )
 FINISHED, DIVERGED = 'finished', 'diverged'
+SIZES = {'parameters', 'parameter_bytes', 'buffer_bytes', 'optimizer_bytes'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,8 +159,9 @@ def append(path: pathlib.Path, run: Recorded) -> None:
       content = file.read()
       if run.key in Record(_runs(path, content)).runs:
         return
-      file.truncate(content.rfind(b'\n') + 1)
-      file.write((line_of(run) + '\n').encode())
+      whole, _ = _parted(content)
+      file.truncate(min(len(whole), len(content)))
+      file.write(whole[len(content) :] + (line_of(run) + '\n').encode())
       file.flush()
       os.fsync(file.fileno())
   except OSError as error:
@@ -172,18 +174,30 @@ def line_of(run: Recorded) -> str:
 
 
 def _runs(path: pathlib.Path, content: bytes) -> list[Recorded]:
-  whole, _, torn = content.rpartition(b'\n')
+  whole, torn = _parted(content)
   if torn:
     _say(f'{path}: its last line was cut short and is dropped')
   found = []
-  for number, line in enumerate(whole.split(b'\n') if whole else [], start=1):
+  for number, line in enumerate(whole.splitlines(), start=1):
     try:
       found.append(_run(line))
     except UserError as error:  # it says what is accepted
       raise UserError(f'{path}:{number}: {error}') from None
+    except json.JSONDecodeError as error:
+      raise UserError(f'{path}:{number}: is no line of a run: {error.msg}') from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
       raise UserError(f'{path}:{number}: is no line of a run: {error!r}') from None
   return found
+
+
+def _parted(content: bytes) -> tuple[bytes, bytes]:
+  """The lines, each with its newline, and what a kill has cut short behind them."""
+  whole, newline, rest = content.rpartition(b'\n')
+  try:
+    json.loads(rest)
+  except ValueError:
+    return whole + newline, rest
+  return content + b'\n', b''  # an editor has left out the last newline
 
 
 @functools.lru_cache(maxsize=65536)  # the file is read after every run
@@ -198,8 +212,31 @@ def _run(line: bytes) -> Recorded:
   run = Recorded(**tree | {'revisions': tuple(tree.get('revisions', ()))})
   if run.status not in (FINISHED, DIVERGED):
     raise UserError(f'status={run.status!r}: must be {FINISHED!r} or {DIVERGED!r}')
+  _check_form(run)
   _ = run.key  # the config is one that today's code reads
   return run
+
+
+def _check_form(run: Recorded) -> None:
+  """Raises UserError for a field whose value is of another form than `Recorded` says."""
+  of = lambda x, fits: isinstance(x, dict) and all(map(fits, x.values()))
+  number = lambda x: x is None or type(x) in (int, float)
+  text = lambda x: isinstance(x, str)
+  point = lambda x: isinstance(x, list) and len(x) == 2 and all(map(number, x))
+  points = lambda x: isinstance(x, list) and all(map(point, x))
+  forms = {
+    'values': (of(run.values, number), 'name -> number'),
+    'size': (of(run.size, number), 'name -> number'),
+    'curve': (of(run.curve, points), 'name -> [[step, number], ...]'),
+    'versions': (of(run.versions, text), 'package -> version'),
+  }
+  for name in ('fingerprint', 'commit', 'device', 'platform', 'time'):
+    forms[name] = text(getattr(run, name)), 'a text'
+  for name, (fits, form) in forms.items():
+    if not fits:
+      raise UserError(f'{name}={str(getattr(run, name))[:60]}: must be {form}')
+  if run.size and (lacking := sorted(SIZES - run.size.keys())):
+    raise UserError(f'size: has no {lacking[0]}; must have {", ".join(sorted(SIZES))}')
 
 
 @functools.cache  # said once

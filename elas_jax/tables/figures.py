@@ -10,6 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
+from elas_jax.common.errors import UserError
 from elas_jax.run.workdir import open_run
 from elas_jax.tables.entries import Entry
 from elas_jax.tables.plan import Line
@@ -34,8 +35,11 @@ def save(figure: Figure, path: pathlib.Path, drawn: str = '') -> None:
   temporary = path.with_suffix('.tmp.png')
   # Without the version of the library, so that the same figure is the same file.
   about = {'Software': None, 'Description': drawn}
-  figure.savefig(temporary, dpi=110, metadata=about)
-  temporary.replace(path)
+  try:
+    figure.savefig(temporary, dpi=110, metadata=about)
+    temporary.replace(path)
+  except OSError as error:
+    raise UserError(f'{path}: cannot be written: {error.strerror}') from error
 
 
 def plot(section: Any, path: pathlib.Path) -> None:

@@ -150,7 +150,9 @@ class Plan:
   def lines(self) -> list[Line]:
     found = []
     for at in (At(self, size) for size in self.scale.sizes):
-      found += [self._line(row, at.size) for row in self.table.rows(at)]
+      rows = self.table.rows(at)
+      _check_labels([row.label for row in rows])
+      found += [self._line(row, at.size) for row in rows]
       for row in self.table.searched(at):
         at.search(row)
     return found
@@ -199,6 +201,8 @@ class Plan:
       steps: of the run, if it is not the row's own.
     """
     given = {flag.partition('=')[0]: flag for flag in self.overrides}
+    if flag := given.get('--config.seed'):
+      raise UserError(f'{flag}: rows have seeds of their own; --seeds says how many')
     for name in row.fields:
       if flag := given.get(f'--config.{name}'):
         raise UserError(f'{flag}: this table sets {name} itself, row by row')
@@ -228,6 +232,8 @@ class Plan:
 
   def _search(self, row: Row, size: str) -> Search:
     rates, ladder = self.scale.rates, self.scale.rates.ladder(row.method)
+    if not ladder[rates.first]:
+      raise UserError(f'{row.label}: its ladder of {len(ladder)} rates has no first ones')
     if len(ladder) == 1:  # nothing to look for
       return Search(row, {}, *ladder, *ladder)
     steps = max(self.config(row, size).train.steps // 2, 10)
@@ -262,6 +268,15 @@ class Plan:
     before = None if recorded else self.record.before(config)
     label = f'{row.label} at {rate:g}' if steps else row.label
     return Run(label, size, config, recorded, before)
+
+
+def _check_labels(labels: Sequence[str]) -> None:
+  """Raises UserError if they cannot be told apart on a page or on a command line."""
+  for label in labels:
+    if labels.count(label) > 1 or not label or set(label) & set(',|\n'):
+      raise UserError(
+        f'row {label!r}: a label must be one of a kind, not empty, and without commas and |'
+      )
 
 
 def _score(run: Recorded | None, metric: str) -> float | None:

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
+from elas_jax.common.errors import UserError
 from elas_jax.common.places import write_text
 from elas_jax.run.metrics import strict_json
 from elas_jax.run.record import Record, read
@@ -49,7 +50,7 @@ class Section:
     runs = [r.recorded for x in (*self.entries, *self.tried) for r in x.runs if r.recorded]
     either = lambda values: ', '.join(sorted({*values} - {''})) or '-'
     commits = either(run.short_commit for run in runs)
-    jax = either(f'jax {run.versions["jax"]}' for run in runs if run.versions)
+    jax = either(f'jax {run.versions["jax"]}' for run in runs if 'jax' in run.versions)
     where = f'{either(run.device for run in runs)}{"" if jax == "-" else f", {jax}"}'
     return f'commit {commits}, on {where}'
 
@@ -225,6 +226,8 @@ def render(
   folder, stem = results / 'tables', pathlib.Path(name).stem  # of mine.py
   with alone(folder):
     found = sections(name, table, results, asked)
+    if not found:  # a page of before stays: there may be no record here
+      return found
     text = f'# {table.title}\n\n' + '\n'.join(x.markdown() for x in found)
     _write(folder / f'{stem}.md', text)
     tree = {'title': table.title, 'scales': {x.scale: x.tree() for x in found}}
@@ -235,15 +238,33 @@ def render(
 
 
 def _write(path: pathlib.Path, text: str) -> None:
-  if not path.exists() or path.read_text() != text:
-    write_text(path, text)
+  try:
+    if not path.exists() or path.read_text() != text:
+      write_text(path, text)
+  except OSError as error:
+    raise UserError(f'{path}: cannot be written: {error.strerror}') from error
+
+
+def read_page(path: pathlib.Path) -> dict[str, Any]:
+  """What `render` has written to tables/NAME.json.
+
+  Raises:
+    UserError: it is something else.
+  """
+  try:
+    tree = json.loads(path.read_text())
+    if isinstance(tree['title'], str) and isinstance(tree['scales'], dict):
+      return tree
+  except (ValueError, KeyError, TypeError):
+    pass
+  raise UserError(f'{path}: is no table; delete it, it is rendered anew') from None
 
 
 def write_list(results: pathlib.Path) -> None:
   """RESULTS.md: all tables, how far they are and the first thing that each says."""
   rows = [['table', 'scale', 'runs', 'says']]
   for path in sorted((results / 'tables').glob('*.json')):
-    tree = json.loads(path.read_text())
+    tree = read_page(path)
     for scale, x in tree['scales'].items():
       link = f'[{path.stem}](tables/{path.stem}.md): {tree["title"]}'
       rows.append([link, scale, f'{x["done"][0]} of {x["done"][1]}', x['says'] or '-'])

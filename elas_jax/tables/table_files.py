@@ -64,7 +64,6 @@ def find_row(results: pathlib.Path, name: str, scale: str | None) -> TableRow:
     UserError: there is none, or there are several.
   """
   table, _, rest = name.partition('/')
-  label, _, size = rest.partition('/')
   names = table_names(results)
   if table not in names:
     raise UserError(
@@ -73,6 +72,9 @@ def find_row(results: pathlib.Path, name: str, scale: str | None) -> TableRow:
     )
   rows = _of_scale(results, table, scale, name)
   labels = list(dict.fromkeys(row.label for row in rows))
+  # A label may have a slash itself.
+  label, _, size = (rest, '', '') if rest in labels else rest.rpartition('/')
+  label, size = (label, size) if label in labels else (rest, '')
   rows = [row for row in rows if row.label == label]
   if not rows:
     raise UserError(f'{shown(name)}: no row {shown(label)}; there are {quoted(labels)}')

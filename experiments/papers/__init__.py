@@ -6,6 +6,7 @@ import pkgutil
 import runpy
 
 from elas_jax.common.errors import UserError
+from elas_jax.config.cli import where_it_failed
 from elas_jax.tables.table import Table
 
 RESULTS = pathlib.Path('experiments/results')
@@ -26,7 +27,12 @@ def table_of(name: str) -> Table:
   if not name.endswith('.py') or not pathlib.Path(name).is_file():
     known = ', '.join(names())
     raise UserError(f'NAME={name}: no such table; must be FILE.py or one of {known}')
-  found = runpy.run_path(name).get('TABLE')
+  if pathlib.Path(name).stem in names():
+    raise UserError(f'NAME={name}: a table of experiments/papers has this name; rename it')
+  try:
+    found = runpy.run_path(name).get('TABLE')
+  except (Exception, SystemExit) as error:  # it is a program, and may fail in any way
+    raise UserError(f'NAME={name}: {where_it_failed(name, error)}') from error
   if not isinstance(found, Table):
     raise UserError(f'NAME={name}: has no TABLE; must be a file like experiments/papers/*')
   return found

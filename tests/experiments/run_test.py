@@ -239,6 +239,8 @@ def test_a_stopped_run_is_continued(monkeypatch, corpus, tmp_path, capsys):
     (['--config.model.rnak=3'], 'did you mean model.linear.rank'),
     (['--config.optimizer.rank=4'], 'rank=4: a field of kinds that no row of this'),
     (['--results='], "--results: empty; must be a path, such as '.'"),
+    (['--config.seed=3'], '--config.seed=3: rows have seeds of their own; --seeds says'),
+    (['--onyl=one'], '--onyl'),
   ],
 )
 def test_a_bad_command_line_is_one_line(flags, words, calls, tmp_path, capsys):
@@ -252,11 +254,14 @@ def test_a_bad_command_line_is_one_line(flags, words, calls, tmp_path, capsys):
 
 @pytest.mark.parametrize('command', [run, render])
 def test_an_unknown_table_is_named(command, capsys, tmp_path):
-  (tmp_path / 'empty.py').write_text('')
+  for file, text in (('empty', ''), ('broken', '\n1 / 0'), ('kan_table', PAIR)):
+    (tmp_path / f'{file}.py').write_text(text)
   for name, words in (
     ('tabel1', 'NAME=tabel1: no such table; must be FILE.py or one of ablation_controls, '),
     ('none.py', 'NAME=none.py: no such table; must be FILE.py or one of '),
     (str(tmp_path / 'empty.py'), 'has no TABLE; must be a file like experiments/papers'),
+    (str(tmp_path / 'broken.py'), 'broken.py: line 2: ZeroDivisionError: division by zero'),
+    (str(tmp_path / 'kan_table.py'), 'a table of experiments/papers has this name'),
   ):
     with pytest.raises(UserError) as error:
       command.main([name, *(['--scale=smoke'] if command is run else [])])
@@ -274,6 +279,35 @@ def test_all_tables_are_listed(capsys):
   lines = capsys.readouterr().out.splitlines()
   assert [line.split()[0] for line in lines] == papers.names()
   assert 'smoke, proxy, paper  Validation perplexity of all methods' in '\n'.join(lines)
+
+
+def test_a_mistake_is_named_where_the_table_has_other_overrides_too(calls, tmp_path):
+  run.main(flags_of(tmp_path))
+  with pytest.raises(UserError, match='did you mean model.linear.rank'):
+    run.main(flags_of(tmp_path, '--config.model.rnak=3'))
+
+
+def test_more_seeds_that_were_asked_for_stay(calls, tmp_path, capsys):
+  run.main(flags_of(tmp_path, '--seeds=2'))
+  run.main(flags_of(tmp_path, '--seeds=1'))
+  said = capsys.readouterr().out
+  assert '--seeds=1: this table was asked for 2 before; they stay' in said
+  assert row_of(tmp_path, 0)['runs'].keys() == {'0', '1'} and len(calls) == 4
+
+
+def test_pages_are_not_emptied_where_there_is_no_record(calls, tmp_path):
+  run.main(flags_of(tmp_path))
+  page, path = tmp_path / 'results/tables/pair.md', tmp_path / 'results/runs.jsonl'
+  whole, flags = page.read_text(), [str(tmp_path / 'pair.py'), f'--results={path.parent}']
+  path.rename(tmp_path / 'away')
+  with pytest.raises(UserError, match='results: has no runs.jsonl, the record of runs'):
+    render.main(flags)
+  path.write_text('')
+  render.main(flags)
+  assert page.read_text() == whole
+  page.with_suffix('.json').write_text('{"tit')
+  with pytest.raises(UserError, match='pair.json: is no table; delete it'):
+    render.main(flags)
 
 
 def test_results_of_other_overrides_are_not_written_over(calls, tmp_path):

@@ -19,7 +19,7 @@ from elas_jax.common.errors import UserError
 from elas_jax.config.config import to_json
 from elas_jax.config.migrate import VERSION
 from elas_jax.config.parsing import parse
-from elas_jax.run.record import Recorded, append, line_of, portable, read
+from elas_jax.run.record import SIZES, Recorded, append, line_of, portable, read
 
 
 @functools.cache
@@ -70,7 +70,7 @@ def test_what_is_appended_is_read_as_it_was(tmp_path):
   assert read(path) == []
   about = {'commit': 'abc', 'device': 'cpu', 'versions': {'jax': '1'}, 'time': 'now'}
   given = [
-    made(0, **about, seconds=0.0, size={'parameters': 5}),
+    made(0, **about, seconds=0.0, size=dict.fromkeys(SIZES, 5)),
     made(1, curve={'eval/loss': [[1, 2.5]]}, revisions=('a', 'b')),
     dataclasses.replace(made(2), status='diverged', step=0, values={}),
     dataclasses.replace(made(3), values={'eval/loss': float('nan')}),
@@ -103,11 +103,17 @@ def test_a_kill_at_any_byte_of_an_append_loses_only_that_run(path, capsys):
   start = whole.rstrip(b'\n').rfind(b'\n') + 1
   assert len(whole) - start > 1000
   said = f'{path}: its last line was cut short and is dropped\n'
-  for end in range(start, len(whole)):
+  for end in range(start, len(whole) - 1):
     path.write_bytes(whole[:end])
     assert seeds(read(path)) == [0, 1]
+  path.write_bytes(whole[:-1])  # an editor has left out the last newline
+  assert seeds(read(path)) == [0, 1, 2]
+  append(path, made(2))
+  assert path.read_bytes() == whole[:-1]
+  append(path, made(3))
+  assert path.read_bytes().startswith(whole) and seeds(read(path)) == [0, 1, 2, 3]
   assert capsys.readouterr().err == said  # once
-  for end in (start, start + 1, start + 500, len(whole) - 1):
+  for end in (start, start + 1, start + 500, len(whole) - 2):
     path.write_bytes(whole[:end])
     append(path, made(2))
     assert path.read_bytes() == whole
@@ -130,8 +136,8 @@ def other_config(**fields) -> dict:
 IS_NONE = 'is no line of a run: '
 UNKNOWN = (
   r"'colour' is unknown, maybe of a later version of this code: must be one of commit, "
-  'config, curve, device, fingerprint, revisions, seconds, size, status, step, time, '
-  'values, versions$'
+  'config, curve, device, fingerprint, platform, revisions, seconds, size, status, step, '
+  'time, values, versions$'
 )
 
 
@@ -152,6 +158,12 @@ UNKNOWN = (
     ),
     (of_line(config=other_config(colour=1)), 'colour=1: '),
     (of_line(colour=1), UNKNOWN),
+    (of_line(values=[1.0]), r'values=\[1.0\]: must be name -> number$'),
+    (of_line(values={'eval/loss': 'low'}), 'values={.*}: must be name -> number$'),
+    (of_line(size={'parameters': 5}), 'size: has no buffer_bytes; must have buffer_b'),
+    (of_line(curve={'train/loss': [1, 2]}), 'curve={.*: must be name -> '),
+    (of_line(commit=7), 'commit=7: must be a text$'),
+    (of_line(versions={'jax': 1}), 'versions={.*: must be package -> version$'),
     (of_line(status='paused'), "status='paused': must be 'finished' or 'diverged'$"),
     (of_line().replace('"seed": 1', '"seed": NaN'), ''),
     ('\udcff{}', IS_NONE),

@@ -122,6 +122,13 @@ def test_a_score_that_is_missing_is_named():
     _ = plan_of(one, runs).lines
 
 
+@pytest.mark.parametrize('labels', [('a', 'a'), ('a,b',), ('a|b',), ('',)])
+def test_labels_that_cannot_be_told_apart_are_refused(labels):
+  table = pair(rows=lambda at: [Row(label, 'full', {RATE: 0.5}) for label in labels])
+  with pytest.raises(UserError, match='a label must be one of a kind, not empty'):
+    _ = plan_of(table).lines
+
+
 def test_two_searches_under_one_label_are_refused():
   other = Row('cola', 'cola', {'model.layers': 2})
   rows = [Row('a', 'cola'), Row('b', 'cola', rate_of=other)]

@@ -120,3 +120,15 @@ def test_a_loss_that_was_not_finite_is_a_divergence(make_config):
     file.write('{"step": 8, "eval/loss": null}\n')
   write_workdir(pathlib.Path('b'), make_config(**{'model.layers': 3}), 3, 2.0)
   assert sides('a', 'b')['a'].left_out == ('seed 0: diverged at step 8',)
+
+
+def test_a_label_may_have_a_slash(tmp_path):
+  """As those of the shares of a dense warm-up have."""
+  results = shutil.copytree(RESULTS, tmp_path / 'results')
+  path = results / 'tables/table1_perplexity.json'
+  path.write_text(path.read_text().replace('"elas_adamw"', '"dense_1/20"'))
+  for name in ('table1_perplexity/dense_1/20', 'table1_perplexity/dense_1/20/proxy'):
+    found = sides(name, 'table1_perplexity/low_rank_relu2', results=results)
+    assert list(found) == ['dense_1/20', 'low_rank_relu2']
+  with pytest.raises(UserError, match="no size 'none' of that row; there are 'proxy'"):
+    sides('table1_perplexity/dense_1/20/none', 'a', results=results)
