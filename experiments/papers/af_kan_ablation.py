@@ -9,8 +9,8 @@ batch (base: quad1, silu, global_attn, grid and order 3, LayerNorm), and what is
 from it. All have the learning rate of base.
 Reproduces: the questions of the ablations of AF-KAN (arXiv 2503.06112), whose tables are
 not known to us.
-Hardware: proxy (digits) two CPU cores, 87 runs of 500 steps, about 8 minutes on one of
-them; paper (mnist, fashion_mnist) not yet run.
+Hardware: proxy (digits) about 8 minutes on a CPU core; paper (mnist, fashion_mnist) not yet
+run.
 """
 
 from elas_jax.ops.kan.af import COMBINATIONS, FUNCTIONS

@@ -12,7 +12,7 @@ Rows, all with the parameters of swiglu within 0.5 %, trained by AdamW on Python
                  whose learning rates are searched
 
 Reproduces: no table, and has no paper scale.
-Hardware: proxy 24 runs of 250 steps and 15 of 500, one to five minutes each on a core.
+Hardware: proxy one to five minutes a run on a CPU core, 40 runs.
 """
 
 from typing import Any

@@ -10,8 +10,8 @@ B-spline network of 64.
 Reproduces: at the paper's scale the table of the README of BSRBF-KAN (MNIST 15 epochs,
 Fashion-MNIST 25; batch 64, AdamW 1e-3, times 0.8 an epoch); AF-KAN's own tables are not
 public as text.
-Hardware: proxy (digits) two CPU cores, 80 runs of 250 steps and 140 of 500, about a quarter
-of an hour on both; paper two cores or a GPU, not yet run.
+Hardware: proxy (digits) about a quarter of an hour on two CPU cores; paper two cores or a
+GPU, not yet run.
 """
 
 import dataclasses

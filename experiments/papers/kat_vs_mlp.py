@@ -11,8 +11,7 @@ kat with one function for all channels instead of one denominator for each of ei
 In a decoder: decoder_networks.
 Reproduces: at the paper's scale the small MNIST example of KAT's README (784-256-10), and
 cifar10 without a published value. KAT's own table is of ImageNet, which is not here.
-Hardware: proxy (digits) two CPU cores, 15 runs of 500 steps, about 12 minutes on one of
-them; paper a GPU, not yet run.
+Hardware: proxy (digits) about 12 minutes on a CPU core; paper a GPU, not yet run.
 """
 
 from elas_jax.tables.entries import Entry, gap_lines

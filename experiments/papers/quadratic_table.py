@@ -16,8 +16,7 @@ and, where plain training collapses, gradients by other gamma. A run has collaps
 ends below 20 % accuracy (of ten classes, twice chance) or with a loss that is not finite.
 Reproduces: no table, that of ReLinear (arXiv 2110.06081) is not known to us as text. The
 paper's scale is its CIFAR-10 recipe, but for the schedule, a cosine here.
-Hardware: proxy (digits) two CPU cores, 315 runs of 300 steps, many of which end early,
-about 20 minutes on one of them; paper a GPU, not yet run.
+Hardware: proxy (digits) about 20 minutes on a CPU core; paper a GPU, not yet run.
 """
 
 from collections.abc import Sequence

@@ -8,8 +8,8 @@
 
 Reproduces: the table of arXiv 2605.03667 (v1) at 60m to 1b, with two controls that it
 lacks, squared ReLU without pruning by LORO (loro_relu2) and by AdamW (low_rank_relu2).
-Hardware: smoke three minutes; proxy 46 runs of 250 steps, for learning rates, and 42 of
-500, two to five minutes each on a core of its own; paper GPUs, not yet run on any.
+Hardware: smoke three minutes; proxy two to five minutes a run, each on a core of its own,
+about 90 runs; paper GPUs, not yet run on any.
 """
 
 from configs.methods import METHODS
