@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 
 from elas_jax.common.errors import UserError
 from elas_jax.common.limits import cut, shown
+from elas_jax.common.paired import with_spread
 from elas_jax.common.places import place, write_text
 from elas_jax.config.cli import Parser, run_command
 from elas_jax.run.metrics import strict_json
@@ -189,11 +190,11 @@ def _pair(pair: Tree) -> Iterator[str]:
   rows = []
   for of in pair['values']:
     digits = of['digits']
-    means = [_spread(x['mean'], x['deviation'], digits) for x in of['sides']]
+    means = [with_spread(x['mean'], x['deviation'], digits) for x in of['sides']]
     interval = '-'
     if of['low'] is not None:
       interval = f'{of["low"]:+.{digits}f} to {of["high"]:+.{digits}f}'
-    difference = _spread(of['mean'], of['deviation'], digits, '+')
+    difference = with_spread(of['mean'], of['deviation'], digits, '+')
     rows.append([of['title'], *means, difference, interval])
   share = f'{100 * pair["confidence"]:g} % interval'
   if rows:
@@ -205,13 +206,6 @@ def _pair(pair: Tree) -> Iterator[str]:
   for of in pair['values']:
     titles.setdefault(of['verdict'], []).append(of['title'])
   yield from (f'  {scale}{"; ".join(of)}: {verdict}' for verdict, of in titles.items())
-
-
-def _spread(mean: float | None, deviation: float | None, digits: int, sign='') -> str:
-  if mean is None:
-    return '-'
-  own = f'{mean:{sign}.{digits}f}'
-  return own if deviation is None else f'{own} ± {deviation:.{digits}f}'
 
 
 def _warnings(result: Tree) -> Iterator[str]:

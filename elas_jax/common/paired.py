@@ -96,6 +96,14 @@ def paired(
   )
 
 
+def with_spread(
+  mean: float | None, deviation: float | None, digits: int, sign: str = ''
+) -> str:
+  """'2.0800 ± 0.1236'; '-' for no mean, and nothing behind it for no deviation."""
+  text = '-' if mean is None else f'{mean:{sign}.{digits}f}'
+  return text if deviation is None else f'{text} ± {deviation:.{digits}f}'
+
+
 def quantile(confidence: float, count: int) -> float:
   """Of Student's t with count - 1 degrees of freedom, of both sides."""
   from scipy import special  # scipy.stats, which has it too, takes a second to import

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from elas_jax.common.paired import NOT_KNOWN, Paired, paired
+from elas_jax.common.paired import NOT_KNOWN, Paired, paired, with_spread
 from elas_jax.run.record import DIVERGED, FINISHED
 from elas_jax.tables.plan import Line, Plan, Run
 from elas_jax.tables.table import Metric, Row
@@ -99,11 +99,6 @@ def of_searches(plan: Plan) -> list[Entry]:
     for x in plan.searches
     for rate, r in x.grid.items()
   ]
-
-
-def with_spread(mean: float, std: float | None, digits: int, sign: str = '') -> str:
-  text = f'{mean:{sign}.{digits}f}'
-  return text if std is None else f'{text} ± {std:.{digits}f}'
 
 
 @dataclasses.dataclass(frozen=True)

@@ -138,10 +138,7 @@ class Section:
     lines += [*_markdown(self.grid(self.entries)), '', *(f'- {x}' for x in self.text)]
     lines += ['', f'Made by `{self.command}`; runs at {self.made}.', '']
     if self.tried:
-      rates = self.plan.scale.rates
-      about = (
-        f'Half of the steps, seed {rates.seed}; the lowest {rates.metric[1]} is taken.'
-      )
+      about = self.plan.scale.rates.about
       lines += [f'### Learning rates ({self.scale})', '', about, '']
       lines += [*_markdown(self.grid(self.tried)), '']
       lines += [f'- {x}' for x in self.said_of_searches]

@@ -72,6 +72,10 @@ class Rates:
   seed: int = 1000
   size: Callable[[str], str] = lambda size: size  # at which it is done for a size
 
+  @property
+  def about(self) -> str:
+    return f'Half of the steps, seed {self.seed}; the lowest {self.metric[1]} is taken.'
+
 
 @dataclasses.dataclass(frozen=True)
 class Scale:

@@ -13,8 +13,7 @@ from typing import Any
 
 from elas_jax.common.errors import UserError
 from elas_jax.common.limits import quoted, shown
-
-Metric = tuple[str, str, int]  # name, title, digits
+from elas_jax.tables.table import Metric
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from elas_jax.run.ended import CURVES
 from elas_jax.tables.entries import Entry
 from elas_jax.tables.plan import Run
 from elas_jax.tables.render import Section
@@ -28,7 +29,6 @@ from elas_jax.tables.site.html import (
 )
 from elas_jax.tables.table import Metric, Published, Table
 
-CURVES = ('train/loss', 'eval/loss')
 TEXTS = ('size', 'non-finite loss')  # columns that hold no numbers
 
 
@@ -212,8 +212,7 @@ def _provenance(section: Section) -> list[Html]:
 def _searches(section: Section, kind: Html) -> Html:
   """Folded: it is long, and what follows from it stands in the rows."""
   rates = section.plan.scale.rates
-  about = f'Half of the steps, seed {rates.seed}; the lowest {rates.metric[1]} is taken.'
-  parts = [tag('p', about)]
+  parts = [tag('p', rates.about)]
   if any(rates.metric[0] in run.values for x in section.tried for run in x.runs):
     chart = svg.rates(section.plan.searches, rates.metric, 'What each search saw')
     note = 'The large dot is the rate that was taken; a ring, one at the edge of its grid.'
