@@ -189,16 +189,11 @@ class Plan:
       if flag.partition('=')[0] not in self._taken:
         raise UserError(f'{flag}: a field of kinds that no row of this table has')
 
-  def config(
-    self, row: Row, size: str, rate: float | None = None, steps: int = 0
-  ) -> Config:
+  def config(self, row: Row, size: str, steps: int = 0) -> Config:
     """By the scale's fields, then the caller's, then the row's.
 
     Of the caller's only those that the kinds of this run have: rows have different ones.
-
-    Args:
-      rate: a learning rate, if neither the row nor the caller has one.
-      steps: of the run, if it is not the row's own.
+    `steps` are those of the run, if they are not the row's own.
     """
     given = {flag.partition('=')[0]: flag for flag in self.overrides}
     if flag := given.get('--config.seed'):
@@ -206,8 +201,7 @@ class Plan:
     for name in row.fields:
       if flag := given.get(f'--config.{name}'):
         raise UserError(f'{flag}: this table sets {name} itself, row by row')
-    own = row.fields | ({} if rate is None else {RATE: rate})
-    own |= {'train.steps': steps, 'eval.every': steps} if steps else {}
+    own = row.fields | ({'train.steps': steps, 'eval.every': steps} if steps else {})
     own, of_kinds = _as_flags(own), _as_flags(self.scale.fields_of_kinds)
     flags = of_kinds | _as_flags(self.scale.fields) | given | own
     some = frozenset((given.keys() | of_kinds.keys()) - own.keys())
@@ -263,7 +257,10 @@ class Plan:
     )
 
   def _run(self, row: Row, size: str, seed: int, rate: float | None, steps: int = 0) -> Run:
-    config = dataclasses.replace(self.config(row, size, rate, steps), seed=seed)
+    config = dataclasses.replace(self.config(row, size, steps), seed=seed)
+    if rate is not None:  # sooner done here than by a config file for each
+      optimizer = dataclasses.replace(config.optimizer, learning_rate=rate)
+      config = dataclasses.replace(config, optimizer=optimizer)
     recorded = self.record.find(config)
     before = None if recorded else self.record.before(config)
     label = f'{row.label} at {rate:g}' if steps else row.label
