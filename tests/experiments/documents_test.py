@@ -32,6 +32,6 @@ def test_every_number_of_the_readme_is_in_the_table_that_it_names():
   assert len(rows) == 10
   for what, result, link in rows:
     page = (ROOT / link).read_text()
-    numbers = re.findall(r'\d+\.\d+', result)
+    numbers = re.findall(r'[+-]?\d+\.\d+(?: ± \d+\.\d+)?', result)
     assert numbers and all(x in page for x in numbers), (what, result)
     assert ('proxy' in what) == ('PROXY' in page), what
