@@ -66,7 +66,8 @@ def find_row(results: pathlib.Path, name: str, scale: str | None) -> TableRow:
   names = table_names(results)
   if table not in names:
     raise UserError(
-      f'{shown(name)}: no table {shown(table)} in {results / "tables"}; there are '
+      f'{shown(name)}: no such folder, and no table {shown(table)} in '
+      f'{results / "tables"}; there are '
       f'{quoted(names) or "none"}'
     )
   rows = _of_scale(results, table, scale, name)
