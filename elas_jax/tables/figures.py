@@ -8,6 +8,7 @@ from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 from PIL import Image
 
 from elas_jax.common.errors import UserError
@@ -16,7 +17,7 @@ from elas_jax.tables.entries import Entry
 from elas_jax.tables.plan import Line
 from elas_jax.tables.table import Metric
 
-FORM = 1  # of these figures: another number draws all of them anew
+FORM = 2  # of these figures: another number draws all of them anew
 PANELS = 4  # side by side
 LOGARITHMIC = ('eval/rmse', 'eval/loss')  # rows differ by orders of magnitude
 
@@ -94,17 +95,33 @@ def _panel(axes: Any, size: str, entries: list[Entry], metrics: list[Metric]) ->
   """Of the first metric that a row has a value of."""
   known = {name for entry in entries for name in entry.mean}
   metric, name, _ = next((m for m in metrics if m[0] in known), metrics[0])
+  points = [
+    (x.mean[metric], height, x.std.get(metric, 0.0))
+    for height, x in enumerate(entries)
+    if metric in x.mean
+  ]
+  if points:
+    x, y, spread = zip(*points)
+    axes.plot(x, y, 'o', color='C0')
+    bars = [(mean, height, std) for mean, height, std in points if std]
+    if bars:
+      x, y, spread = zip(*bars)
+      axes.errorbar(x, y, xerr=spread, fmt='none', capsize=3, color='C0')
   for height, entry in enumerate(entries):
-    if metric in entry.mean:
-      spread = entry.std.get(metric)
-      axes.errorbar(entry.mean[metric], height, xerr=spread, fmt='o', capsize=3, color='C0')
-    else:
+    if metric not in entry.mean:
       axes.text(0.5, height, 'no value', transform=axes.get_yaxis_transform(), va='center')
   axes.set_yticks(range(len(entries)), [entry.label for entry in entries])
   axes.set(xlabel=f'validation {name}', title=size, ylim=(len(entries) - 0.5, -0.5))
   if metric in LOGARITHMIC:
     axes.set_xscale('log')
+    _plain(axes.xaxis)
   axes.grid(alpha=0.3)
+
+
+def _plain(axis: Any) -> None:
+  """Numbers at the powers of ten alone: formulas and small ones take longest to draw."""
+  axis.set_major_formatter('{x:g}')
+  axis.set_minor_formatter(NullFormatter())
 
 
 def _rates(section: Any) -> Figure:
@@ -119,8 +136,10 @@ def _rates(section: Any) -> Figure:
       style = {'color': f'C{number % 10}', 'marker': 'osv^D'[number // 10 % 5]}
       axes.plot(*zip(*points), label=search.row.label, lw=1, ms=4, **style)
   axes.set(xscale='log', xlabel='learning rate', ylabel=f'validation {header}')
+  _plain(axes.xaxis)
   if name in LOGARITHMIC:
     axes.set_yscale('log')
+    _plain(axes.yaxis)
   axes.grid(alpha=0.3)
   if axes.lines:
     axes.legend(fontsize=7, ncols=2, loc='center left', bbox_to_anchor=(1, 0.5))
