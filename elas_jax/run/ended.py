@@ -48,7 +48,8 @@ def recorded(
     revisions=revisions(config),
     seconds=seconds,
     **where(about),
-    versions=about['versions'],
+    # Of Python too: data.source=python_source is its standard library.
+    versions=about['versions'] | {'python': about['python']},
     time=about['time'],
   )
 

@@ -3,15 +3,13 @@
 import dataclasses
 import functools
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from elas_jax.common.paired import NOT_KNOWN, Paired, paired, with_spread
 from elas_jax.run.record import DIVERGED, FINISHED
 from elas_jax.tables.plan import Line, Plan, Run
 from elas_jax.tables.table import Metric, Row
-
-Pairs = Iterable[tuple[str, str]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,10 +23,6 @@ class Entry:
   rate: float | None
   at_the_edge: bool
   lacking: str = ''  # why it has no runs
-
-  @property
-  def method(self) -> str:
-    return self.row.method
 
   def of(self, status: str) -> list[Run]:
     return [run for run in self.runs if run.status == status]
@@ -139,18 +133,14 @@ def _seeds(seeds: Sequence[int]) -> str:
   return f'seed{"s" if len(seeds) > 1 else ""} {", ".join(map(str, seeds))}'
 
 
-def gaps(entries: Sequence[Entry], pairs: Pairs) -> list[Gap]:
+def gap_lines(
+  entries: Sequence[Entry], pairs: Sequence[tuple[str, str]], metrics: Sequence[Metric]
+) -> list[str]:
   """Of every pair of rows that are there, at every size."""
   of = {(x.label, x.size): x for x in entries}
-  pairs, sizes = tuple(pairs), dict.fromkeys(x.size for x in entries)
+  sizes = dict.fromkeys(x.size for x in entries)
   known = (tuple((name, size) for name in pair) for size in sizes for pair in pairs)
-  return [Gap(of[a], of[b]) for a, b in known if a in of and b in of]
-
-
-def gap_lines(
-  entries: Sequence[Entry], pairs: Pairs, metrics: Sequence[Metric]
-) -> list[str]:
-  return [gap.line(metrics) for gap in gaps(entries, pairs)]
+  return [Gap(of[a], of[b]).line(metrics) for a, b in known if a in of and b in of]
 
 
 def ranking(entries: Sequence[Entry], metric: Metric, best: Any = max) -> str:

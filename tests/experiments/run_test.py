@@ -46,6 +46,7 @@ def calls(monkeypatch):
     (workdir / 'config.json').write_text(to_json(config))
     bits = 2.0 + config.seed / 5 + isinstance(config.model.feed_forward, MLP) / 10
     about = {'commit': 'c' * 40, 'device': 'cpu', 'versions': {'jax': '0.0'}, 'time': 'now'}
+    about['python'] = '3.12.1'
     lines = [{'run': about}, {'step': 5, 'train/loss': 1.0}]
     lines.append({'step': config.train.steps} | values(bits))
     text = ''.join(json.dumps(line) + '\n' for line in lines)

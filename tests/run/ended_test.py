@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import platform
 import shutil
 
 import pytest
@@ -90,7 +91,8 @@ def test_a_trained_run_is_recorded_as_its_metrics_say(trained, tmp_path):
   for s, loss in run.curve['train/loss']:
     assert loss == pytest.approx(of_steps[s]['train/loss'], rel=5e-5)
     assert len(f'{loss:.9g}'.replace('.', '').lstrip('0')) <= 5
-  for name in ('commit', 'versions', 'time'):
+  assert run.versions == about['run']['versions'] | {'python': platform.python_version()}
+  for name in ('commit', 'time'):
     assert getattr(run, name) == about['run'][name]
   assert run.fingerprint == run.key == key(config)
   # The config, less what it says of this machine.
