@@ -1,5 +1,6 @@
 """Making the runs of a table: what is done, resumed, recorded and refused."""
 
+import contextlib
 import json
 import pathlib
 import shutil
@@ -131,6 +132,26 @@ def test_a_run_that_another_process_makes_is_left_to_it(calls, tmp_path, monkeyp
   monkeypatch.setattr(run, 'train', train)
   run.main(flags)
   assert len(calls) == len(set(calls)) == 2 == len(recorded_in(tmp_path))
+
+
+def test_a_run_that_was_recorded_since_it_was_planned_is_not_made(
+  calls, tmp_path, monkeypatch
+):
+  flags, path = flags_of(tmp_path, '--only=one'), tmp_path / 'results/runs.jsonl'
+  run.main(flags)
+  (done,) = recorded_in(tmp_path)
+  path.unlink()
+  shutil.rmtree(tmp_path / 'runs')
+
+  @contextlib.contextmanager
+  def claimed_late(folder, name):  # another process ends the run just before
+    record.append(path, done)
+    yield True
+
+  monkeypatch.setattr(run, 'claimed', claimed_late)
+  monkeypatch.setattr(run, 'WAIT', 0.01)
+  run.main(flags)
+  assert len(calls) == 1 and recorded_in(tmp_path) == [done]
 
 
 def test_it_waits_for_what_others_hold(calls, tmp_path, monkeypatch, capsys):
