@@ -92,6 +92,35 @@ def apply(config: ConfigDict, method: str, rank: int) -> None:
     set_field(config, 'schedule.decay_steps', decay)
 
 
+def check(method: str, given: str) -> None:
+  """Refuses a method that there is not; `given` is the whole value of --config."""
+  if method not in METHODS:
+    raise ValueError(f'--config={given}: must be METHOD, one of {", ".join(METHODS)}')
+
+
+def apply_short(
+  config: ConfigDict, method: str, *, rank: int, swiglu_width: int, relu2_width: int
+) -> None:
+  """The same for a run of a few hundred or thousand steps: all periods are shares of it."""
+  choose(config, 'model.linear', 'dense')
+  choose(config, 'model.feed_forward', 'glu')
+  apply(config, method, rank)
+  width = relu2_width if squared_relu(method) else swiglu_width
+  config.model.feed_forward_width = width
+  steps = config.train.get_ref('steps')
+  if config.model.feed_forward.kind == 'relu2_two_four':
+    set_field(config, 'model.feed_forward.dense_steps', steps // 10)
+  if config.optimizer.kind == 'loro':
+    config.optimizer.learning_rate = 8e-3  # lazy steps take R / D of it
+    config.optimizer.get_ref('exact_every').set(steps // 5, type_safe=False)
+  if config.optimizer.kind == 'galore':
+    set_field(config, 'optimizer.every', steps // 10)
+  if config.schedule.kind == 'cosine_restarts':
+    set_field(config, 'model.linear.merge_every', steps // 5)
+    set_field(config, 'schedule.restart_every', steps // 5)
+    set_field(config, 'schedule.restart_warmup_steps', 10)
+
+
 def squared_relu(method: str) -> bool:
   """Whether the method's feed-forward is ungated, so that F has another size."""
   return METHODS[method].get('model.feed_forward') in ('mlp', 'relu2_two_four')

@@ -44,6 +44,7 @@ COMMAND = [
   '--config.model.unroll=1',
   '--config.model.feed_forward_width=32',
   '--config.data.source=text_files',
+  '--config.data.document_mask=False',  # toy_mixer knows of none
   '--config.data.sequence_length=16',
   '--config.data.batch_size=4',
   '--config.data.processes=1',

@@ -48,6 +48,7 @@ def test_steps_equal_recorded_pytorch(make_config, golden_model, golden):
       'data.batch_size': B,
       'data.sequence_length': L - 1,
       'optimizer.learning_rate': 3e-3,
+      'optimizer.embedding_rate': 0.0,
       'schedule': 'constant',
       'schedule.warmup_steps': 0,
       'optimizer.b1': 0.9,

@@ -34,6 +34,7 @@ def check(config: Config) -> None:
     about(kind, 'check', where, config)
   if isinstance(config.model, ModelConfig):
     _check_all_causal(config.model)
+    _check_document_mask(config)
   for name in ('restore', 'train.compilation_cache'):
     section, _, field = name.rpartition('.')
     check_place(name, getattr(getattr(config, section) if section else config, field))
@@ -55,6 +56,7 @@ def _check_decoder(model: ModelConfig) -> None:
   at_least(1, 'model', model, 'vocab_size width layers feed_forward_width unroll')
   if model.init_std <= 0:
     raise UserError(f'model.init_std={model.init_std!r}: must be above 0')
+  at_least(0, 'model', model, 'embedding_std')
   _check_pattern(model)
 
 
@@ -98,6 +100,18 @@ def _check_pattern(model: ModelConfig) -> None:
       raise UserError(
         f'model.{field}={",".join(given)}: must be empty without a model.pattern that '
         'names them'
+      )
+
+
+def _check_document_mask(config: Config) -> None:
+  if not config.data.document_mask:
+    return
+  for layer in config.model.cycle:
+    if not about(layer.attention, 'segments', default=False):
+      name = name_of(MIXERS, layer.attention)
+      raise UserError(
+        f'data.document_mask=True: must be False with the mixer {name!r}, which cannot '
+        'keep the documents of a row apart'
       )
 
 

@@ -55,7 +55,8 @@ class ModelConfig:
   feed_forwards: Any = several(FEED_FORWARDS)  # of the pattern, beside `feed_forward`
   norm: Any = section(NORMS, 'rms')  # before both, and before the head
   position: Any = section(POSITIONS, 'rope')  # how attention is told positions
-  init_std: float = 0.02  # of dense weights and of the embedding
+  init_std: float = 0.02  # of dense weights, and of head and embedding
+  embedding_std: float = 0.0  # of the embedding's start, 0 = init_std
   tied_head: bool = False  # the head reuses the embedding
   unroll: int = 4  # layers the scan unrolls: 1 compiles one layer, N is fastest on a CPU
   remat: Literal[tuple(REMAT_POLICIES)] = 'none'  # what the backward pass keeps of a layer
@@ -211,6 +212,9 @@ class DataConfig:
   tokenizer: Any = section(TOKENIZERS, 'bytes')  # of text and prompts
   # Join and cut, or one document a row.
   protocol: Literal['packed', 'document'] = 'packed'
+  # Attention and positions stay inside of a document. Of 'packed'; in the other protocol
+  # there is nothing to hide, and this is False.
+  document_mask: bool = True
   sequence_length: int = 128  # L
   batch_size: int = 16  # B, sequences of one optimiser step over all devices
   cache_dir: str = '~/.cache/elas_jax'  # prepared documents and token blocks
@@ -218,6 +222,10 @@ class DataConfig:
   read_threads: int = 2  # that read batches
   prefetch: int = 8  # batches
   accept_changed: bool = False  # continue a run on other data than it was started with
+
+  def __post_init__(self):
+    if self.protocol == 'document':  # one way to say it, so that equal runs are equal
+      object.__setattr__(self, 'document_mask', False)
 
 
 @dataclasses.dataclass(frozen=True)

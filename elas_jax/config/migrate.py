@@ -11,9 +11,9 @@ from typing import Any
 
 from elas_jax.common.errors import UserError
 from elas_jax.common.limits import shown
-from elas_jax.config import version_0, version_1
+from elas_jax.config import version_0, version_1, version_2
 
-LIFTS = (version_0.lift, version_1.lift)  # of version n, to n + 1
+LIFTS = (version_0.lift, version_1.lift, version_2.lift)  # of version n, to n + 1
 VERSION = len(LIFTS)
 
 

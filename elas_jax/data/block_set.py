@@ -11,6 +11,7 @@ from array_record.python.array_record_module import ArrayRecordReader
 from elas_jax.common.errors import UserError
 from elas_jax.data import cache
 from elas_jax.data.hashing import fingerprint
+from elas_jax.data.packing import segments
 
 # Sixteen blocks share a chunk: reading one decodes at most sixteen, and the index that
 # a reader holds in memory is a sixteenth. Uncompressed reads twice as fast as zstd.
@@ -62,8 +63,15 @@ class BlockSet:
     fingerprint: of all rows in their order.
   """
 
-  def __init__(self, folder: pathlib.Path, shards: Sequence[Shard], dtype: np.dtype):
-    self._folder = folder
+  def __init__(
+    self,
+    folder: pathlib.Path,
+    shards: Sequence[Shard],
+    dtype: np.dtype,
+    eos_id: int | None = None,
+  ):
+    self._folder, self._eos_id = folder, eos_id
+    self._all_shards = shards
     self._shards = [shard for shard in shards if shard.blocks]
     self._dtype = dtype
     # Where each shard starts, and the total at the end.
@@ -81,6 +89,10 @@ class BlockSet:
     self.lost_bytes = sum(shard.lost_bytes for shard in shards)
     self.fingerprint = fingerprint([shard.fingerprint for shard in self._shards])
 
+  def with_segments(self, eos_id: int) -> 'BlockSet':
+    """The same packed rows, whose blocks say where in them documents begin."""
+    return BlockSet(self._folder, self._all_shards, self._dtype, eos_id)
+
   def __len__(self) -> int:
     return self.blocks
 
@@ -94,7 +106,7 @@ class BlockSet:
     return f'blocks of data.sequence_length={self.sequence_length}'
 
   def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-    """One block: tokens int32[L+1], valid int32[], bytes int32[]."""
+    """One block, as of `read`, without its first axis."""
     return {name: value[0] for name, value in self.read([index]).items()}
 
   def read(self, indices: Sequence[int]) -> dict[str, np.ndarray]:
@@ -104,7 +116,8 @@ class BlockSet:
       indices: b numbers in [0, len(self)).
 
     Returns:
-      tokens int32[b, L+1], valid int32[b], bytes int32[b].
+      tokens int32[b, L+1], valid int32[b], bytes int32[b]; from `with_segments` also
+      segments int32[b, L], of packing.segments.
     """
     indices = np.asarray(indices, np.int64)
     if len(indices) and not 0 <= indices.min() <= indices.max() < self.blocks:
@@ -119,7 +132,10 @@ class BlockSet:
       except RuntimeError as error:  # of ArrayRecord, whose chunks carry hashes
         raise self._damaged(shard, str(error).split(' (')[0]) from error
       rows[places] = np.frombuffer(b''.join(records), self._dtype)
-    return {name: rows[name].astype(np.int32) for name in ('tokens', 'valid', 'bytes')}
+    found = {name: rows[name].astype(np.int32) for name in ('tokens', 'valid', 'bytes')}
+    if self._eos_id is not None:
+      found['segments'] = segments(found['tokens'], self._eos_id)
+    return found
 
   def _reader(self, shard: int) -> ArrayRecordReader:
     """The open reader of a shard; one serves all threads."""

@@ -30,6 +30,16 @@ def row_dtype(sequence_length: int, vocab_size: int) -> np.dtype:
   )
 
 
+def segments(tokens_BxM: np.ndarray, eos_id: int) -> np.ndarray:
+  """Of packed rows, to which document each input belongs: int32 (B, M - 1), from 0.
+
+  The end-of-sequence token between two documents belongs to the second: as an input it is
+  where that one begins, as it is in front of a prompt, and as a target the end of the
+  first. So every target has its own document before it and nothing else.
+  """
+  return np.cumsum(tokens_BxM[:, :-1] == eos_id, axis=1, dtype=np.int32)
+
+
 class PackedRows:
   """Protocol `packed`: all documents joined, cut into windows of L+1 with stride L.
 

@@ -14,6 +14,8 @@ import jax.numpy as jnp
 
 from elas_jax.ops import linear as ops
 
+EMBEDDINGS = ('embedding', 'head')  # the parameters of optimizer.embedding_rate
+
 
 class Decoder(nn.Module):
   """Next-token logits. Parameters of the N layers are stacked on a leading axis."""
@@ -22,22 +24,32 @@ class Decoder(nn.Module):
 
   @nn.compact
   def __call__(
-    self, tokens_BxL: jax.Array, cache: Any = None, start: Any = 0
+    self,
+    tokens_BxL: jax.Array,
+    cache: Any = None,
+    start: Any = 0,
+    segments_BxL: jax.Array | None = None,
   ) -> tuple[jax.Array, Any]:
     """Returns (logits (B, L, V) in float32, cache).
+
+    Segments (data/packing.py:segments) are documents apart: each has positions of its own
+    and sees itself alone. They are for passes without a cache.
 
     With a cache (`empty_cache`), the tokens stand at positions start, start + 1, ...,
     attend to what the cache holds before them, and the returned cache holds them too.
     """
     c = self.config
     init = nn.initializers.normal(c.init_std)
-    table_VxD = self.param('embedding', init, (c.vocab_size, c.width), c.param_dtype)
+    of_table = nn.initializers.normal(c.embedding_std or c.init_std)
+    table_VxD = self.param('embedding', of_table, (c.vocab_size, c.width), c.param_dtype)
     x_BxLxD = table_VxD[tokens_BxL].astype(c.compute_dtype)
-    positions_L = start + jnp.arange(tokens_BxL.shape[1])
-    x_BxLxD = c.position.make(c.parts, name='position')(x_BxLxD, positions_L)
+    positions = start + jnp.arange(tokens_BxL.shape[1])
+    if segments_BxL is not None:
+      positions = _positions_in(segments_BxL)
+    x_BxLxD = c.position.make(c.parts, name='position')(x_BxLxD, positions)
 
     layers = c.stack.make(train=False, name='layers')
-    x_BxLxD, cache = layers(x_BxLxD, cache, c.stack.angles(positions_L), start)
+    x_BxLxD, cache = layers(x_BxLxD, cache, c.stack.angles(positions), start, segments_BxL)
 
     x_BxLxD = c.norm.make(c.parts, name='final_norm')(x_BxLxD)
     if c.tied_head:
@@ -46,6 +58,14 @@ class Decoder(nn.Module):
       head_DxV = self.param('head', init, (c.width, c.vocab_size), c.param_dtype)
     logits_BxLxV = ops.dense(x_BxLxD, head_DxV.astype(c.compute_dtype), jnp.float32)
     return logits_BxLxV, cache
+
+
+def _positions_in(segments_BxL: jax.Array) -> jax.Array:
+  """How many positions of the same segment come before each, (B, L)."""
+  all_1xL = jnp.arange(segments_BxL.shape[1])[None]
+  before_BxL = jnp.pad(segments_BxL[:, :-1], ((0, 0), (1, 0)), constant_values=-1)
+  begins_BxL = jnp.where(segments_BxL != before_BxL, all_1xL, 0)
+  return all_1xL - jax.lax.cummax(begins_BxL, axis=1)
 
 
 def empty_cache(config: Any, batch: int, length: int) -> Any:

@@ -4,20 +4,25 @@ import jax
 import jax.numpy as jnp
 
 
-def rotary_angles(positions_L: jax.Array, head_size: int, base: float) -> jax.Array:
-  """Angles (L, K/2): position * base^(-2i/K), in float32 (RoFormer, arXiv 2104.09864)."""
+def rotary_angles(positions: jax.Array, head_size: int, base: float) -> jax.Array:
+  """Positions * base^(-2i/K), in float32 (RoFormer, arXiv 2104.09864).
+
+  Angles (L, K/2) of positions (L,), or (B, L, K/2) of (B, L).
+  """
   frequencies = base ** (-jnp.arange(0, head_size, 2, dtype=jnp.float32) / head_size)
-  return positions_L.astype(jnp.float32)[:, None] * frequencies[None, :]
+  return jnp.multiply.outer(positions.astype(jnp.float32), frequencies)
 
 
-def rotate(x_BxLxHxK: jax.Array, angles_LxK2: jax.Array) -> jax.Array:
-  """Turns the pairs (x_i, x_{i + K/2}) by the angle of their position.
+def rotate(x_BxLxHxK: jax.Array, angles: jax.Array) -> jax.Array:
+  """Turns the pairs (x_i, x_{i + K/2}) by the angle of their position, (B, L, K/2) or,
+  where all rows have the same, (L, K/2).
 
   The half-split pairing of the LLaMA checkpoints on Hugging Face, not the interleaved
   one of the paper; the two differ by a fixed permutation of each head's entries.
   """
-  cos = jnp.cos(angles_LxK2)[None, :, None, :]
-  sin = jnp.sin(angles_LxK2)[None, :, None, :]
+  if angles.ndim == 2:
+    angles = angles[None]
+  cos, sin = jnp.cos(angles)[:, :, None], jnp.sin(angles)[:, :, None]
   first, second = jnp.split(x_BxLxHxK.astype(jnp.float32), 2, axis=-1)
   turned = jnp.concatenate(
     [first * cos - second * sin, second * cos + first * sin], axis=-1
@@ -26,9 +31,14 @@ def rotate(x_BxLxHxK: jax.Array, angles_LxK2: jax.Array) -> jax.Array:
 
 
 def causal_attention(
-  q_BxLxHxK: jax.Array, k_BxLxJxK: jax.Array, v_BxLxJxK: jax.Array
+  q_BxLxHxK: jax.Array,
+  k_BxLxJxK: jax.Array,
+  v_BxLxJxK: jax.Array,
+  segments_BxL: jax.Array | None = None,
 ) -> jax.Array:
   """softmax(q k^T / sqrt(K)) v, each query seeing the keys up to its own position.
+
+  With segments, of these only the keys whose segment is its own.
 
   J key-value heads serve H query heads in groups of H / J (arXiv 2305.13245). Softmax
   in float32. On a GPU, bf16 with a head size that cuDNN takes runs its flash
@@ -36,8 +46,10 @@ def causal_attention(
   skips half of the products.
   """
   if _takes_flash(q_BxLxHxK):
+    # cuDNN's own segments are few, of a number known beforehand; a mask has any number.
+    mask = None if segments_BxL is None else _same(segments_BxL, segments_BxL)[:, None]
     return jax.nn.dot_product_attention(
-      q_BxLxHxK, k_BxLxJxK, v_BxLxJxK, is_causal=True, implementation='cudnn'
+      q_BxLxHxK, k_BxLxJxK, v_BxLxJxK, mask=mask, is_causal=True, implementation='cudnn'
     )
   L = q_BxLxHxK.shape[1]
   size = max(64, -(-L // 8))  # at most 8 blocks, since each is compiled on its own
@@ -47,7 +59,10 @@ def causal_attention(
     end = min(start + size, L)
     q_BxJxGxMxK = q_BxJxGxLxK[..., start:end, :]
     k_BxJxSxK, v_BxJxSxK = k_BxJxLxK[..., :end, :], v_BxJxLxK[..., :end, :]
-    blocks.append(_attend(q_BxJxGxMxK, k_BxJxSxK, v_BxJxSxK, start))
+    same = None
+    if segments_BxL is not None:
+      same = _same(segments_BxL[:, start:end], segments_BxL[:, :end])
+    blocks.append(_attend(q_BxJxGxMxK, k_BxJxSxK, v_BxJxSxK, start, same))
   return _by_position(jnp.concatenate(blocks, axis=3))
 
 
@@ -60,6 +75,11 @@ def full_attention(
       q_BxLxHxK, k_BxSxJxK, v_BxSxJxK, implementation='cudnn'
     )
   return cached_attention(q_BxLxHxK, k_BxSxJxK, v_BxSxJxK, k_BxSxJxK.shape[1])
+
+
+def _same(queries_BxL: jax.Array, keys_BxS: jax.Array) -> jax.Array:
+  """Whether a query and a key have one segment, (B, L, S)."""
+  return queries_BxL[:, :, None] == keys_BxS[:, None, :]
 
 
 def _takes_flash(q_BxLxHxK: jax.Array) -> bool:
@@ -92,16 +112,18 @@ def _by_position(y_BxJxGxLxK):
   return y_BxJxGxLxK.transpose(0, 3, 1, 2, 4).reshape(B, L, J * G, K)
 
 
-def _attend(q_BxJxGxLxK, k_BxJxSxK, v_BxJxSxK, start):
+def _attend(q_BxJxGxLxK, k_BxJxSxK, v_BxJxSxK, start, same_BxLxS=None):
   B, J, G, L, K = q_BxJxGxLxK.shape
   S = k_BxJxSxK.shape[2]
   q_BxJxGLxK = q_BxJxGxLxK.reshape(B, J, G * L, K)
   s = jnp.einsum(
     'bjlk,bjsk->bjls', q_BxJxGLxK, k_BxJxSxK, preferred_element_type=jnp.float32
   )
-  hidden_LxS = (start + jnp.arange(L))[:, None] < jnp.arange(S)[None, :]
-  bias_GLxS = jnp.tile(jnp.where(hidden_LxS, -1e30, 0.0), (G, 1))
-  s = s * K**-0.5 + bias_GLxS[None, None]
+  hidden_1xLxS = ((start + jnp.arange(L))[:, None] < jnp.arange(S)[None, :])[None]
+  if same_BxLxS is not None:
+    hidden_1xLxS = hidden_1xLxS | ~same_BxLxS  # of each row its own
+  bias_1xGLxS = jnp.tile(jnp.where(hidden_1xLxS, -1e30, 0.0), (1, G, 1))
+  s = s * K**-0.5 + bias_1xGLxS[:, None]
   e = jnp.exp(s - jax.lax.stop_gradient(s.max(axis=-1, keepdims=True)))
   y = jnp.matmul(e.astype(v_BxJxSxK.dtype), v_BxJxSxK, preferred_element_type=jnp.float32)
   y = (y / e.sum(axis=-1, keepdims=True)).astype(v_BxJxSxK.dtype)

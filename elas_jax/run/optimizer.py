@@ -10,6 +10,7 @@ import optax
 from elas_jax.common.paths import path_name
 from elas_jax.config.config import Config
 from elas_jax.models import layout
+from elas_jax.models.decoder import EMBEDDINGS
 from elas_jax.systems.kinds import Training, about
 
 
@@ -32,12 +33,34 @@ def make_optimizer(config: Config, params: Any) -> optax.GradientTransformation:
     decay=lambda weight_decay: _decay(config, params, weight_decay),
     extra=tuple(about(linear, 'extra', default=())),
   )
-  inner = c.build(training)
+  inner = _with_embedding_rate(config, c.build(training))
   inner = about(linear, 'around_steps', inner, config.seed, default=inner)
   clip = [optax.clip_by_global_norm(c.clip_norm)] if c.clip_norm else []
   inner = optax.chain(*clip, inner)
   inner = about(linear, 'around_clipping', inner, default=inner)
   return in_float32(inner)
+
+
+def _with_embedding_rate(
+  config: Config, inner: optax.GradientTransformation
+) -> optax.GradientTransformation:
+  """Steps of embedding and head by optimizer.embedding_rate in place of learning_rate.
+
+  All optimisers step by the learning rate times something there, so that the ratio of the
+  two is all; none of them does anything else with these parameters.
+  """
+  c = config.optimizer
+  if not c.embedding_rate:
+    return inner
+  ratio = c.embedding_rate / c.learning_rate
+
+  def scaled(path, update):
+    return update * ratio if path_name(path) in EMBEDDINGS else update
+
+  scale = optax.stateless(
+    lambda updates, _: jax.tree_util.tree_map_with_path(scaled, updates)
+  )
+  return optax.chain(inner, scale)
 
 
 def decay_factors(config: Config, params: Any) -> Any:

@@ -60,14 +60,14 @@ class Stack:
     return self.layers // len(self.cycle)
 
   def make(self, train: bool, name: str) -> nn.Module:
-    """(x (B, L, D), states or None, angles, start) -> (x, states) of all layers."""
+    """(x (B, L, D), states or None, angles, start, segments) -> (x, states)."""
     one = len(self.cycle) == 1
     module = nn.scan(
       self.block() if one else Cycle,
       length=self.repeats,
       variable_axes={'params': 0, 'buffers': 0, EVERY_NAME: 0},
       split_rngs={'params': True, 'noise': True},
-      in_axes=(0, nn.broadcast, nn.broadcast),
+      in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
       unroll=min(max(self.unroll // len(self.cycle), 1), self.repeats),
     )
     return (
@@ -88,11 +88,11 @@ class Stack:
       return [('', self.cycle[0])]
     return [(f'{_name(number)}/', layer) for number, layer in enumerate(self.cycle)]
 
-  def angles(self, positions_L: jax.Array) -> tuple[Any, ...]:
+  def angles(self, positions: jax.Array) -> tuple[Any, ...]:
     """What the mixers of the cycle turn their queries and keys by."""
     parts = self.attention_parts
     return tuple(
-      parts.position.angles(positions_L, layer.attention.head_size(parts))
+      parts.position.angles(positions, layer.attention.head_size(parts))
       for layer in self.cycle
     )
 
@@ -133,12 +133,16 @@ class Block(nn.Module):
   train: bool
 
   @nn.compact
-  def __call__(self, x_BxLxD: jax.Array, state: Any, angles: Any, start: Any):
+  def __call__(
+    self, x_BxLxD: jax.Array, state: Any, angles: Any, start: Any, segments: Any
+  ):
     parts = self.stack.parts
     norm = lambda name: parts.norm.make(parts, name=name, train=self.train)
     attention = self.layer.attention.make(self.stack.attention_parts, name='attention')
     feed_forward = self.layer.feed_forward.make(parts, name='feed_forward')
-    y_BxLxD, state = attention(norm('attention_norm')(x_BxLxD), angles[0], state, start)
+    given = (norm('attention_norm')(x_BxLxD), angles[0], state, start)
+    # Not every kind takes segments.
+    y_BxLxD, state = attention(*given, *(() if segments is None else (segments,)))
     x_BxLxD = x_BxLxD + y_BxLxD
     return x_BxLxD + feed_forward(norm('feed_forward_norm')(x_BxLxD)), state
 
@@ -150,13 +154,15 @@ class Cycle(nn.Module):
   train: bool
 
   @nn.compact
-  def __call__(self, x_BxLxD: jax.Array, states: Any, angles: Any, start: Any):
+  def __call__(
+    self, x_BxLxD: jax.Array, states: Any, angles: Any, start: Any, segments: Any
+  ):
     after = {}
     for number, layer in enumerate(self.stack.cycle):
       name = _name(number)
       block = self.stack.block()(self.stack, layer, self.train, name=name)
       state, own = None if states is None else states[name], angles[number : number + 1]
-      x_BxLxD, after[name] = block(x_BxLxD, state, own, start)
+      x_BxLxD, after[name] = block(x_BxLxD, state, own, start, segments)
     return x_BxLxD, None if states is None else after
 
 

@@ -1,7 +1,8 @@
 """Language modelling: the next token, from blocks of tokens.
 
-A batch is dict(tokens (B, L+1), valid (B,), bytes (B,)); data/packing.py says what the
-fields mean. Losses and perplexity are weighted by tokens.
+A batch is dict(tokens (B, L+1), valid (B,), bytes (B,)) and, with data.document_mask,
+segments (B, L), without which a row is one document; data/packing.py says what the fields
+mean. Losses and perplexity are weighted by tokens.
 """
 
 import math
@@ -31,15 +32,16 @@ def inputs(config: Config) -> jax.Array:
 
 def rows(config: Config, count: int) -> Batch:
   array = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.int32)
-  tokens = array(count, config.data.sequence_length + 1)
-  return {'tokens': tokens, 'valid': array(count), 'bytes': array(count)}
+  length = config.data.sequence_length
+  found = {'tokens': array(count, length + 1), 'valid': array(count), 'bytes': array(count)}
+  return found | ({'segments': array(count, length)} if config.data.document_mask else {})
 
 
 def prepared(config: Config, tokenizer: Tokenizer | None = None) -> Prepared:
   data = prepare(config.data.source.corpus(config.data), tokenizer)
   check_vocabulary(config, data)
   _check_sample(config, data)
-  return data
+  return data.with_segments() if config.data.document_mask else data
 
 
 def _check_sample(config: Config, data: Prepared) -> None:
@@ -82,6 +84,7 @@ def forward(
   (logits_BxLxV, _), changed = Decoder(config.model).apply(
     variables,
     inputs_BxL,
+    segments_BxL=batch.get('segments'),
     rngs={'noise': key},
     mutable=mutable(train, sown),
   )

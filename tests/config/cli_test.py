@@ -61,7 +61,7 @@ def test_overrides_take_the_type_of_the_field():
   assert config.optimizer.learning_rate == 0.01
   assert config.optimizer.weight_decay == 1.0
   assert config.model.tied_head is True
-  assert config.schedule.warmup_steps == 100  # a twentieth of the steps
+  assert config.schedule.warmup_steps == 200  # a tenth of the steps
   assert config.data.source.path == '1'
   assert config.eval.prompt == 'a=b c'
   assert config.optimizer.decay_rules == (('head$', 0.0), ('.*', 1.0))

@@ -39,6 +39,7 @@ def test_naming_a_kind_resets_its_section():
   assert sgd == {
     'kind': 'sgd',
     'learning_rate': 0.1,
+    'embedding_rate': 0.0,
     'clip_norm': 0.0,
     'decay_rules': (),
     'momentum': 0.9,
@@ -273,7 +274,7 @@ def test_kept_phases_still_follow_the_steps():
   config = default.get_config()
   choose(config, 'schedule', 'wsd', keep=True)
   config.train.steps = 40
-  assert parse(config).schedule.warmup_steps == 2
+  assert parse(config).schedule.warmup_steps == 4
 
 
 # Field -> whether the default config, low rank with AdamW and a plain MLP, has it.

@@ -244,6 +244,8 @@ def batch(config: Config) -> dict[str, Any]:
     if name in ('valid', 'bytes'):
       units = task_of(config).row_units(config)
       return np.full(like.shape, units, np.int32)
+    if name == 'segments':
+      return np.sort(random.integers(0, 3, like.shape, np.int32))
     if like.dtype == np.int32:
       return random.integers(0, most[name], like.shape, np.int32)
     return random.normal(size=like.shape).astype(np.float32)

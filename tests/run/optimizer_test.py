@@ -8,13 +8,15 @@ import numpy as np
 import optax
 import pytest
 
-from configs import default
+from configs import default, images
 from elas_jax.common import paths
+from elas_jax.common.errors import UserError
 from elas_jax.config.overrides import choose
 from elas_jax.config.parsing import parse
 from elas_jax.run.optimizer import apply_updates, decay_factors, make_optimizer
 from elas_jax.run.state import abstract_variables
 from elas_jax.systems.linears.dense import Dense
+from elas_jax.systems.optimizers import OPTIMIZERS
 
 ADAMW = {
   'learning_rate': 0.01,
@@ -142,3 +144,51 @@ def test_a_factor_of_zero_is_no_decay(rules):
   updates, _ = optimizer.update(zeros, optimizer.init(params), params)
   assert not updates['final_norm']['scale'].any()
   np.testing.assert_allclose(updates['head'], -0.01 * 0.1, rtol=1e-6)
+
+
+@pytest.mark.parametrize('kind', OPTIMIZERS)
+def test_embedding_and_head_have_a_rate_of_their_own(kind):
+  """By NumPy on the steps of a run whose only rate is theirs, and of one without it."""
+  linear = 'low_rank' if kind == 'loro' else 'dense'
+  ended = {}
+  for name, rate, own in (('both', 0.01, 0.03), ('low', 0.01, 0.0), ('high', 0.03, 0.0)):
+    config = default.get_config()
+    choose(config, 'model.linear', linear)
+    fields = {'learning_rate': rate, 'embedding_rate': own}
+    choose(config, 'optimizer', kind, **fields)
+    ended[name] = stepped(parse(config))
+  every = set(ended['both'])
+  for path in every & {'embedding', 'head'}:
+    np.testing.assert_allclose(
+      ended['both'][path], ended['high'][path], rtol=2e-5, atol=1e-8
+    )
+    assert (ended['both'][path] != ended['low'][path]).any()
+  for path in every - {'embedding', 'head'}:
+    np.testing.assert_array_equal(ended['both'][path], ended['low'][path])
+
+
+def stepped(config):
+  """Path -> the sum of three steps' updates, of gradients that do not depend on them."""
+  params = jax.tree.map(
+    lambda x: jnp.ones(x.shape, x.dtype), abstract_variables(config)['params']
+  )
+  optimizer = make_optimizer(config, params)
+  state, total = optimizer.init(params), jax.tree.map(jnp.zeros_like, params)
+  draw = lambda x, seed: np.random.default_rng(seed).normal(size=x.shape).astype(x.dtype)
+  update = jax.jit(optimizer.update)
+  for seed in range(3):
+    gradients = jax.tree.map(lambda x, seed=seed: draw(x, seed), params)
+    updates, state = update(gradients, state, params)
+    total = jax.tree.map(jnp.add, total, updates)
+  return dict(zip(paths.names(total), jax.tree.leaves(total)))
+
+
+def test_networks_of_rows_have_no_embedding_rate():
+  config = images.get_config('digits,mlp')
+  config.optimizer.embedding_rate = 0.1
+  with pytest.raises(UserError) as error:
+    parse(config)
+  assert str(error.value) == (
+    "optimizer.embedding_rate=0.1: must be 0 for task='classification', which has no "
+    'embedding; it is for a decoder'
+  )

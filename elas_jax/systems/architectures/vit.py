@@ -114,7 +114,7 @@ class Module(Network):
     positions_L = jnp.arange(x_BxLxD.shape[1])
     x_BxLxD = kind.position.make(stack.parts, name='position')(x_BxLxD, positions_L)
     layers = stack.make(self.train, name='layers')
-    x_BxLxD, _ = layers(x_BxLxD, None, stack.angles(positions_L), 0)
+    x_BxLxD, _ = layers(x_BxLxD, None, stack.angles(positions_L), 0, None)
     x_BxD = self.norm('norm_head')(x_BxLxD).mean(1)
     return nn.Dense(c.outputs, name='head')(x_BxD)
 

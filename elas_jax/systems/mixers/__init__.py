@@ -10,11 +10,14 @@ keeps nothing.
   head_size(parts)                   K, for the angles
   empty_state(parts, batch, length)  of one layer
   flops(parts, length)               FLOPs of a token beside those of the maps
+  segments() -> bool                 whether the module takes segments_BxL as well, numbers
+                                     that do not fall along a row: a position then sees its
+                                     own number alone. Else data.document_mask is refused
 
 In a network without parts.causal a position sees all others, and there is no state.
 
-All but inner must be there. truth(kind, x, p, linear, position): `linear` is a map's
-(x, p), `position` turns (B, L, H, K).
+All but inner and segments must be there. truth(kind, x, p, linear, position): `linear` is
+a map's (x, p), `position` turns (B, L, H, K).
 """
 
 from elas_jax.systems.mixers.linear_attention import LinearAttention

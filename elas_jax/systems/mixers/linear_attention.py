@@ -40,6 +40,9 @@ class LinearAttention:
   def make(self, parts: Parts, name: str) -> nn.Module:
     return Module(self, parts, name=name)
 
+  def segments(self) -> bool:
+    return True
+
   def head_size(self, parts: Parts) -> int:
     return parts.width // self.heads
 
@@ -73,7 +76,12 @@ class Module(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x_BxLxD: jax.Array, angles: Any, state: State | None, start: Any
+    self,
+    x_BxLxD: jax.Array,
+    angles: Any,
+    state: State | None,
+    start: Any,
+    segments_BxL: jax.Array | None = None,
   ) -> tuple[jax.Array, State | None]:
     kind, parts = self.kind, self.parts
     B, L, D = x_BxLxD.shape
@@ -88,15 +96,23 @@ class Module(nn.Module):
     if parts.causal:
       before = kind.empty_state(parts, B, L) if state is None else state
       y_BxLxHxK, products = causal_linear_attention(
-        *turned, v_BxLxHxK, before['products'], kind.chunk
+        *turned, v_BxLxHxK, before['products'], kind.chunk, segments_BxL
       )
-      sums_BxLxHxK = before['features'][:, None] + jnp.cumsum(g_BxLxHxK, axis=1)
+      sums_BxLxHx1, counted = causal_linear_attention(
+        f_BxLxHxK,
+        g_BxLxHxK,
+        jnp.ones((B, L, kind.heads, 1)),
+        before['features'][..., None],
+        kind.chunk,
+        segments_BxL,
+      )
       if state is not None:
-        state = {'products': products, 'features': sums_BxLxHxK[:, -1]}
+        state = {'products': products, 'features': counted[..., 0]}
     else:
       y_BxLxHxK = full_linear_attention(*turned, v_BxLxHxK)
       sums_BxLxHxK = g_BxLxHxK.sum(axis=1, keepdims=True)
-    y_BxLxHxK /= (f_BxLxHxK * sums_BxLxHxK).sum(axis=-1, keepdims=True) + EPSILON
+      sums_BxLxHx1 = (f_BxLxHxK * sums_BxLxHxK).sum(axis=-1, keepdims=True)
+    y_BxLxHxK /= sums_BxLxHx1 + EPSILON
     y_BxLxD = y_BxLxHxK.astype(x_BxLxD.dtype).reshape(B, L, D)
     return parts.linear.make(D, parts, name='output')(y_BxLxD), state
 

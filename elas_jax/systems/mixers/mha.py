@@ -55,6 +55,9 @@ class MHA:
   def make(self, parts: Parts, name: str) -> nn.Module:
     return Module(self, parts, name=name)
 
+  def segments(self) -> bool:
+    return True
+
   def head_size(self, parts: Parts) -> int:
     return parts.width // self.heads
 
@@ -90,7 +93,12 @@ class Module(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x_BxLxD: jax.Array, angles: Any, state: State | None, start: Any
+    self,
+    x_BxLxD: jax.Array,
+    angles: Any,
+    state: State | None,
+    start: Any,
+    segments_BxL: jax.Array | None = None,
   ) -> tuple[jax.Array, State | None]:
     """`state` holds keys and values of positions before `start`; None: no state."""
     kind, parts = self.kind, self.parts
@@ -104,9 +112,10 @@ class Module(nn.Module):
     q_BxLxHxK = parts.position.rotate(heads('query', kind.heads), angles)
     k_BxLxJxK = parts.position.rotate(heads('key', kind.groups), angles)
     v_BxLxJxK = heads('value', kind.groups)
-    if state is None:
-      attention = causal_attention if parts.causal else full_attention
-      y_BxLxHxK = attention(q_BxLxHxK, k_BxLxJxK, v_BxLxJxK)
+    if state is None and parts.causal:
+      y_BxLxHxK = causal_attention(q_BxLxHxK, k_BxLxJxK, v_BxLxJxK, segments_BxL)
+    elif state is None:
+      y_BxLxHxK = full_attention(q_BxLxHxK, k_BxLxJxK, v_BxLxJxK)
     else:
       write = lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, start, 1)
       state = {'k': write(state['k'], k_BxLxJxK), 'v': write(state['v'], v_BxLxJxK)}

@@ -18,13 +18,21 @@ class Common:
   """Fields of every optimiser; each may have other defaults."""
 
   learning_rate: float = 1e-3  # the peak, of which the schedule gives shares
+  # The peak for a decoder's embedding and head, by the same schedule; 0 = learning_rate.
+  embedding_rate: float = 0.0
   clip_norm: float = 0.0  # of the global norm of the gradients, 0 = off
   decay_rules: Rules = ()  # (regex on path, factor), before what kinds say; first wins
 
   def check(self, where: str, config: Any) -> None:
-    del config
     above(0, where, self, 'learning_rate')
-    at_least(0, where, self, 'clip_norm')
+    at_least(0, where, self, 'embedding_rate clip_norm')
+    if self.embedding_rate and not config.traits.text:
+      raise UserError(
+        f'{where}.embedding_rate={self.embedding_rate!r}: must be 0 for '
+        f'task={config.task!r}, which has no embedding; it is for a decoder'
+      )
+    ratio = f'{where}.embedding_rate / {where}.learning_rate'
+    check_float(ratio, self.embedding_rate / self.learning_rate)
 
   def check_decay(self, where: str) -> None:
     """Weight decay, alone and times each factor."""

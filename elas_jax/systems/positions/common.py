@@ -8,9 +8,9 @@ import jax
 
 class Position:
   def make(self, parts: Any, name: str) -> Callable:
-    return lambda x_BxLxD, positions_L: x_BxLxD
+    return lambda x_BxLxD, positions: x_BxLxD
 
-  def angles(self, positions_L: jax.Array, head_size: int) -> Any:
+  def angles(self, positions: jax.Array, head_size: int) -> Any:
     return None
 
   def rotate(self, x_BxLxHxK: jax.Array, angles: Any) -> jax.Array:

@@ -42,11 +42,12 @@ class Module(nn.Module):
   parts: Parts
 
   @nn.compact
-  def __call__(self, x_BxLxD: jax.Array, positions_L: jax.Array) -> jax.Array:
+  def __call__(self, x_BxLxD: jax.Array, positions: jax.Array) -> jax.Array:
     shape = (self.kind.limit(self.parts), self.parts.width)
     init = nn.initializers.normal(0.02)
     table_SxD = self.param('table', init, shape, self.parts.param_dtype)
-    return x_BxLxD + table_SxD[positions_L].astype(x_BxLxD.dtype)[None]
+    added = table_SxD[positions].astype(x_BxLxD.dtype)
+    return x_BxLxD + (added if added.ndim == 3 else added[None])
 
 
 AXES = {'table': (None, None)}

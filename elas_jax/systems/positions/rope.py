@@ -24,12 +24,12 @@ class Rope(Position):
   def check(self, where: str, config: Any) -> None:
     above(0, where, self, 'base')
 
-  def angles(self, positions_L: jax.Array, head_size: int) -> jax.Array:
-    """(L, K/2), in float32."""
-    return rotary_angles(positions_L, head_size, self.base)
+  def angles(self, positions: jax.Array, head_size: int) -> jax.Array:
+    """(..., L, K/2), in float32."""
+    return rotary_angles(positions, head_size, self.base)
 
-  def rotate(self, x_BxLxHxK: jax.Array, angles_LxK2: jax.Array) -> jax.Array:
-    return rotate(x_BxLxHxK, angles_LxK2)
+  def rotate(self, x_BxLxHxK: jax.Array, angles: jax.Array) -> jax.Array:
+    return rotate(x_BxLxHxK, angles)
 
   def pairs(self) -> bool:
     return True
