@@ -19,17 +19,7 @@ ACTIVATIONS: tuple[Metric, ...] = (
   ('activations/dropped_mass_transposable', 'dropped mass, transposable', 4),
   ('activations/crowded_groups', 'groups with more than 2', 4),
 )
-PROXY = {
-  'train.steps': 500,
-  'checkpoint.every': 250,
-  'checkpoint.keep_latest': 1,
-  'checkpoint.keep_best': 0,
-  'eval.every': 500,
-  'eval.units': 131_072,  # the same ones for every run
-  'eval.sample_tokens': 0,
-}
-PROXY_OF_KINDS = {'optimizer.b2': 0.95, 'optimizer.weight_decay': 0.1}
-SMOKE = PROXY | {
+SMOKE = {
   'model.width': 32,
   'model.layers': 2,
   'model.feed_forward_width': 64,
@@ -39,10 +29,9 @@ SMOKE = PROXY | {
   'train.steps': 10,
   'train.log_every': 5,
   'checkpoint.every': 10,
-  'eval.every': 10,
   'eval.units': 2048,
 }
-SMOKE_OF_KINDS = PROXY_OF_KINDS | {
+SMOKE_OF_KINDS = {
   'model.linear.rank': 8,
   'optimizer.rank': 8,
   'schedule.restart_warmup_steps': 1,
@@ -52,26 +41,26 @@ PROXY_LABEL = (
   "PROXY, not the paper's scale: {shape}; compare rows with each other, not with "
   'published values'
 )
-# In the middle of a method's grid: those that need another than most.
-BASE = {'full': 1e-3, 'galore': 4e-3, 'loro': 8e-3, 'loro_relu2': 8e-3, 'elas': 8e-3}
+# In the middle of a method's grid: GaLore's and LORO's steps are shares of their rates.
+BASE = dict.fromkeys(('galore', 'loro', 'loro_relu2', 'elas'), 1.6e-2)
 
 
 def base_rate(method: str) -> float:
-  return BASE.get(method, 2e-3)
+  return BASE.get(method, 4e-3)
 
 
 def scales(
   base: Callable[[str], float] = base_rate,
   *,
-  config: str = 'configs/default.py:{method}',
+  config: str = 'configs/proxy.py:{method}',
   paper: Sequence[str] = ('60m', '130m', '350m', '1b'),
 ) -> dict[str, Scale]:
   """The scales of a table, by the middle of each method's grid; `paper` has its sizes."""
-  ladder = lambda method: tuple(base(method) * 2.0**k for k in range(-3, 4))
-  rates = Rates(ladder, slice(2, 5), METRICS[0])
+  ladder = lambda method: tuple(base(method) * 2.0**k for k in range(-5, 6))
+  rates = Rates(ladder, slice(4, 7), METRICS[0], share=0.6)
   one = Rates(lambda method: (base(method),), slice(1), METRICS[0])
   smoke = (('smoke',), 1, config, SMOKE, SMOKE_LABEL, SMOKE_OF_KINDS, one)
-  proxy = (('proxy',), 3, config, PROXY, PROXY_LABEL, PROXY_OF_KINDS, rates)
+  proxy = (('proxy',), 3, config, {}, PROXY_LABEL, {}, rates)
   found = {'smoke': Scale(*smoke), 'proxy': Scale(*proxy)}
   if paper:
     label = "the paper's scale: C4, configs/c4.py"

@@ -230,7 +230,7 @@ class Plan:
       raise UserError(f'{row.label}: its ladder of {len(ladder)} rates has no first ones')
     if len(ladder) == 1:  # nothing to look for
       return Search(row, {}, *ladder, *ladder)
-    steps = max(self.config(row, size).train.steps // 2, 10)
+    steps = max(round(self.config(row, size).train.steps * rates.share), 10)
     tried = lambda rate: self._run(row, size, rates.seed, rate, steps)
     score = lambda run: _score(run, rates.metric[0])
     likely = lambda run: score(run.recorded or run.before)

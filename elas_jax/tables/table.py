@@ -60,7 +60,7 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Rates:
-  """A search for learning rates, before the rows: half of the steps, another seed.
+  """A search for learning rates, before the rows: a share of the steps, another seed.
 
   It begins with ladder[first] of a method and goes on along the ladder while the best rate
   is the lowest or the highest tried. What is best at an end of the ladder is said to be.
@@ -70,11 +70,13 @@ class Rates:
   first: slice
   metric: Metric
   seed: int = 1000
+  share: float = 0.5  # of the steps
   size: Callable[[str], str] = lambda size: size  # at which it is done for a size
 
   @property
   def about(self) -> str:
-    return f'Half of the steps, seed {self.seed}; the lowest {self.metric[1]} is taken.'
+    share = f'{self.share:.0%} of the steps'.replace('%', ' %')
+    return f'{share}, seed {self.seed}; the lowest {self.metric[1]} is taken.'
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from configs import c4, default, functions, images, methods, text
+from configs import c4, default, functions, images, methods, proxy, text
 from elas_jax.common.errors import UserError
 from elas_jax.config import schema
 from elas_jax.config.config import at_step, defaults, to_json
@@ -18,6 +18,10 @@ CONFIGS = (
   }
   | {
     f'default:{method}': lambda method=method: default.get_config(method)
+    for method in methods.METHODS
+  }
+  | {
+    f'proxy:{method}': lambda method=method: proxy.get_config(method)
     for method in methods.METHODS
   }
   | {

@@ -7,11 +7,32 @@ from elas_jax.run.record import Record, Recorded, key, portable
 from elas_jax.run.revisions import revisions
 from elas_jax.tables.entries import gap_lines
 from elas_jax.tables.plan import Plan
-from elas_jax.tables.table import Row, Table
-from experiments.language import LANGUAGE, METRICS, scales
+from elas_jax.tables.table import Rates, Row, Scale, Table
+from experiments.language import LANGUAGE, METRICS, PROXY_LABEL, scales
 
 SIZE = {'parameters': 1234567, 'parameter_bytes': 2e6, 'buffer_bytes': 5e5}
 SIZE |= {'optimizer_bytes': 4e6, 'training_flops': 1e6}
+
+BASE = {'full': 1e-3}
+FIELDS = {'train.steps': 500, 'eval.every': 500, 'eval.units': 131_072}
+
+
+def ladder(method):
+  return tuple(BASE.get(method, 2e-3) * 2.0**k for k in range(-3, 4))
+
+
+# A protocol of the tests' own.
+SCALES = scales() | {
+  'proxy': Scale(
+    ('proxy',),
+    3,
+    'configs/default.py:{method}',
+    FIELDS,
+    PROXY_LABEL,
+    {'optimizer.b2': 0.95, 'optimizer.weight_decay': 0.1},
+    Rates(ladder, slice(2, 5), METRICS[0]),
+  )
+}
 
 
 def values(bits):
@@ -40,7 +61,7 @@ def pair(**fields):
     title='A pair',
     rows=lambda at: rows,
     family=LANGUAGE,
-    scales=scales(),
+    scales=SCALES,
     conclude=lambda entries: gap_lines(entries, [('one', 'two')], METRICS),
   )
   return dataclasses.replace(table, **fields)

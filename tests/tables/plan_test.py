@@ -8,8 +8,8 @@ from elas_jax.common.errors import UserError
 from elas_jax.run.record import Record
 from elas_jax.tables.entries import of_line
 from elas_jax.tables.table import RATE, Rates, Row
-from experiments.language import METRICS, scales
-from tests.tables.fakes import pair, plan_of, record_all, recorded
+from experiments.language import METRICS
+from tests.tables.fakes import SCALES, pair, plan_of, record_all, recorded
 
 LADDER = tuple(2e-3 * 2.0**k for k in range(-3, 4))
 
@@ -177,7 +177,7 @@ def test_rows_that_are_one_run_are_made_once():
 def test_a_smoke_run_and_a_given_rate_search_nothing():
   plan = plan_of(pair(), scale='smoke')
   assert plan.searches == []
-  assert [at_rate(run) for run in plan.todo(plan.lines)] == [2e-3, 1e-3]
+  assert [at_rate(run) for run in plan.todo(plan.lines)] == [4e-3, 4e-3]
   plan = plan_of(pair(), overrides=[f'--config.{RATE}=0.25'])
   assert plan.searches == []
   assert {at_rate(run) for run in plan.todo(plan.lines)} == {0.25}
@@ -192,8 +192,7 @@ def test_overrides_reach_the_rows_that_have_the_field():
   elas, control = (line.runs[0].config for line in plan.lines)
   assert elas.optimizer.exact_every == 3
   assert elas.model.feed_forward.dense_steps == 2
-  # The scale's: LORO has no weight decay, AdamW no restarts.
-  assert control.optimizer.weight_decay == 0.1
+  # The scale's: AdamW has no restarts.
   assert elas.schedule.restart_warmup_steps == 1
   plan.check_overrides()
   plan = plan_of(table, scale='smoke', overrides=['--config.optimizer.rank=4'])
@@ -231,7 +230,7 @@ def test_rows_may_follow_from_searches():
 
 def test_searches_of_other_sizes_are_one():
   rates = Rates(lambda method: LADDER, slice(0, 2), METRICS[0], size=lambda size: '60m')
-  proxy = dataclasses.replace(scales()['proxy'], sizes=('60m', '130m'), rates=rates)
+  proxy = dataclasses.replace(SCALES['proxy'], sizes=('60m', '130m'), rates=rates)
   proxy = dataclasses.replace(proxy, config='configs/c4.py:{size},{method}', fields={})
   plan = plan_of(pair(scales={'proxy': proxy}))
   assert [search.row.label for search in plan.searches] == ['low_rank', 'full']

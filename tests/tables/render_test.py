@@ -147,7 +147,7 @@ def test_searches_stand_below_and_edges_beside_the_rate():
   assert '| 0.00025 (at the edge) | none in 3 runs |' in text
   assert 'better one may lie beyond: low_rank (0.00025), full (0.000125).' in text
   below = text.partition('### Learning rates (proxy)')[2]
-  assert 'Half of the steps, seed 1000; the lowest bits per byte is taken.' in below
+  assert '50 % of the steps, seed 1000; the lowest bits per byte is taken.' in below
   assert below.count('(at the edge)') == 2 and '| low_rank at 0.004 | 2.0040 |' in below
 
 
