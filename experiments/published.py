@@ -45,6 +45,24 @@ PERPLEXITY = {
 # ELAS's table has another value of the dense model at 130m than GaLore's.
 PERPLEXITY['full']['130m'] += (Published(24.36, ELAS, 'S'),)
 
+# As later papers cite them alike; we could not read the sources. They stand in no column,
+# and only the order of methods is compared with them.
+CITED = {
+  'sltrain': _row('SLTrain, arXiv 2406.02214', 'C', 34.15, 26.04),
+  'cola': _row('CoLA, arXiv 2502.10940', 'C', 34.04, 24.48),
+  'loro': _row('LORO, ICLR 2025', 'C', 33.96),
+}
+
+
+def order(size: str) -> dict[str, Published]:
+  """Method -> its published perplexity at a size, or the cited one where there is none."""
+  every = {**CITED, **PERPLEXITY}
+  of = lambda method: (
+    PERPLEXITY.get(method, {}).get(size) or CITED.get(method, {}).get(size)
+  )
+  return {method: found[0] for method in every if (found := of(method))}
+
+
 # ELAS, table 4: dense steps -> size -> perplexity.
 WARMUP = {
   0: _row(ELAS, 'S', math.nan, 29.70),

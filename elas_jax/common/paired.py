@@ -49,6 +49,18 @@ class Paired:
     """Whether zero lies outside the interval; None where there is no interval."""
     return None if self.low is None else not self.low <= 0 <= self.high
 
+  def visible(self, power: float = 0.8) -> float | None:
+    """The smallest mean that so many seeds, spread like these, show with this probability.
+
+    (t_c + t_p) v / sqrt(n), the usual approximation: t_c as above and t_p the `power`
+    quantile. None where there is no interval.
+    """
+    if self.deviation is None:
+      return None
+    n = len(self.seeds)
+    both = quantile(self.confidence, n) + quantile(2 * power - 1, n)
+    return both * self.deviation / math.sqrt(n)
+
   def verdict(self, first: str, digits: int = 4) -> str:
     """In words; `first` names the side that the other is taken from."""
     if self.shown is None:

@@ -89,6 +89,11 @@ class Section:
     return [f'{size(name)}{x} [{x.mark}]' for name, x in self.published(entry)]
 
   @functools.cached_property
+  def first(self) -> list[str]:
+    """What is said above the table."""
+    return self.table.first(self.entries) if self.scale == 'proxy' else []
+
+  @functools.cached_property
   def text(self) -> list[str]:
     """What is said below the table."""
     table, plan = self.table, self.plan
@@ -133,6 +138,7 @@ class Section:
   def markdown(self) -> str:
     done, known = self.done
     lines = [f'## {self.scale.capitalize()}', '', f'**{self.label}.**', '']
+    lines += [line for said in self.first for line in (f'**{said}**', '')]
     if done < known:
       lines += [f'**Incomplete: {done} of {known} runs are done.**', '']
     lines += [*_markdown(self.grid(self.entries)), '', *(f'- {x}' for x in self.text)]
@@ -146,7 +152,7 @@ class Section:
 
   def tree(self) -> dict[str, Any]:
     """Which runs the rows have, for elas_jax.compare, and what it says first."""
-    said = self.table.conclude(self.entries)
+    said = self.first + self.table.conclude(self.entries)
     return {
       'label': self.label,
       'done': self.done,

@@ -19,6 +19,7 @@ MARKS = {
   'P': 'read in the source',
   'S': "from a third party's summary of the source",
   'R': 'read in the README of the public code',
+  'C': 'as later papers cite it; its source was not read',
 }
 
 
@@ -116,6 +117,7 @@ class Table:
     searched: rows of whose rates a search is made though they may not be in the table.
     cells: further columns, of a row's config and its `Entry` (entries.py).
     conclude: what follows from the entries, as lines.
+    first: what must be known of the entries before the table is read, as lines.
     draw: further figures: of `Line`s, whose runs are in this folder, beside this path.
   """
 
@@ -127,6 +129,7 @@ class Table:
   searched: Callable[[Any], list[Row]] = lambda at: []
   cells: Callable[[Config, Any], dict[str, str]] = lambda config, entry: {}
   conclude: Callable[[list[Any]], list[str]] = lambda entries: []
+  first: Callable[[list[Any]], list[str]] = lambda entries: []
   draw: Callable[[list[Any], Path, Path], None] = lambda lines, runs, path: None
   notes: tuple[str, ...] = ()
   notes_at: Callable[[Any], list[str]] = lambda at: []

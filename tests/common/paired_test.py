@@ -47,6 +47,21 @@ def test_what_is_shown_is_said_with_its_interval():
   assert found.verdict('A', 2) == 'A is higher by 2.00 (90 % interval 0.31 to 3.69)'
 
 
+def test_a_gap_that_is_visible_is_seen_as_often_as_said():
+  """By drawing: tables of eight seeds whose true mean is what a table calls visible."""
+  random, shown = np.random.default_rng(0), []
+  for _ in range(2000):
+    differences = random.normal(0.02, 0.018, 8)
+    shown.append(paired(dict(enumerate(differences)), dict.fromkeys(range(8), 0)).shown)
+  found = paired(dict(enumerate(random.normal(0, 1, 8))), dict.fromkeys(range(8), 0))
+  # Of the deviation 0.018: 0.0207 is visible to four of five tables, and 0.02 is nearly it.
+  assert found.visible() / found.deviation * 0.018 == pytest.approx(0.0207, abs=1e-4)
+  assert 0.7 < np.mean(shown) < 0.82
+  assert found.visible(0.5) == pytest.approx(found.high - found.mean)
+  assert found.visible(0.99) > found.visible()
+  assert paired({0: 1.0}, {0: 2.0}).visible() is None
+
+
 def test_few_seeds_say_less():
   one = paired({0: 1.0, 1: 2.0}, {1: 1.5, 2: 0.0})
   assert (one.seeds, one.only_first, one.only_second) == ((1,), (0,), (2,))

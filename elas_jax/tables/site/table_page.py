@@ -82,6 +82,7 @@ def _section(section: Section, figures: Figures) -> Html:
   about = tag('strong', inline(f'{section.label}.'))
   parts = [tag('h2', scale.capitalize(), ' ', kind)]
   parts.append(tag('p', about, class_=f'label {scale}'))
+  parts += [tag('p', tag('strong', inline(said)), class_='label') for said in section.first]
   if done < known:
     text = f'Incomplete: {done} of {known} runs are done.'
     parts.append(tag('p', text, class_='incomplete'))
