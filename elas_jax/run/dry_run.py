@@ -66,13 +66,13 @@ def dry_run(config: Config) -> dict[str, float]:
   )
   step = max(
     step_bytes(config, mesh, state, jit_train_step(config, mesh, now))
-    for now in {at_step(config, 1), at_step(config, config.train.steps)}
+    for now in {config, at_step(config, 1), at_step(config, config.train.steps)}
   )
   print(f'  {"gradients and activations, compiled":35s} {step / 1e9:>13.3f} GB')
   print(
     '  The last is what the training step takes as compiled for this kind of device; '
-    'train.accumulation and model.remat lower it. With a dense warm-up it is the larger '
-    'of both phases.'
+    'train.accumulation and model.remat lower it. With dense phases it is the largest '
+    'of all.'
   )
   return result | {
     'parameter_bytes': tree_bytes(state.params),

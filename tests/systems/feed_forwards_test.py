@@ -62,6 +62,24 @@ def test_axes_and_decay_cover_what_is_theirs(name, kind):
   assert kernels == {path: (one.inputs, one.outputs) for path, one in maps.items()}
 
 
+def test_pruning_may_end_before_the_run_does():
+  pruned, plain = PRUNED(dense_steps=3, pruned_steps=4), FEED_FORWARDS['mlp']()
+  phases = [pruned.at_step(step) is pruned for step in range(1, 11)]
+  assert phases == [False] * 3 + [True] * 4 + [False] * 3
+  # Of a run that starts anew from a step: what is left, its step 0 that step's model.
+  assert pruned.after(0) == pruned
+  for step in range(1, 11):
+    rest = pruned.after(step)
+    now = lambda kind, s: kind if kind == plain else kind.at_step(s)
+    assert (now(rest, 0) == plain) == (step < 3 or step >= 7)
+    assert [now(rest, s) == plain for s in range(1, 11 - step)] == [
+      pruned.at_step(step + s) == plain for s in range(1, 11 - step)
+    ]
+  config = of(pruned)
+  with pytest.raises(UserError, match='pruned_steps=-1: must be at least 0'):
+    PRUNED(dense_steps=0, pruned_steps=-1).check('model.feed_forward', config)
+
+
 def test_dense_warm_up_has_the_same_parameters_and_no_pruning():
   pruned = PRUNED(dense_steps=3)
   assert pruned.at_step(4) is pruned

@@ -35,13 +35,14 @@ from elas_jax.systems.two_four import RECIPES
 class TwoFourSquaredReLU:
   recipe: Any = section(RECIPES, 'top2')  # how to prune, and how to go back
   dense_steps: int = phase(0.1)  # the first steps, without pruning; published 1000 of 10000
+  pruned_steps: int = phase(0)  # steps with pruning after those; then dense again; 0 = all
   # Of the 2:4 products: 'mosaic', the kernels, or an error where one cannot run; 'xla',
   # dense; 'auto', the kernels on the kinds of device that they were checked on.
   implementation: Literal['auto', 'xla', 'mosaic'] = free('auto')
 
   def check(self, where: str, config: Any) -> None:
     model, steps = config.model, config.train.steps
-    at_least(0, where, self, 'dense_steps')
+    at_least(0, where, self, 'dense_steps pruned_steps')
     if self.dense_steps >= steps:
       raise UserError(
         f'{where}.dense_steps={self.dense_steps}: must be below train.steps={steps}, or '
@@ -87,13 +88,22 @@ class TwoFourSquaredReLU:
     return MLP().maps(parts)
 
   def at_step(self, step: int) -> Any:
-    """The unpruned layer in the dense warm-up; its parameters are the same."""
+    """The unpruned layer in the dense phases; its parameters are the same."""
     warm_up = 0 < self.dense_steps >= step
-    return MLP() if warm_up else self
+    return MLP() if warm_up or self._ended(step - 1) else self
+
+  def _ended(self, step: int) -> bool:
+    """Whether after this step nothing is pruned any more."""
+    return 0 < self.pruned_steps <= step - self.dense_steps
 
   def after(self, step: int) -> Any:
-    """With what is left of the dense warm-up."""
-    return dataclasses.replace(self, dense_steps=max(self.dense_steps - step, 0))
+    """With what is left of the phases."""
+    if self._ended(step):
+      return MLP()
+    dense = max(self.dense_steps - step, 0)
+    done = max(step - self.dense_steps, 0)  # of the steps with pruning
+    pruned = self.pruned_steps and self.pruned_steps - done
+    return dataclasses.replace(self, dense_steps=dense, pruned_steps=pruned)
 
   def probed(self) -> bool:
     return True
