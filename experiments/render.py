@@ -11,7 +11,7 @@ import pathlib
 from elas_jax.common.errors import UserError
 from elas_jax.config.cli import Parser, run_command
 from elas_jax.tables.render import render, write_list
-from experiments.papers import RESULTS, names, table_of
+from experiments.papers import ABOUT, RESULTS, names, table_of
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> None:
       print(f'{name}, {section.scale}: {done} of {known} runs', flush=True)
     if not found:
       print(f'{name}: no run is recorded', flush=True)
-  write_list(options.results)
+  write_list(options.results, ABOUT)
   print(f'written to {options.results}/tables and RESULTS.md')
 
 

@@ -29,7 +29,7 @@ from elas_jax.tables import asked
 from elas_jax.tables.plan import Line, Plan, Run
 from elas_jax.tables.render import read_page, render, write_list
 from elas_jax.train import train
-from experiments.papers import RESULTS, names, table_of
+from experiments.papers import ABOUT, RESULTS, names, table_of
 
 RUNS = pathlib.Path('runs/experiments')
 WAIT = 1.0  # seconds between two looks at what other processes do
@@ -138,7 +138,7 @@ class Work:
     for name in names():
       if name != self.name and (self.tables / f'{name}.json').exists():
         render(name, table_of(name), self.results)
-    write_list(self.results)
+    write_list(self.results, ABOUT if self.results == RESULTS else ())
     path = self.tables / f'{self.stem}.md'
     print(f'\n{path.read_text()}\nrecord: {self.path}\ntable: {path}, and figures')
 

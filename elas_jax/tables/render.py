@@ -263,14 +263,18 @@ def read_page(path: pathlib.Path) -> dict[str, Any]:
   raise UserError(f'{path}: is no table; delete it, it is rendered anew') from None
 
 
-def write_list(results: pathlib.Path) -> None:
-  """RESULTS.md: all tables, how far they are and the first thing that each says."""
+def write_list(results: pathlib.Path, about: Sequence[str] = ()) -> None:
+  """RESULTS.md: all tables, how far they are and the first thing that each says.
+
+  `about`: paragraphs above them.
+  """
   rows = [['table', 'scale', 'runs', 'says']]
   for path in sorted((results / 'tables').glob('*.json')):
     tree = read_page(path)
     for scale, x in tree['scales'].items():
       link = f'[{path.stem}](tables/{path.stem}.md): {tree["title"]}'
       rows.append([link, scale, f'{x["done"][0]} of {x["done"][1]}', x['says'] or '-'])
-  about = 'Rendered from runs.jsonl by `python -m experiments.render`.'
-  text = '\n'.join(['# Results', '', about, '', *_markdown(rows)])
+  made = 'Rendered from runs.jsonl by `python -m experiments.render`.'
+  above = [line for said in (made, *about) for line in (said, '')]
+  text = '\n'.join(['# Results', '', *above, *_markdown(rows)])
   _write(results / 'RESULTS.md', text + '\n')

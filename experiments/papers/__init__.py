@@ -10,6 +10,14 @@ from elas_jax.config.cli import where_it_failed
 from elas_jax.tables.table import Table
 
 RESULTS = pathlib.Path('experiments/results')
+# What the list of tables says first.
+ABOUT = (
+  'The language proxies were made anew by another protocol (configs/proxy.py). The former '
+  'one had 0.55 tokens a parameter, so that rates were chosen on a plateau; its one rate '
+  'drove the embedding too, so that methods whose kernels want a large rate had the better '
+  'embedding (GaLore came first, full rank last but one); attention saw across documents; '
+  "and LORO's rows had a wrong exact step. Its runs stay in runs.jsonl.",
+)
 
 
 def names() -> list[str]:

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from elas_jax.ops import attention
 from elas_jax.ops.attention import (
   cached_attention,
   causal_attention,
@@ -14,16 +15,19 @@ from elas_jax.ops.attention import (
 from tests.conftest import thinned
 
 
-def naive(q, k, v):
+def naive(q, k, v, segments=None):
   B, L, H, K = q.shape
   group = H // k.shape[2]
   out = np.zeros(q.shape)
   for b in range(B):
     for h in range(H):
       for i in range(L):
-        s = k[b, : i + 1, h // group].astype(np.float64) @ q[b, i, h] / np.sqrt(K)
+        seen = np.arange(i + 1)
+        if segments is not None:
+          seen = seen[segments[b, : i + 1] == segments[b, i]]
+        s = k[b, seen, h // group].astype(np.float64) @ q[b, i, h] / np.sqrt(K)
         p = np.exp(s - s.max())
-        out[b, i, h] = (p / p.sum()) @ v[b, : i + 1, h // group]
+        out[b, i, h] = (p / p.sum()) @ v[b, seen, h // group]
   return out
 
 
@@ -44,6 +48,23 @@ def test_causal_attention_equals_naive(L, H, J):
   q, k, v = inputs(2, L, H, J, 8)
   np.testing.assert_allclose(
     causal_attention(q, k, v), naive(q, k, v), rtol=1e-4, atol=1e-5
+  )
+
+
+@pytest.mark.parametrize('flash', [False, True])
+def test_segments_are_apart(flash, monkeypatch):
+  q, k, v = inputs(2, 150, 4, 2, 8)
+  segments = np.sort(np.random.default_rng(2).integers(0, 6, (2, 150)), axis=1)
+  if flash:  # what cuDNN would be given, by XLA
+    whole = jax.nn.dot_product_attention
+    monkeypatch.setattr(attention, '_takes_flash', lambda q: True)
+    by_xla = lambda *x, implementation, **given: whole(*x, **given)
+    monkeypatch.setattr(jax.nn, 'dot_product_attention', by_xla)
+  np.testing.assert_allclose(
+    causal_attention(q, k, v, jnp.asarray(segments)),
+    naive(q, k, v, segments),
+    rtol=1e-4,
+    atol=1e-5,
   )
 
 

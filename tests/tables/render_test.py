@@ -187,6 +187,9 @@ def test_a_table_is_written_with_the_runs_of_its_rows(results):
   write_list(results)
   listed = (results / 'RESULTS.md').read_text()
   assert '| [pair](tables/pair.md): A pair | proxy | 6 of 6 | one - two (proxy): ' in listed
+  write_list(results, ('What to know.',))
+  above, below = (results / 'RESULTS.md').read_text().split('What to know.\n\n')
+  assert above + below == listed and below.startswith('| table |')
   render('pair', table, results)
   assert (results / 'tables/pair.md').read_text() == text
 
