@@ -85,6 +85,9 @@ def step_config(case: tuple[int, ...]) -> Config:
       'model.attention.heads': H,
       'model.linear': 'dense',
       'model.feed_forward': 'glu',
+      # As the peer, which has neither.
+      'optimizer.embedding_rate': 0.0,
+      'data.document_mask': False,
       'data.sequence_length': L,
       'data.batch_size': B,
       'eval.batch_size': B,

@@ -45,6 +45,8 @@ class Decoder(nn.Module):
     x_BxLxD = table_VxD[tokens_BxL].astype(c.compute_dtype)
     positions = start + jnp.arange(tokens_BxL.shape[1])
     if segments_BxL is not None:
+      if cache is not None:
+        raise ValueError('segments are for passes without a cache')
       positions = _positions_in(segments_BxL)
     x_BxLxD = c.position.make(c.parts, name='position')(x_BxLxD, positions)
 
