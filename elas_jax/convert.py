@@ -10,6 +10,7 @@ the fields of one.
 
 import jax
 
+from elas_jax.common.places import check_new_folder
 from elas_jax.config.checks import check
 from elas_jax.config.cli import Parser, integer, run_command
 from elas_jax.config.config import after
@@ -19,7 +20,6 @@ from elas_jax.run.conversion import (
   Source,
   changes,
   check_finite,
-  check_output,
   check_variables,
   flags,
   write_run,
@@ -52,7 +52,7 @@ def main(arguments: list[str] | None = None) -> None:
     if getattr(options, name) is None:
       parser.error(f'--{name}: missing; --help shows the flags')
   tree = told([f'--converter={options.converter}', *fields])
-  check_output(options.output)
+  check_new_folder('--output', options.output)
   of_any_devices = {'eval.batch_size': jax.device_count()}
   run = open_run(options.workdir, options.step, of_any_devices)
   converter = converter_of(tree, run.past.parsed.train.steps)

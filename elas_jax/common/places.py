@@ -1,13 +1,18 @@
 """Paths that fields and flags name: `~` is the home folder, and addresses are refused.
 
-And files that are written there: whole, or not at all.
+And files and folders that are written there: whole, or not at all.
 """
 
+import contextlib
 import os
 import pathlib
 import re
+import tempfile
+from collections.abc import Iterator
 
 from elas_jax.common.errors import UserError
+from elas_jax.common.interruption import cleaned_up
+from elas_jax.common.limits import cut
 
 _ADDRESS = re.compile(r'[A-Za-z][A-Za-z0-9+.-]*://')
 
@@ -56,3 +61,38 @@ def write_text(path: pathlib.Path, text: str) -> None:
     file.flush()
     os.fsync(file.fileno())
   os.replace(temporary, path)
+
+
+def check_new_folder(flag: str, folder: pathlib.Path) -> None:
+  """Refuses a place where no new folder can be written; `flag` gave it.
+
+  Raises:
+    UserError: something is there, or what it would lie in cannot be written.
+  """
+  if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+    raise UserError(f'{flag}={folder}: exists; must be a new or an empty folder')
+  parent = next(x for x in folder.absolute().parents if x.exists())
+  if not (parent.is_dir() and os.access(parent, os.W_OK)):
+    raise UserError(
+      f'{flag}={folder}: cannot be written: {parent} is no folder, or not writable'
+    )
+
+
+@contextlib.contextmanager
+def new_folder(flag: str, folder: pathlib.Path) -> Iterator[pathlib.Path]:
+  """A path for the block to make a folder at, which then becomes `folder`: or nothing does.
+
+  What the block has written itself is flushed to the disk by whoever wrote it.
+
+  Raises:
+    UserError: it cannot be written, or the disk is full.
+  """
+  try:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = tempfile.TemporaryDirectory(prefix=f'{folder.name}.tmp-', dir=folder.parent)
+    with cleaned_up(), temporary as at:
+      made = pathlib.Path(at, 'made')
+      yield made
+      made.rename(folder)
+  except OSError as error:
+    raise UserError(f'{flag}={folder}: cannot be written: {cut(str(error))}') from error

@@ -3,10 +3,8 @@
 import contextlib
 import functools
 import json
-import os
 import pathlib
 import shlex
-import tempfile
 from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -16,10 +14,8 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from elas_jax.common.errors import UserError
-from elas_jax.common.interruption import cleaned_up
-from elas_jax.common.limits import cut
 from elas_jax.common.paths import path_name
-from elas_jax.common.places import write_text
+from elas_jax.common.places import new_folder, write_text
 from elas_jax.config import schema
 from elas_jax.config.checks import check
 from elas_jax.config.config import Config, after, at_step, to_json
@@ -175,30 +171,13 @@ def check_finite(variables: Any, converter: str) -> None:
       raise UserError(f'converter={converter!r}: {path_name(path)} is not finite')
 
 
-def check_output(output: pathlib.Path) -> None:
-  if output.exists() and not (output.is_dir() and not any(output.iterdir())):
-    raise UserError(f'--output={output}: exists; must be a new or an empty folder')
-  parent = next(x for x in output.absolute().parents if x.exists())
-  if not (parent.is_dir() and os.access(parent, os.W_OK)):
-    raise UserError(
-      f'--output={output}: cannot be written: {parent} is no folder, or not writable'
-    )
-
-
 def write_run(output: pathlib.Path, config: Config, variables: Any, data: tuple) -> None:
   """A workdir at step 0: there and complete, or not there. UserError if it cannot be."""
   position, *described = data
   place = SimpleNamespace(get_state=lambda: position)
   saved = state_from(config, variables), place, json.loads(to_json(config)), *described
-  try:
-    output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = tempfile.TemporaryDirectory(prefix=f'{output.name}.tmp-', dir=output.parent)
-    with cleaned_up(), temporary as at:
-      made = pathlib.Path(at, 'run')
-      with contextlib.closing(Checkpoints(made, config.checkpoint)) as saving:
-        saving.save(*saved, eval_loss=None)
-        saving.wait()
-      write_text(made / 'config.json', to_json(config))
-      made.rename(output)
-  except OSError as error:
-    raise UserError(f'--output={output}: cannot be written: {cut(str(error))}') from error
+  with new_folder('--output', output) as made:
+    with contextlib.closing(Checkpoints(made, config.checkpoint)) as saving:
+      saving.save(*saved, eval_loss=None)
+      saving.wait()
+    write_text(made / 'config.json', to_json(config))
