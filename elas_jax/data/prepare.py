@@ -133,7 +133,8 @@ def _print_summary(prepared: blocks.Prepared, seconds: float) -> None:
       f'{of_split.blocks} blocks of {of_split.sequence_length}, '
       f'{of_split.bytes / of_split.tokens:.3f} bytes/token; '
       f'{of_split.bytes / max(1, of_split.text_bytes):.2%} of the text is predicted, '
-      f'{of_split.lost_share:.2%} is unknown to the tokenizer'
+      f'{of_split.lost_share:.2%} is unknown to the tokenizer; fingerprint '
+      f'{of_split.fingerprint}'
     )
   megabytes = sum(of_split.text_bytes for _, of_split in both) / 1e6
   for note in prepared.source_notes:

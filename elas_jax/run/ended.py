@@ -16,6 +16,7 @@ from elas_jax.config.config import Config, RowsConfig, filled, to_tree
 from elas_jax.config.migrate import lifted
 from elas_jax.models.classifier import Network
 from elas_jax.models.flops import compiled_flops, flops
+from elas_jax.run.continuation import past_of
 from elas_jax.run.metrics import read_metrics
 from elas_jax.run.record import DIVERGED, FINISHED, Recorded, key, portable
 from elas_jax.run.revisions import revisions
@@ -48,10 +49,16 @@ def recorded(
     revisions=revisions(config),
     seconds=seconds,
     **where(about),
-    # Of Python too: data.source=python_source is its standard library.
-    versions=about['versions'] | {'python': about['python']},
+    versions=about['versions'] | {'python': about['python']} | _data(workdir),
     time=about['time'],
   )
+
+
+def _data(workdir: pathlib.Path) -> dict[str, str]:
+  """Which rows it was trained on: a path, or a standard library, names others elsewhere."""
+  past = past_of(workdir)  # None if it diverged before its first checkpoint
+  known = past is not None and past.record
+  return {'data': past.record['splits']['train']['fingerprint']} if known else {}
 
 
 def where(about: dict[str, Any]) -> dict[str, str]:

@@ -3,7 +3,8 @@
 One line a run: what it was (`config`, its whole tree with the version that wrote it, less
 what depends on the machine), what came of it (`status`, `values` after the last step, a
 thin `curve`), how large it was (`size`), and where it ran (`commit`, `device`, `versions`,
-`seconds`). Lines of before some of this was written down lack it.
+also of `python` and, as a fingerprint, of `data`; `seconds`). Lines of before some of this
+was written down lack it.
 
 A run is recognised by its config as today's code reads it, lifted and filled, and not by
 a hash of long ago: a field that is younger than the run has its default, a default that

@@ -12,6 +12,7 @@ from elas_jax.common.errors import UserError
 from elas_jax.config import schema
 from elas_jax.config.config import to_json
 from elas_jax.config.parsing import parse
+from elas_jax.data.blocks import prepare
 from elas_jax.run import record, revisions
 from elas_jax.run.ended import recorded, size_of, thin, values, workdir_of
 from elas_jax.run.metrics import machine
@@ -91,7 +92,9 @@ def test_a_trained_run_is_recorded_as_its_metrics_say(trained, tmp_path):
   for s, loss in run.curve['train/loss']:
     assert loss == pytest.approx(of_steps[s]['train/loss'], rel=5e-5)
     assert len(f'{loss:.9g}'.replace('.', '').lstrip('0')) <= 5
-  assert run.versions == about['run']['versions'] | {'python': platform.python_version()}
+  rows = prepare(config.data.source.corpus(config.data)).train.fingerprint
+  also = {'python': platform.python_version(), 'data': rows}
+  assert run.versions == about['run']['versions'] | also
   for name in ('commit', 'time'):
     assert getattr(run, name) == about['run'][name]
   assert run.fingerprint == run.key == key(config)
