@@ -46,20 +46,29 @@ def gate(
   ]
 
 
+def tau(one: Mapping[str, float], other: Mapping[str, float]) -> float:
+  """Kendall's tau-b of two lists of values, over the names of both.
+
+  (Pairs in the same order - pairs in the other) / pairs, less those that tie.
+  """
+  from scipy.stats import kendalltau  # which takes a second to import
+
+  both = [name for name in one if name in other]
+  return float(kendalltau([one[x] for x in both], [other[x] for x in both]).statistic)
+
+
 def _tau(
   known: Mapping[str, Entry], size: str, values: Mapping[str, Published], name: str
 ) -> tuple[float, str]:
   """Kendall's tau at a published size, and the words that say it."""
-  from scipy.stats import kendalltau  # which takes a second to import
-
+  means = {label: known[label].mean[name] for label in known}
+  found = tau(means, {label: x.value for label, x in values.items()})
   both = [label for label in known if label in values]
-  ours = [known[label].mean[name] for label in both]
-  tau = float(kendalltau(ours, [values[label].value for label in both]).statistic)
   marks = {label: values[label].mark for label in both}
   counts = [
     f'{list(marks.values()).count(mark)} [{mark}]' for mark in sorted({*marks.values()})
   ]
-  return tau, f"Kendall's tau {tau:+.2f} with {size} ({', '.join(counts)})"
+  return found, f"Kendall's tau {found:+.2f} with {size} ({', '.join(counts)})"
 
 
 def _marks(

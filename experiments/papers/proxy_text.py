@@ -17,8 +17,7 @@ import dataclasses
 import itertools
 from collections.abc import Mapping
 
-from scipy.stats import kendalltau
-
+from elas_jax.tables.agreement import tau
 from elas_jax.tables.entries import Entry, Gap, ranking
 from elas_jax.tables.table import Row, Table
 from experiments import published
@@ -30,14 +29,12 @@ PUBLISHED = ('60m', '130m')
 
 
 def tau_line(said: str, one: Mapping[str, float], other: Mapping[str, float]) -> str:
-  """Kendall's tau of two lists of values by method, and which pairs they order otherwise.
-
-  tau = (pairs in the same order - pairs in the other) / pairs, over the methods of both.
-  """
-  both = [x for x in one if x in other]
-  tau = kendalltau([one[x] for x in both], [other[x] for x in both]).statistic
+  """Kendall's tau of two lists of values by method, and the pairs that they turn."""
+  both = len(one.keys() & other.keys())
   turned = ', '.join(' and '.join(pair) for pair in _turned(one, other)) or 'no pair'
-  return f"{said}: Kendall's tau {tau:+.2f} over {len(both)} methods; turned: {turned}."
+  return (
+    f"{said}: Kendall's tau {tau(one, other):+.2f} over {both} methods; turned: {turned}."
+  )
 
 
 def _turned(one: Mapping[str, float], other: Mapping[str, float]) -> list[tuple[str, str]]:
