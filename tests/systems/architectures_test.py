@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from elas_jax.common import paths
 from elas_jax.common.errors import UserError
 from elas_jax.models.classifier import Network
 from elas_jax.systems.activations import ACTIVATIONS
@@ -58,6 +59,49 @@ def test_stack_is_that_of_numpy():
   np.testing.assert_allclose(
     Network(model).apply(variables, x), expected, rtol=1e-4, atol=1e-5
   )
+
+
+def test_convnet_of_sequences_is_that_of_numpy():
+  """Kernels of 3 along a sequence; the second layer goes on by 2."""
+  model = classifier(
+    ARCHITECTURES['convnet'](), norm=NORMS['none'](), input_shape=(7, 1, 2)
+  )
+  x = np.random.default_rng(0).normal(size=(4, 7, 1, 2)).astype(np.float32)
+  variables = Network(model).init(jax.random.key(0), x)
+  p = jax.tree.map(lambda v: np.asarray(v, np.float64), variables['params']['network'])
+  h = np.float64(x)[:, :, 0]
+  for layer, stride in (('layer_0', 1), ('layer_1', 2)):
+    padded = np.pad(h, ((0, 0), (1, 1), (0, 0)))
+    starts = range(0, h.shape[1], stride)
+    kernel, bias = p[layer]['kernel'][:, 0], p[layer]['bias']
+    h = np.stack(
+      [np.einsum('bki,kio->bo', padded[:, s : s + 3], kernel) for s in starts], 1
+    )
+    h = (h + bias) / (1 + np.exp(-(h + bias)))
+  expected = h.mean(1) @ p['head']['kernel'] + p['head']['bias']
+  np.testing.assert_allclose(
+    Network(model).apply(variables, x), expected, rtol=1e-4, atol=1e-5
+  )
+
+
+@pytest.mark.parametrize(
+  'name, linear, expected',
+  [
+    ('convnet', 'quadratic', {'layer_0/kernel_r': (3, 1, 1, 8)}),
+    ('convnet', 'kan_chebyshev', {'layer_0/kan/coefficients': (3, 4, 8)}),
+    ('resnet', 'dense', {'stem/kernel': (3, 1, 1, 8), 'first_0_0/kernel': (3, 1, 8, 8)}),
+    ('vit', 'dense', {'patches/kernel': (4, 1, 1, 8), 'position/table': (10, 8)}),
+  ],
+)
+def test_kernels_and_patches_of_sequences_have_one_side(name, linear, expected):
+  fields = {'activation': NONE} if name == 'vit' else {}
+  kind = ARCHITECTURES[name]()
+  model = classifier(kind, LINEARS[linear](), input_shape=(40, 1, 1), depth=1, **fields)
+  kind.check('model.architecture', config(model))
+  network, x = Network(model), jax.ShapeDtypeStruct((2, 40, 1, 1), jnp.float32)
+  params = jax.eval_shape(network.init, jax.random.key(0), x)['params']['network']
+  shapes = dict(zip(paths.names(params), (p.shape for p in jax.tree.leaves(params))))
+  assert {path: shapes[path] for path in expected} == expected
 
 
 def test_first_map_of_a_transformers_feed_forward_is_told_so():

@@ -1,5 +1,6 @@
 """What architectures share: checks of images, and layers that are plain by design."""
 
+import math
 from typing import Any
 
 import flax.linen as nn
@@ -13,6 +14,7 @@ from elas_jax.systems.linears import LINEARS
 # Of flax's own layers.
 DENSE: Axes = {'kernel': ('in', 'out'), 'bias': (None,)}
 CONVOLUTION: Axes = {'kernel': (None, None, 'in', 'out'), 'bias': (None,)}
+KERNEL = 3  # side of a convolution
 
 
 def check_images(where: str, kind: str, model: Any) -> None:
@@ -46,13 +48,25 @@ def positions(model: Any, times: int = 0) -> int:
   return halved(H, times) * halved(W, times)
 
 
-def plain_convolution(features: int, use_bias: bool, name: str) -> nn.Module:
+def window(model: Any, side: int) -> tuple[int, int]:
+  """Of side x side pixels; side x 1 of sequences, which are images of (H, 1, C)."""
+  h, w = (side if extent > 1 else 1 for extent in model.input_shape[:2])
+  return h, w
+
+
+def entries(model: Any, channels: int) -> int:
+  """Of what a convolution reads at once."""
+  return math.prod(window(model, KERNEL)) * channels
+
+
+def plain_convolution(model: Any, features: int, name: str) -> nn.Module:
   """3 x 3, with zeros beyond the border."""
+  kernel = window(model, KERNEL)
   return nn.Conv(
     features,
-    (3, 3),
-    padding=1,
-    use_bias=use_bias,
+    kernel,
+    padding=[(side // 2, side // 2) for side in kernel],
+    use_bias=model.parts.use_bias,
     kernel_init=nn.initializers.he_normal(),
     name=name,
   )
@@ -74,4 +88,5 @@ class Network(nn.Module):
     return self.model.linear.make(features, self.model.parts, name=name)
 
   def convolution(self, features: int, stride: int, name: str) -> nn.Module:
-    return self.model.linear.convolve(features, 3, stride, self.model.parts, name=name)
+    c, kernel = self.model, window(self.model, KERNEL)
+    return c.linear.convolve(features, kernel, stride, c.parts, name=name)

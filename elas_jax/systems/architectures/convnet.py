@@ -1,6 +1,7 @@
 """Images -> depth x [ 3 x 3 layer -> norm -> activation ] -> mean over positions -> dense.
 
-Strides of 2 but for the first layer; the last dense layer is a plain one.
+Strides of 2 but for the first layer; the last dense layer is a plain one. On sequences,
+images of (H, 1, C), kernels are 3 x 1.
 """
 
 import dataclasses
@@ -14,6 +15,7 @@ from elas_jax.systems.architectures.common import (
   Network,
   check_convolution,
   check_images,
+  entries,
   positions,
 )
 from elas_jax.systems.kinds import Map
@@ -33,7 +35,7 @@ class ConvNet:
     D = model.width
     owners: Owners = {'head': (DENSE, Map(D, model.outputs, 'in'))}
     for number in range(model.depth):
-      inputs = 9 * (D if number else model.input_shape[-1])
+      inputs = entries(model, D if number else model.input_shape[-1])
       one = Map(inputs, D, 'out', positions(model, number))
       owners[f'layer_{number}'] = model.linear, one
       owners[f'norm_{number}'] = model.norm, None

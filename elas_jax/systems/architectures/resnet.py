@@ -2,7 +2,7 @@
 
 Widths D, 2 D and 4 D in three stages of `depth` blocks, shortcuts without parameters. The
 first convolution and the last dense layer are plain, as published for quadratic ones (arXiv
-2110.06081).
+2110.06081). On sequences, images of (H, 1, C), kernels are 3 x 1.
 """
 
 import dataclasses
@@ -19,6 +19,7 @@ from elas_jax.systems.architectures.common import (
   Network,
   check_convolution,
   check_images,
+  entries,
   plain_convolution,
   positions,
 )
@@ -39,7 +40,7 @@ class ResNet:
 
   def owners(self, model: Any) -> Owners:
     D, last = model.width, model.width << (STAGES - 1)
-    stem = Map(9 * model.input_shape[-1], D, 'out', positions(model))
+    stem = Map(entries(model, model.input_shape[-1]), D, 'out', positions(model))
     owners: Owners = {
       'stem': (CONVOLUTION, stem),
       'norm_stem': (model.norm, None),
@@ -51,7 +52,7 @@ class ResNet:
       where, width = f'{which}_{stage}_{block}', D << stage
       narrow = stage and not block and which == 'first'
       inputs, split = width // 2 if narrow else width, 'out' if which == 'first' else 'in'
-      one = Map(9 * inputs, width, split, positions(model, stage))
+      one = Map(entries(model, inputs), width, split, positions(model, stage))
       owners[where] = model.linear, one
       owners[f'norm_{where}'] = model.norm, None
       owners[f'activation_{where}'] = model.activation, None
@@ -67,7 +68,7 @@ class Module(Network):
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     c = self.model
-    x = plain_convolution(c.width, c.parts.use_bias, 'stem')(x)
+    x = plain_convolution(c, c.width, 'stem')(x)
     x = self.activation('activation_stem')(self.norm('norm_stem')(x))
     for stage, block in itertools.product(range(STAGES), range(c.depth)):
       stride = 2 if stage and not block else 1

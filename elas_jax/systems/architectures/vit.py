@@ -6,9 +6,11 @@
 The layers are a decoder's without the causal mask; of the linear kind of the model are all
 of their maps, or those of feed-forwards alone, as KAT has it (arXiv 2409.10594). Patches
 and the last dense layer are plain. Where the paper has a class token there is a mean.
+On sequences, images of (H, 1, C), patches are patch x 1.
 """
 
 import dataclasses
+import math
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -24,6 +26,7 @@ from elas_jax.systems.architectures.common import (
   DENSE,
   Network,
   check_images,
+  window,
 )
 from elas_jax.systems.feed_forwards import FEED_FORWARDS
 from elas_jax.systems.kinds import Map, name_of, section
@@ -48,8 +51,8 @@ class VisionTransformer:
     model = config.model
     at_least(1, where, self, 'patch expansion')
     check_images(where, 'vit', model)
-    for side in model.input_shape[:2]:
-      divides(f'{where}.patch', self.patch, 'a side of model.input_shape', side)
+    for patch, side in zip(window(model, self.patch), model.input_shape):
+      divides(f'{where}.patch', patch, 'a side of model.input_shape', side)
     check_array(
       ('the layers', model.depth), ('model.width', model.width), self.hidden(model)
     )
@@ -64,13 +67,13 @@ class VisionTransformer:
     return Module(model, train, name=name)
 
   def stack(self, model: Any) -> Stack:
-    H, W = model.input_shape[:2]
+    (h, w), (H, W, _) = window(model, self.patch), model.input_shape
     parts = dataclasses.replace(
       model.parts,
       hidden=self.expansion * model.width,
       position=self.position,
       causal=False,
-      length=(H // self.patch) * (W // self.patch),
+      length=(H // h) * (W // w),
     )
     of_attention = dataclasses.replace(
       parts,
@@ -83,9 +86,9 @@ class VisionTransformer:
 
   def owners(self, model: Any) -> Owners:
     D, stack = model.width, self.stack(model)
-    entries, L = self.patch**2 * model.input_shape[-1], stack.parts.length
+    entries = math.prod(window(model, self.patch)) * model.input_shape[-1]
     found: Owners = {
-      'patches': (CONVOLUTION, Map(entries, D, 'out', L)),
+      'patches': (CONVOLUTION, Map(entries, D, 'out', stack.parts.length)),
       'position': (self.position, None),
       'norm_head': (model.norm, None),
       'head': (DENSE, Map(D, model.outputs, 'in')),
@@ -108,7 +111,7 @@ class Module(Network):
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     c, kind, stack = self.model, self.model.architecture, self.model.stack
-    sides = (kind.patch, kind.patch)
+    sides = window(c, kind.patch)
     x = nn.Conv(c.width, sides, sides, padding='VALID', name='patches')(x)
     x_BxLxD = x.reshape(len(x), -1, c.width)
     positions_L = jnp.arange(x_BxLxD.shape[1])

@@ -27,14 +27,14 @@ class Dense:
     return Module(features, self, parts, name=name)
 
   def convolve(
-    self, features: int, kernel: int, stride: int, parts: Parts, name: str
+    self, features: int, kernel: tuple[int, int], stride: int, parts: Parts, name: str
   ) -> nn.Module:
-    """Of kernel x kernel pixels, an odd number, with zeros beyond the border."""
+    """Of so many pixels, odd numbers, with zeros beyond the border."""
     return nn.Conv(
       features,
-      (kernel, kernel),
+      kernel,
       stride,
-      padding=kernel // 2,
+      padding=[(side // 2, side // 2) for side in kernel],
       use_bias=parts.use_bias,
       param_dtype=parts.param_dtype,
       kernel_init=nn.initializers.he_normal(),

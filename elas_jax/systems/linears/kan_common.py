@@ -51,7 +51,12 @@ class Family:
     return self.layer(features, parts, name)
 
   def convolve(
-    self, features: int, kernel: int, stride: int, parts: kinds.Parts, name: str
+    self,
+    features: int,
+    kernel: tuple[int, int],
+    stride: int,
+    parts: kinds.Parts,
+    name: str,
   ) -> nn.Module:
     """(B, H, W, C) -> (B, H / stride, W / stride, features)."""
     return Convolution(features, self, parts, kernel, stride, name=name)
@@ -77,7 +82,7 @@ class Convolution(nn.Module):
   features: int
   kind: Family
   parts: kinds.Parts
-  kernel: int  # side of the patches
+  kernel: tuple[int, int]  # sides of the patches
   stride: int
 
   @nn.compact

@@ -88,9 +88,9 @@ class Quadratic:
     return module(features, self, parts, name=name)
 
   def convolve(
-    self, features: int, kernel: int, stride: int, parts: Parts, name: str
+    self, features: int, kernel: tuple[int, int], stride: int, parts: Parts, name: str
   ) -> nn.Module:
-    """Of kernel x kernel pixels, an odd number, with zeros beyond the border."""
+    """Of so many pixels, odd numbers, with zeros beyond the border."""
     return Convolution(features, self, parts, kernel, stride, name=name)
 
   def around_clipping(
@@ -132,16 +132,14 @@ class Convolution(nn.Module):
   features: int
   kind: Quadratic
   parts: Parts
-  kernel: int
+  kernel: tuple[int, int]
   stride: int
 
   @nn.compact
   def __call__(self, x_BxHxWxI: jax.Array) -> jax.Array:
-    shape = (self.kernel, self.kernel, x_BxHxWxI.shape[-1], self.features)
-    border = (self.kernel // 2, self.kernel // 2)
-    linear = functools.partial(
-      convolve, stride=(self.stride, self.stride), padding=(border, border)
-    )
+    shape = (*self.kernel, x_BxHxWxI.shape[-1], self.features)
+    border = [(side // 2, side // 2) for side in self.kernel]
+    linear = functools.partial(convolve, stride=(self.stride, self.stride), padding=border)
     return quadratic(x_BxHxWxI, _parameters(self, shape), linear)
 
 

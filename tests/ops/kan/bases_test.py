@@ -197,14 +197,15 @@ def test_mix_equals_numpy():
   assert mix(jnp.asarray(basis), jnp.asarray(c), jnp.bfloat16).dtype == jnp.float32
 
 
+@pytest.mark.parametrize('width', [3, 1])
 @pytest.mark.parametrize('stride', [1, 2])
-def test_patches_are_those_of_a_loop(stride):
+def test_patches_are_those_of_a_loop(stride, width):
   x = normal(0, 2, 6, 6, 3)
-  actual = np.asarray(patches(jnp.asarray(x), 3, stride))
-  padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-  assert actual.shape == (2, 6 // stride, 6 // stride, 27)
+  actual = np.asarray(patches(jnp.asarray(x), (3, width), stride))
+  padded = np.pad(x, ((0, 0), (1, 1), (width // 2, width // 2), (0, 0)))
+  assert actual.shape == (2, 6 // stride, 6 // stride, 9 * width)
   for row in range(6 // stride):
     for column in range(6 // stride):
       top, left = row * stride, column * stride
-      window = padded[:, top : top + 3, left : left + 3].transpose(0, 3, 1, 2)
+      window = padded[:, top : top + 3, left : left + width].transpose(0, 3, 1, 2)
       np.testing.assert_array_equal(actual[:, row, column], window.reshape(2, -1))

@@ -40,7 +40,7 @@ def test_convolution_keeps_the_size_or_halves_it():
   x = normal(2, 6, 5, I)
   kind = Dense()
   for stride, size in ((1, (6, 5)), (2, (3, 3))):
-    layer = kind.convolve(O, 3, stride, parts_of(kind, use_bias=True), name=None)
+    layer = kind.convolve(O, (3, 3), stride, parts_of(kind, use_bias=True), name=None)
     variables = start(layer, x)
     assert layer.apply(variables, x).shape == (2, *size, O)
     assert sorted(variables['params']) == ['bias', 'kernel']

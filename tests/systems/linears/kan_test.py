@@ -308,7 +308,7 @@ class Conv(nn.Module):
 
   @nn.compact
   def __call__(self, x):
-    return self.kind.convolve(O, 3, 2, parts(self.kind), 'layer')(x)
+    return self.kind.convolve(O, (3, 3), 2, parts(self.kind), 'layer')(x)
 
 
 def test_convolution_is_the_layer_on_patches():

@@ -25,7 +25,7 @@ def dense(kind=PUBLISHED, features=O, name=None, **fields):
 
 def convolution(kind=PUBLISHED, features=O, stride=1, **fields):
   parts = parts_of(kind, **{'use_bias': True} | fields)
-  return kind.convolve(features, 3, stride, parts, name=None)
+  return kind.convolve(features, (3, 3), stride, parts, name=None)
 
 
 def count(params):
