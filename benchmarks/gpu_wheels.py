@@ -36,6 +36,7 @@ CARRIED = (
   'immutabledict',
   'importlib-resources',
   'ml-collections',
+  'mnist1d',
   'portpicker',
   'promise',
   'simple-parsing',

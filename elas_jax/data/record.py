@@ -1,7 +1,7 @@
 """What a checkpoint keeps of its data, and in what that of other data differs.
 
 A record is JSON:
-  source: text_files, python_source, digits, or the name of a function or TFDS set
+  source: text_files, python_source, digits, mnist1d, or the name of a function or set
   python: the version whose library it is (python_source)
   class_names: of labelled rows
   splits: by split, its fingerprint and some totals. The fingerprint is of the rows of

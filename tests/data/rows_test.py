@@ -1,6 +1,7 @@
-"""Rows: the embedded digits, drawn functions, and sets of TFDS."""
+"""Rows: digits, sequences, drawn functions, and sets of TFDS."""
 
 import io
+import random
 import shutil
 import types
 
@@ -11,7 +12,7 @@ import tensorflow_datasets as tfds
 from scipy import special
 
 from elas_jax.common.errors import UserError
-from elas_jax.data import cache, functions
+from elas_jax.data import cache, functions, rows
 from elas_jax.data.record import SPLITS
 from elas_jax.systems.row_sources import ROW_SOURCES
 
@@ -81,6 +82,46 @@ def test_shapes_have_two_classes_in_the_square(shape):
   y = 2 * data.train.targets - 1
   weights, *_ = np.linalg.lstsq(x, y)
   assert ((x @ weights > 0) == (y > 0)).mean() < 0.75
+
+
+# Of mnist1d_data.pkl in the repository of its authors (github.com/greydanus/mnist1d, commit
+# 7878d96; the file is of 2021), whose float64 are rounded to float32.
+SEQUENCES = {'train': 'c6e33a32636eb56a8abf', 'validation': '59fd3475f1df37017607'}
+
+
+def test_sequences_are_those_of_the_published_file():
+  data = open_rows('mnist1d')
+  splits = data.record()['splits']
+  assert {name: x['fingerprint'] for name, x in splits.items()} == SEQUENCES
+  assert (len(data.train), len(data.validation)) == (4000, 1000)
+  assert data.class_names == tuple('0123456789')
+  x, y = (
+    np.concatenate([getattr(split, name) for split in (data.train, data.validation)])
+    for name in ('inputs', 'targets')
+  )
+  assert x.shape == (5000, 40, 1, 1)
+  assert np.bincount(y).tolist() == [500] * 10
+  np.testing.assert_allclose([x.mean(), x.std()], [0, 1], atol=1e-5)
+  assert open_rows('mnist1d') is data  # drawn once
+
+
+def test_the_generators_of_the_process_stay_where_they_are(monkeypatch):
+  """The package seeds them, also where it fails half way."""
+
+  def make_dataset():
+    random.seed(42)
+    np.random.seed(42)
+    raise MemoryError
+
+  monkeypatch.setattr('mnist1d.data.make_dataset', make_dataset)
+  random.seed(1)
+  np.random.seed(1)
+  expected = random.random(), np.random.rand()
+  random.seed(1)
+  np.random.seed(1)
+  with pytest.raises(MemoryError):
+    rows.mnist1d.__wrapped__()  # less the cache
+  assert (random.random(), np.random.rand()) == expected
 
 
 class TinyImages(tfds.core.GeneratorBasedBuilder):
@@ -159,8 +200,8 @@ def test_another_set_at_the_same_place_is_decoded_again(tmp_path, capsys, monkey
   original = TinyImages._generate_examples
 
   def reordered(self, count):  # the files have the same sizes
-    rows = [row for _, row in original(self, count)]
-    yield from enumerate(rows[::-1])
+    found = [row for _, row in original(self, count)]
+    yield from enumerate(found[::-1])
 
   repeated = lambda self, count: original(self, 3)
   records = []

@@ -64,7 +64,7 @@ def test_bad_fields_are_named(argument, field, value, message):
     ({'task': 'regression'}, "task='regression': must be 'classification'"),
     (
       {'data.source': 'tfds_images', 'data.source.name': 'digit'},
-      "data.source.name='digit': no TFDS set .* are digits, function, shape",
+      "data.source.name='digit': no TFDS set .* are digits, function, mnist1d, shape",
     ),
     (
       {

@@ -6,12 +6,14 @@ its name in records and tables; and `shown()`, how messages name it.
 
 from elas_jax.systems.row_sources.digits import Digits
 from elas_jax.systems.row_sources.function import Function
+from elas_jax.systems.row_sources.mnist1d import Mnist1d
 from elas_jax.systems.row_sources.shape import Shape
 from elas_jax.systems.row_sources.tfds_images import TfdsImages
 
 ROW_SOURCES = {
   'digits': Digits,
   'function': Function,
+  'mnist1d': Mnist1d,
   'shape': Shape,
   'tfds_images': TfdsImages,
 }
