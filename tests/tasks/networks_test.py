@@ -29,14 +29,19 @@ SOME += ['conv_mlp', 'conv_quadratic', 'conv_bspline', 'conv_af_kan', 'conv_s_ka
 @pytest.mark.parametrize(('file', 'argument'), PAIRS)
 @pytest.mark.pairs
 def test_every_pair_trains(file, argument):
-  trained(file, argument, own_rows=file == 'functions' or argument.startswith('digits'))
+  own = file == 'functions' or argument.partition(',')[0] in images.OWN
+  trained(file, argument, own_rows=own)
 
 
 @pytest.mark.conformance
 # Every layer on one set, and every set with one stack and one ConvNet.
 @pytest.mark.parametrize(
   'dataset, model',
-  list(itertools.product(['mnist', 'cifar10', 'cifar100'], ['gr_kan', 'conv_quadratic'])),
+  list(
+    itertools.product(
+      ['mnist', 'mnist1d', 'cifar10', 'cifar100'], ['gr_kan', 'conv_quadratic']
+    )
+  ),
 )
 def test_every_set_of_images_trains(dataset, model):
   trained('images', f'{dataset},{model}', own_rows=False)
@@ -51,18 +56,20 @@ def test_every_model_learns_a_batch_of_digits(model):
 @pytest.mark.parametrize(
   ('model', 'count'),
   [
-    ('mlp', 52_512),
-    ('af_kan', 52_552),
-    ('relu_kan', 316_842),
-    ('fast', 459_114),
-    ('bsrbf', 459_040),
-    ('bspline', 508_160),
-    ('faster', 408_224),
-    ('chebyshev', 204_960),
+    ('mnist,mlp', 52_512),
+    ('mnist,af_kan', 52_552),
+    ('mnist,relu_kan', 316_842),
+    ('mnist,fast', 459_114),
+    ('mnist,bsrbf', 459_040),
+    ('mnist,bspline', 508_160),
+    ('mnist,faster', 408_224),
+    ('mnist,chebyshev', 204_960),
+    ('mnist1d,linear', 410),
+    ('mnist1d,mlp_100_100', 15_210),
   ],
 )
 def test_parameters_are_the_published_ones(model, count):
-  config = config_of('images', f'mnist,{model}')
+  config = config_of('images', model)
   assert parameter_count(abstract_variables(config)['params']) == count
 
 
