@@ -14,7 +14,7 @@ from PIL import Image
 from elas_jax.common.errors import UserError
 from elas_jax.run.workdir import open_run
 from elas_jax.tables.entries import Entry
-from elas_jax.tables.plan import Line
+from elas_jax.tables.plan import Line, Search
 from elas_jax.tables.table import Metric
 
 FORM = 2  # of these figures: another number draws all of them anew
@@ -125,17 +125,26 @@ def _plain(axis: Any) -> None:
 
 
 def _rates(section: Any) -> Figure:
-  """What each search saw: the metric by which it chose over the learning rate."""
-  name, header, _ = section.plan.scale.rates.metric
-  figure, ((axes,),) = new(1, 1, (8.0, 5.0), _title(section))
-  for number, search in enumerate(section.plan.searches):
+  """What each search saw: the metric by which it chose over the rate, one panel a size."""
+  count = len(section.rates)
+  figure, panels = new(count, 1, (8.0, 5.0 * count), _title(section))
+  for (size, rates), axes in zip(section.rates.items(), panels.flat):
+    of_size = [x for x in section.plan.searches if x.size == size]
+    _searches(axes, size if count > 1 else '', rates.metric, of_size)
+  return figure
+
+
+def _searches(axes: Any, size: str, metric: Metric, searches: list[Search]) -> None:
+  name, header, _ = metric
+  for number, search in enumerate(searches):
     points = [
       (rate, run.values[name]) for rate, run in search.grid.items() if name in run.values
     ]
     if points:
       style = {'color': f'C{number % 10}', 'marker': 'osv^D'[number // 10 % 5]}
       axes.plot(*zip(*points), label=search.row.label, lw=1, ms=4, **style)
-  axes.set(xscale='log', xlabel='learning rate', ylabel=f'validation {header}')
+  label = f'validation {header}'
+  axes.set(xscale='log', xlabel='learning rate', ylabel=label, title=size)
   _plain(axes.xaxis)
   if name in LOGARITHMIC:
     axes.set_yscale('log')
@@ -143,7 +152,6 @@ def _rates(section: Any) -> Figure:
   axes.grid(alpha=0.3)
   if axes.lines:
     axes.legend(fontsize=7, ncols=2, loc='center left', bbox_to_anchor=(1, 0.5))
-  return figure
 
 
 def trained(lines: list[Line], runs: pathlib.Path, path: pathlib.Path, panel: Any) -> None:

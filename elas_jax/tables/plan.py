@@ -20,7 +20,7 @@ from elas_jax.run.record import DIVERGED, FINISHED, Record, Recorded, key
 from elas_jax.run.revisions import revisions
 from elas_jax.systems.kinds import name_of
 from elas_jax.systems.optimizers import OPTIMIZERS
-from elas_jax.tables.table import RATE, Row, Table
+from elas_jax.tables.table import RATE, Rates, Row, Table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,8 +78,13 @@ class Search:
   grid: dict[float, Run]
   best: float | None
   likely: float | None
-  score: float | None = None  # of `likely`
+  score: float | None = None  # of `likely`, the lower the better
   at_the_edge: bool = False  # `likely`, of those that are known
+
+  @property
+  def size(self) -> str:
+    """At which it is done, of one that has a grid."""
+    return next(iter(self.grid.values())).size
 
   @property
   def diverged(self) -> bool:
@@ -225,14 +230,15 @@ class Plan:
     return self._searches[name]
 
   def _search(self, row: Row, size: str) -> Search:
-    rates, ladder = self.scale.rates, self.scale.rates.ladder(row.method)
-    if not ladder[rates.first]:
-      raise UserError(f'{row.label}: its ladder of {len(ladder)} rates has no first ones')
+    rates = self.scale.rates.at(size)
+    ladder = rates.ladder(row.method)
     if len(ladder) == 1:  # nothing to look for
       return Search(row, {}, *ladder, *ladder)
+    if not ladder[rates.first]:
+      raise UserError(f'{row.label}: its ladder of {len(ladder)} rates has no first ones')
     steps = max(round(self.config(row, size).train.steps * rates.share), 10)
     tried = lambda rate: self._run(row, size, rates.seed, rate, steps)
-    score = lambda run: _score(run, rates.metric[0])
+    score = lambda run: _score(run, rates)
     likely = lambda run: score(run.recorded or run.before)
     # What was tried stays, also where the best of the first is now inside of them.
     every = {rate: tried(rate) for rate in ladder}
@@ -276,13 +282,14 @@ def _check_labels(labels: Sequence[str]) -> None:
       )
 
 
-def _score(run: Recorded | None, metric: str) -> float | None:
+def _score(run: Recorded | None, rates: Rates) -> float | None:
   """The lower the better; infinite if it diverged, None if it is not known."""
+  metric = rates.metric[0]
   if run is None or run.status == DIVERGED:
     return run and math.inf
   if metric not in run.values:
     raise UserError(f'run {run.fingerprint} of the record has no {metric} to choose by')
-  return run.values[metric]
+  return run.values[metric] if rates.best is min else -run.values[metric]
 
 
 def _best(scores: dict[float, float | None]) -> float | None:

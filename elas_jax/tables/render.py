@@ -17,7 +17,7 @@ from elas_jax.tables import figures
 from elas_jax.tables.asked import alone
 from elas_jax.tables.entries import Entry, of_line, of_searches
 from elas_jax.tables.plan import At, Plan
-from elas_jax.tables.table import MARKS, Metric, Published, Table
+from elas_jax.tables.table import MARKS, Metric, Published, Rates, Table
 
 SCALES = ('smoke', 'proxy', 'paper')
 
@@ -44,6 +44,11 @@ class Section:
     metrics = self.table.metrics or self.table.family.metrics
     return [m for m in metrics if not m[0].startswith('activations/') or m[0] in known]
 
+  @functools.cached_property
+  def rates(self) -> dict[str, Rates]:
+    """How rates were looked for, by the sizes at which they were."""
+    return {x.size: self.plan.scale.rates.at(x.size) for x in self.tried}
+
   @property
   def made(self) -> str:
     """Where the runs were made."""
@@ -57,8 +62,9 @@ class Section:
   def grid(self, of: Sequence[Entry]) -> list[list[str]]:
     """The header, and a row of cells for each entry: of the table, or of its searches."""
     metrics, own = self.metrics, of is self.entries
-    if not own and self.plan.scale.rates.metric not in metrics:
-      metrics = [self.plan.scale.rates.metric, *metrics]
+    if not own:
+      chosen_by = dict.fromkeys(rates.metric for rates in self.rates.values())
+      metrics = [*(x for x in chosen_by if x not in metrics), *metrics]
     more = [self._cells(x) for x in of]
     extra = list(dict.fromkeys(name for cells in more for name in cells))
     sizes = len({x.size for x in of}) > 1
@@ -103,7 +109,8 @@ class Section:
       found.append(table.family.recipe(self.configs))
     if self.tried:
       searches = [x.search for x in plan.lines if x.search and x.search.at_the_edge]
-      edges = dict.fromkeys(f'{x.row.label} ({x.likely:g})' for x in searches)
+      where = lambda x: f' on {x.size}' if len(self.rates) > 1 else ''
+      edges = dict.fromkeys(f'{x.row.label}{where(x)} ({x.likely:g})' for x in searches)
       found.append(
         'Learning rates: chosen by the search below, not the published ones; at the edge '
         f'of its grid, so that a better one may lie beyond: {", ".join(edges) or "none"}.'
@@ -144,8 +151,10 @@ class Section:
     lines += [*_markdown(self.grid(self.entries)), '', *(f'- {x}' for x in self.text)]
     lines += ['', f'Made by `{self.command}`; runs at {self.made}.', '']
     if self.tried:
-      about = self.plan.scale.rates.about
-      lines += [f'### Learning rates ({self.scale})', '', about, '']
+      about = list(dict.fromkeys(x.about for x in self.rates.values()))
+      if len(about) > 1:
+        about = [f'{size}: {x.about}' for size, x in self.rates.items()]
+      lines += [f'### Learning rates ({self.scale})', '', ' '.join(about), '']
       lines += [*_markdown(self.grid(self.tried)), '']
       lines += [f'- {x}' for x in self.said_of_searches]
     return '\n'.join(lines).rstrip() + '\n'

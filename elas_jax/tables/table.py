@@ -65,6 +65,11 @@ class Rates:
 
   It begins with ladder[first] of a method and goes on along the ladder while the best rate
   is the lowest or the highest tried. What is best at an end of the ladder is said to be.
+
+  Attributes:
+    best: min or max, of the values of the metric.
+    size: the size at which it is done for a size.
+    others: how it is done at some of these instead.
   """
 
   ladder: Callable[[str], tuple[float, ...]]
@@ -72,12 +77,18 @@ class Rates:
   metric: Metric
   seed: int = 1000
   share: float = 0.5  # of the steps
-  size: Callable[[str], str] = lambda size: size  # at which it is done for a size
+  best: Callable[..., float] = min
+  size: Callable[[str], str] = lambda size: size
+  others: Mapping[str, 'Rates'] = dataclasses.field(default_factory=dict)
+
+  def at(self, size: str) -> 'Rates':
+    return self.others.get(size, self)
 
   @property
   def about(self) -> str:
     share = f'{self.share:.0%} of the steps'.replace('%', ' %')
-    return f'{share}, seed {self.seed}; the lowest {self.metric[1]} is taken.'
+    best = 'lowest' if self.best is min else 'highest'
+    return f'{share}, seed {self.seed}; the {best} {self.metric[1]} is taken.'
 
 
 @dataclasses.dataclass(frozen=True)

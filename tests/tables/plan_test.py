@@ -7,6 +7,7 @@ import pytest
 from elas_jax.common.errors import UserError
 from elas_jax.run.record import Record
 from elas_jax.tables.entries import of_line
+from elas_jax.tables.render import Section
 from elas_jax.tables.table import RATE, Rates, Row
 from experiments.language import METRICS
 from tests.tables.fakes import SCALES, pair, plan_of, record_all, recorded
@@ -235,6 +236,37 @@ def test_searches_of_other_sizes_are_one():
   plan = plan_of(pair(scales={'proxy': proxy}))
   assert [search.row.label for search in plan.searches] == ['low_rank', 'full']
   assert {run.size for run in plan.todo(plan.lines)} == {'60m'}
+
+
+def test_a_size_may_be_searched_by_another_metric():
+  """The highest instead of the lowest there, from other rates; one rate needs no search."""
+  metric = ('eval/perplexity', 'perplexity', 2)
+  ladder = lambda method: LADDER if method == 'full' else (5e-3,)
+  there = Rates(ladder, slice(3, 6), metric, best=max)
+  rates = Rates(lambda method: LADDER, slice(0, 3), METRICS[0], others={'130m': there})
+  proxy = dataclasses.replace(SCALES['proxy'], sizes=('60m', '130m'), rates=rates)
+  proxy = dataclasses.replace(proxy, config='configs/c4.py:{size},{method}', fields={})
+  table = pair(scales={'proxy': proxy})
+  plan = plan_of(table)
+  assert [(x.size, x.row.label) for x in plan.searches] == [
+    ('60m', 'low_rank'),
+    ('60m', 'full'),
+    ('130m', 'full'),
+  ]
+  runs = record_all(table, lambda run: 2 + abs(at_rate(run) - LADDER[1]))
+  grids = [tuple(x.grid) for x in plan_of(table, runs).searches]
+  assert grids == [LADDER[:3], LADDER[:3], LADDER[3:]]  # it goes on to what is highest
+  lines = plan_of(table, runs).lines
+  chosen = [at_rate(x.runs[0]) for x in lines]
+  assert chosen == [LADDER[1], LADDER[1], 5e-3, LADDER[-1]]
+  assert [x.search.at_the_edge for x in lines] == [False, False, False, True]
+  section = Section(plan_of(table, runs), 'pair')
+  text = section.markdown()
+  assert f'may lie beyond: full on 130m ({LADDER[-1]:g}).' in text
+  assert (
+    '60m: 50 % of the steps, seed 1000; the lowest bits per byte is taken. '
+    '130m: 50 % of the steps, seed 1000; the highest perplexity is taken.'
+  ) in text
 
 
 def test_a_record_counts_the_last_of_a_run():
