@@ -3,6 +3,7 @@
 A size is a data set, and --only takes it: a table's config is FILE.py:SIZE,METHOD.
 """
 
+import dataclasses
 from typing import Any
 
 from configs.functions import FUNCTIONS, SHAPES
@@ -12,7 +13,9 @@ from elas_jax.systems.kinds import name_of
 from elas_jax.systems.optimizers import OPTIMIZERS
 from elas_jax.systems.schedules import SCHEDULES
 from elas_jax.tables.entries import Entry
-from elas_jax.tables.table import Family, Rates, Scale
+from elas_jax.tables.plan import At
+from elas_jax.tables.table import Family, Rates, Row, Scale
+from experiments import published
 from experiments.language import PROXY_LABEL, SMOKE_LABEL, either
 
 IMAGES, POINTS = 'configs/images.py', 'configs/functions.py'
@@ -43,10 +46,26 @@ LADDER = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
 
 def rates_size(size: str) -> str:
   """The set whose learning rates a set takes: functions and shapes are one small net."""
-  return 'exp_sin_square' if size in FUNCTIONS or size in SHAPES else 'digits'
+  if size in FUNCTIONS or size in SHAPES:
+    return 'exp_sin_square'
+  return 'mnist1d' if size == 'mnist1d' else 'digits'
 
 
-RATES = Rates(lambda method: LADDER, slice(2, 7), LOSS, size=rates_size)
+def ladder_of_mnist1d(method: str) -> tuple[float, ...]:
+  """Of networks that are published, their own rate."""
+  return (1e-2,) if method in published.MNIST1D else LADDER
+
+
+# By accuracy: a network that fits the train split of MNIST-1D is the surer of what it
+# misses, so that the loss is lowest for one that has learnt little.
+RATES_OF_MNIST1D = Rates(ladder_of_mnist1d, slice(3, 7), ACCURACY[0], best=max)
+RATES = Rates(
+  lambda method: LADDER,
+  slice(2, 7),
+  LOSS,
+  size=rates_size,
+  others={'mnist1d': RATES_OF_MNIST1D},
+)
 
 
 def scales(
@@ -69,6 +88,15 @@ def scales(
   if paper:
     found['paper'] = Scale(paper, seeds, config, {'checkpoint.keep_latest': 1}, paper_label)
   return found
+
+
+def longer(at: At, rows: list[Row], steps: int) -> list[Row]:
+  """The rows, which on mnist1d have so many steps at the proxy scale, as their searches."""
+  if (at.scale, at.size) != ('proxy', 'mnist1d'):
+    return rows
+  more = {'train.steps': steps, 'eval.every': steps}
+  own = lambda row: dataclasses.replace(row, fields=more | row.fields)
+  return [dataclasses.replace(own(row), rate_of=own(row.searched)) for row in rows]
 
 
 def epochs(count: int) -> dict[str, Any]:
@@ -131,7 +159,8 @@ NETWORKS = Family(
 
 
 def cells(config: Config, entry: Entry) -> dict[str, str]:
-  return {'width': str(config.model.width)} | flops_cell(config, entry)
+  model = config.model
+  return {'width': str(model.width) if model.depth else '-'} | flops_cell(config, entry)
 
 
 def flops_cell(config: Config, entry: Entry) -> dict[str, str]:

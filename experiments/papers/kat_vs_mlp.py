@@ -11,7 +11,8 @@ kat with one function for all channels instead of one denominator for each of ei
 In a decoder: decoder_networks.
 Reproduces: at the paper's scale the small MNIST example of KAT's README (784-256-10), and
 cifar10 without a published value. KAT's own table is of ImageNet, which is not here.
-Hardware: proxy (digits) about 12 minutes on a CPU core; paper a GPU, not yet run.
+Hardware: proxy (digits, mnist1d in patches of 4) about 40 minutes on a CPU core; paper a
+GPU, not yet run.
 """
 
 from elas_jax.tables.entries import Entry, gap_lines
@@ -26,6 +27,7 @@ PAIRS = (
   ('kat', 'vit_silu_he'),
   ('kat', 'kat_1_group'),
 )
+MNIST1D_STEPS = 1000
 # 10 epochs of 128 rows.
 SMALL = {
   'model.width': 256,
@@ -48,13 +50,14 @@ def rows(at: At) -> list[Row]:
       Row('gelu', 'mlp', SMALL | {'model.activation': 'gelu'}, values['mlp']),
       Row('gr_kan', 'gr_kan', SMALL, values['gr_kan']),
     ]
-  return [
+  result = [
     Row('vit', 'vit'),
     Row('vit_silu', 'vit', {SILU: 'silu'}),
     Row('vit_silu_he', 'vit', {SILU: 'silu', 'model.init': 'he'}),
     Row('kat', 'kat'),
     Row('kat_1_group', 'kat', {'model.linear.groups': 1}),
   ]
+  return networks.longer(at, result, MNIST1D_STEPS)
 
 
 def conclude(entries: list[Entry]) -> list[str]:
@@ -69,7 +72,7 @@ TABLE = Table(
   family=networks.NETWORKS,
   scales=networks.scales(
     networks.IMAGES,
-    proxy=('digits',),
+    proxy=('digits', 'mnist1d'),
     paper=('mnist', 'cifar10'),
     paper_label=LABEL,
     seeds=3,

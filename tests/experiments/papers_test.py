@@ -9,6 +9,7 @@ import shutil
 
 import pytest
 
+from configs import images
 from configs.functions import SHAPES
 from configs.methods import METHODS
 from elas_jax.config.cli import load_config
@@ -25,6 +26,7 @@ from experiments.papers import (
   decoder_networks,
   function_fitting,
   kan_table,
+  kat_vs_mlp,
   quadratic_table,
   table4_warmup,
 )
@@ -185,6 +187,11 @@ def test_published_numbers_are_well_formed():
   for cells in (x for sets in published.NETWORKS.values() for x in sets.values()):
     assert all(80 < cell.value < 100 and cell.mark == 'R' for cell in cells)
   assert set(published.NETWORKS) <= set(kan_table.WIDTHS)
+  # As the README of MNIST-1D has them.
+  sequences = {name: x['mnist1d'][0] for name, x in published.MNIST1D.items()}
+  assert [cell.value for cell in sequences.values()] == [32, 68, 94]
+  assert all(cell.mark == 'R' for cell in sequences.values())
+  assert set(sequences) <= set(images.models())
 
 
 def test_published_values_of_networks_stand_at_their_own_scale_alone():
@@ -225,24 +232,29 @@ def test_collapse_is_chance_or_divergence():
     def of(line, seed):
       name = line.row.label.removesuffix('_adamw_0.001_depth_2')
       found = accuracies.get(name, (97.0, 97.0))[seed - 10]
+      if line.size == 'mnist1d':
+        found = accuracies.get('mnist1d', found)
       return found if found in (None, 'not run') else {'accuracy_percent': found}
 
     return concluded(quadratic_table.TABLE, of)
 
-  where = 'adamw_0.001_depth_2'
+  where = 'adamw_0.001_depth_2 on digits'
   assert lines() == []
-  assert lines(gamma_1=(20.0, 19.9)) == [  # one of them has not collapsed
+  # One of them has not collapsed.
+  assert lines(gamma_1=(20.0, 19.9), mnist1d=97.0) == [
     f'{where}: collapsed plain 0 of 2, random 0 of 2, gamma_1 1 of 2, gradients 0 of 2, '
     'weights 0 of 2.'
   ]
   # A failure of ReLinear is said as plainly as its success.
-  found = lines(gamma_1=(9.0, None), weights=(9.0, 97.0))
+  found = lines(gamma_1=(9.0, None), weights=(9.0, 97.0), mnist1d='not run')
   assert found[0].endswith(
     f'({where}): gradients collapses in 0 of 2, in none at {where}; '
     'weights collapses in 1 of 2.'
   )
   assert 'gradients 2 of 2' in lines(gradients=(9.0, 9.0))[0]
   assert lines(gamma_1=(9.0, 'not run')) == []
+  _, line = lines(mnist1d=9.0)
+  assert line.startswith('adamw_0.001_depth_2 on mnist1d: collapsed plain 2 of 2,')
 
 
 def parameters(config):
@@ -250,7 +262,9 @@ def parameters(config):
 
 
 @pytest.mark.conformance
-@pytest.mark.parametrize(('size', 'scale'), [('digits', 'proxy'), ('mnist', 'paper')])
+@pytest.mark.parametrize(
+  ('size', 'scale'), [('digits', 'proxy'), ('mnist', 'paper'), ('mnist1d', 'proxy')]
+)
 def test_equal_parameters_are_at_the_nearest_width(size, scale):
   """Of the widths of WIDTHS none beside them has parameters that are nearer."""
   plan = plan_of(kan_table.TABLE, scale=scale, overrides=[GIVEN])
@@ -258,7 +272,7 @@ def test_equal_parameters_are_at_the_nearest_width(size, scale):
   config = lambda label: lines[label].runs[0].config
   budget = parameters(config('bspline'))
   # By hand: coefficients of 5 + 3 splines, scaler and base of each edge.
-  inputs = 64 if size == 'digits' else 784
+  inputs = {'digits': 64, 'mnist': 784, 'mnist1d': 40}[size]
   assert budget == 10 * 64 * (inputs + 10)
 
   def off(label, more):
@@ -266,12 +280,50 @@ def test_equal_parameters_are_at_the_nearest_width(size, scale):
     model = dataclasses.replace(model, width=model.width + more)
     return abs(parameters(dataclasses.replace(config(label), model=model)) - budget)
 
-  for method in kan_table.WIDTHS:
+  for method in kan_table.widths(size):
     assert config(method).model.width == 64
     label = f'{method}_equal'
     step = getattr(config(label).model.linear, 'groups', 1)  # of a rational layer
     assert off(label, 0) <= min(off(label, step), off(label, -step)), method
     assert off(label, 0) < 0.02 * budget
+
+
+@pytest.mark.parametrize(
+  ('table', 'searched', 'steps'),
+  [
+    (kan_table, [*kan_table.OF_MNIST1D, 'mlp_equal', 'af_kan_equal'], 2000),
+    (kat_vs_mlp, ['vit', 'kat'], 1000),
+  ],
+)
+def test_mnist1d_has_searches_and_steps_of_its_own(table, searched, steps):
+  """Digits and its runs stay as they are."""
+  of = {name: [] for name in ('digits', 'mnist1d')}
+  plan = plan_of(table.TABLE)
+  for search in plan.searches:
+    of[search.size].append(search)
+  assert {x.row.label for x in of['mnist1d']} == set(searched)
+  made = {x.config.train.steps for search in of['mnist1d'] for x in search.grid.values()}
+  assert made == {steps // 2}
+  assert {tuple(x.grid) for x in of['mnist1d']} == {(3e-3, 1e-2, 3e-2, 1e-1)}
+  found = {x.config.train.steps for search in of['digits'] for x in search.grid.values()}
+  assert found == {250}
+  plan = plan_of(table.TABLE, overrides=[GIVEN])
+  rows = {x.row.label: x.config for x in plan.lines if x.size == 'mnist1d'}
+  assert {rows[x].train.steps for x in searched} == {steps}
+  assert {x.config.train.steps for x in plan.lines if x.size == 'digits'} == {500}
+
+
+def test_networks_that_are_published_on_mnist1d_have_their_authors_rate_and_steps():
+  plan = plan_of(kan_table.TABLE)
+  lines = {x.row.label: x for x in plan.lines if x.size == 'mnist1d' and x.runs}
+  assert list(lines) == ['linear', 'mlp_100_100', 'conv_mlp']
+  for line in lines.values():
+    config = line.runs[0].config
+    assert (config.train.steps, config.data.batch_size) == (6000, 100)
+    assert config.optimizer.learning_rate == 1e-2
+  model = lines['mlp_100_100'].config.model
+  assert (model.width, model.depth, model.use_bias) == (100, 2, True)
+  assert lines['linear'].config.model.depth == 0
 
 
 @pytest.mark.conformance
@@ -291,6 +343,7 @@ def test_mlps_of_functions_are_at_the_nearest_width():
 
 def test_rates_are_searched_for_each_kind_of_data():
   assert networks.rates_size('mnist') == networks.rates_size('digits') == 'digits'
+  assert networks.rates_size('mnist1d') == 'mnist1d'
   for size in ('runge', *SHAPES):
     assert networks.rates_size(size) == 'exp_sin_square'
   plan = plan_of(function_fitting.TABLE)
