@@ -1,4 +1,4 @@
-# make train   set up, train, evaluate and plot the embedded default (configs/default.py)
+# make train   set up, train, evaluate and plot a small ELAS (configs/default.py:elas)
 # make test    set up and run the tests
 # make test-newest   run them with the newest Python and versions that setup.cfg allows
 # make pairs   trains every data set with every network for a few steps, for minutes
@@ -30,7 +30,7 @@ ONLY ?=
 .PHONY: train test test-newest pairs chaos conformance report lint aot gpu-check
 
 train: $(VENV)/installed
-	$(PYTHON) -m elas_jax.train --config=configs/default.py --workdir=$(WORKDIR)
+	$(PYTHON) -m elas_jax.train --config=configs/default.py:elas --workdir=$(WORKDIR)
 
 test: $(VENV)/installed
 	$(PYTHON) -m ruff check .

@@ -111,7 +111,7 @@ def apply_short(
   if config.model.feed_forward.kind == 'relu2_two_four':
     set_field(config, 'model.feed_forward.dense_steps', steps // 10)
   if config.optimizer.kind == 'loro':
-    config.optimizer.learning_rate = 8e-3  # lazy steps take R / D of it
+    config.optimizer.learning_rate = 1.6e-2  # lazy steps take R / D of it
     config.optimizer.get_ref('exact_every').set(steps // 5, type_safe=False)
   if config.optimizer.kind == 'galore':
     set_field(config, 'optimizer.every', steps // 10)

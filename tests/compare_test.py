@@ -51,6 +51,7 @@ def test_rows_differ_as_their_table_says(capsys, tmp_path):
     'model.feed_forward.activation',
     'model.feed_forward.dense_steps',
     'model.feed_forward.implementation',
+    'model.feed_forward.pruned_steps',
     'model.feed_forward.recipe',
     'model.feed_forward.recipe.backward',
   ]

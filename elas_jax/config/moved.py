@@ -26,6 +26,8 @@ MOVED = {
   'eval.tokens': 'eval.units',
   'train.z_loss': 'train.objectives.z_loss.coefficient',
 }
+# That configs of version 0 named as their source of images.
+NAMED_SETS = ('mnist', 'fashion_mnist', 'cifar10', 'cifar100')
 for _name in ('merge_every', 'relinear', 'relinear_g', 'relinear_b'):
   MOVED[f'optimizer.{_name}'] = f'model.linear.{_name}'
 for _name in ('validation_path', 'validation_share', 'examples', 'noise', 'draw_seed'):

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from elas_jax.common.errors import UserError
 from elas_jax.common.limits import check_float, check_integer, cut, quoted, shown
-from elas_jax.config.moved import moved, moved_kind
+from elas_jax.config.moved import NAMED_SETS, moved, moved_kind
 from elas_jax.systems.kinds import (
   Instead,
   Kinds,
@@ -137,7 +137,8 @@ def check_kind(kinds: Mapping[str, type], name: Any, where: str) -> None:
   hint, close = '', []
   if isinstance(name, str):
     hint = moved_kind(where, cut(name), kinds)
-    close = difflib.get_close_matches(name, kinds, 1)
+    known = where == 'data.source' and name in NAMED_SETS  # no typing error
+    close = [] if known else difflib.get_close_matches(name, kinds, 1)
   if hint and not (close and where.startswith('data.')):
     hint = f'is now {hint}; '
   else:

@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from configs import c4, default, functions, images, methods, proxy, text
+from configs import c4, default, functions, images, methods, proxy, proxy_text, text
 from elas_jax.common.errors import UserError
 from elas_jax.config import schema
 from elas_jax.config.config import at_step, defaults, to_json
@@ -21,7 +21,10 @@ CONFIGS = (
     for method in methods.METHODS
   }
   | {
-    f'proxy:{method}': lambda method=method: proxy.get_config(method)
+    f'{module.__name__.split(".")[-1]}:{method}': lambda module=module, method=method: (
+      module.get_config(method)
+    )
+    for module in (proxy, proxy_text)
     for method in methods.METHODS
   }
   | {
