@@ -6,8 +6,7 @@
 With a METHOD of configs/methods.py behind the colon it is that method at this size.
 
 Data: the standard library of the running interpreter, about 12 MB of text, as bytes.
-Hardware: two CPU cores, below 3 GB of memory; two to three minutes if they are free, up
-to five where others use them too.
+Hardware: two CPU cores, below 3 GB of memory; three to four minutes if they are free.
 Expected: validation about 2.25 bits per byte with elas, which `make train` runs.
 
 The fields and their defaults are in elas_jax/config/config.py and, of what is one of
