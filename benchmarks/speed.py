@@ -36,7 +36,7 @@ from elas_jax.config.parsing import parse
 from elas_jax.data.blocks import prepare
 from elas_jax.data.pipeline import train_batches
 from elas_jax.run.evaluation import put_batch
-from elas_jax.run.host_memory import keep_freed_memory
+from elas_jax.run.host_memory import keep_freed_memory, share_one_arena
 from elas_jax.run.log import Log
 from elas_jax.run.metrics import (
   MetricsWriter,
@@ -359,6 +359,7 @@ def main(arguments: list[str] | None = None) -> None:
   chosen = options.only.split(',')
   if not set(chosen) <= set(names):
     raise UserError(f'--only={options.only}: must be of {", ".join(names)}')
+  share_one_arena()
   keep_freed_memory()
   device = machine()
   result = {'run': describe_run(), 'machine': device}

@@ -40,7 +40,7 @@ from elas_jax.run import continuation, diverged, objectives
 from elas_jax.run import workdir as workdirs
 from elas_jax.run.checkpoint import Checkpoints, load_variables
 from elas_jax.run.evaluation import evaluate, put_batch
-from elas_jax.run.host_memory import keep_freed_memory
+from elas_jax.run.host_memory import keep_freed_memory, share_one_arena
 from elas_jax.run.kernel_checks import check_kernels_here
 from elas_jax.run.log import Log, NonFinite, Trace, open_log, print_once
 from elas_jax.run.measures import Measures
@@ -241,6 +241,7 @@ def main(arguments: list[str] | None = None) -> None:
   if options.help is not None:
     print(help_on(options.help) if options.help else parser.format_help())
     return
+  share_one_arena()
   if options.processes is not None:
     join_processes(options.processes)
   if jax.default_backend() == 'cpu':

@@ -22,7 +22,7 @@ from elas_jax.common.errors import UserError
 from elas_jax.config.cli import Parser, integer, run_command
 from elas_jax.run.diverged import Diverged
 from elas_jax.run.ended import recorded
-from elas_jax.run.host_memory import keep_freed_memory
+from elas_jax.run.host_memory import keep_freed_memory, share_one_arena
 from elas_jax.run.record import Record, append, read
 from elas_jax.run.workers import claimed, end_with_parent, run_workers
 from elas_jax.tables import asked
@@ -190,6 +190,7 @@ def main(arguments: list[str] | None = None) -> None:
     raise UserError(f'NAME: missing; must be one of {", ".join(names())}')
   if options.scale is None:
     raise UserError('--scale: missing; must be smoke, proxy or paper')
+  share_one_arena()
   work = Work(options, overrides)
   work.check()
   worker = end_with_parent()
