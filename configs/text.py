@@ -11,7 +11,7 @@ many ids it has:
   ... --config.data.tokenizer=file \
       --config.data.tokenizer.path=bpe.json --config.model.vocab_size=8192
 
-Hardware: a CPU of two cores takes about 0.1 s a step; any GPU runs it too.
+Hardware: a CPU of two cores takes about 0.05 s a step; any GPU runs it too.
 Expected: depends on the text; Python source gives about the result of configs/default.py.
 """
 

@@ -29,11 +29,11 @@ def refusal(config, fields):
   [
     ('train.steps', -1, 'train.steps=-1: must be at least 1'),
     ('model.linear.rank', -1, 'at least 1'),
-    ('model.linear.rank', 193, 'at most 192'),
+    ('model.linear.rank', 129, 'at most 128'),
     ('model.linear.rank', 'x', 'of type int'),
     ('model.linear.rank', True, 'of type int'),
-    ('model.attention.heads', 7, 'must divide model.width=192'),
-    ('model.attention.heads', 64, 'must be even'),
+    ('model.attention.heads', 7, 'must divide model.width=128'),
+    ('model.attention.heads', 128, 'must be even'),
     (
       'model.attention.kv_heads',
       3,
@@ -62,7 +62,7 @@ def refusal(config, fields):
     ('optimizer.decay_rules', (('(', 1.0),), 'not a regex'),
     ('optimizer.decay_rules', (('a', 1.0, 2),), 'must be a pair'),
     ('train.steps', 0, 'at least 1'),
-    ('train.accumulation', 3, 'must divide data.batch_size=16'),
+    ('train.accumulation', 3, 'must divide data.batch_size=8'),
     ('mesh.data', 0, 'at least 1, or -1'),
     ('checkpoint.keep_latest', 0, 'at least 1'),
     ('eval.every', 0, 'at least 1'),
@@ -238,7 +238,7 @@ def test_mesh_must_fit_the_devices():
   assert check_devices(mesh(data=2, tensor=-1), 8) == (2, 1, 4)
   with pytest.raises(UserError, match=r'mesh=\(3, 1, 1\).*number of devices, 4'):
     check_devices(mesh(data=3), 4)
-  with pytest.raises(UserError, match='data.batch_size=16.*multiple of 32'):
+  with pytest.raises(UserError, match='data.batch_size=8.*multiple of 32'):
     check_devices(mesh(data=32), 32)
   with pytest.raises(UserError, match='mesh'):
     parse_stored(to_tree(mesh(data=-1, fsdp=-1)))

@@ -35,8 +35,8 @@ FORCED = "model.feed_forward.implementation='mosaic'"
     ),
     (
       'elas',
-      {'model.feed_forward.dense_steps': 700},
-      'model.feed_forward.dense_steps=700: must be below train.steps=700',
+      {'model.feed_forward.dense_steps': 3_000},
+      'model.feed_forward.dense_steps=3000: must be below train.steps=3000',
     ),
     ('low_rank', {'optimizer': 'galore'}, "optimizer='galore': needs"),
     (
@@ -51,8 +51,8 @@ FORCED = "model.feed_forward.implementation='mosaic'"
     ),
     (
       'loro',
-      {'model.attention.kv_heads': 1, 'model.linear.rank': 49},
-      'model.linear.rank=49: must be at most 48',
+      {'model.attention.kv_heads': 1, 'model.linear.rank': 33},
+      'model.linear.rank=33: must be at most 32',
     ),
     ('sltrain', {'model.width': 2**16}, 'model.width=65536, model.feed_forward_width='),
     (
@@ -63,8 +63,8 @@ FORCED = "model.feed_forward.implementation='mosaic'"
     ),
     (
       'lora',
-      {'model.linear.rank': 193},
-      'model.linear.rank=193: must be at most 192, the ',
+      {'model.linear.rank': 129},
+      'model.linear.rank=129: must be at most 128, the ',
     ),
     (
       'full',
@@ -95,7 +95,7 @@ FORCED = "model.feed_forward.implementation='mosaic'"
     (
       'full',
       {'model.feed_forward': 'kat', 'model.feed_forward.groups': 5},
-      'model.feed_forward.groups=5: must divide model.width=192',
+      'model.feed_forward.groups=5: must divide model.width=128',
     ),
     (
       'digits,conv_mlp',

@@ -98,9 +98,9 @@ def test_numbers_of_steps_are_stored_as_such():
   config = default.get_config()
   choose(config, 'schedule', 'wsd', decay_steps=0.1)
   tree = to_tree(parse(config))
-  assert (tree['schedule']['warmup_steps'], tree['schedule']['decay_steps']) == (35, 70)
+  assert (tree['schedule']['warmup_steps'], tree['schedule']['decay_steps']) == (150, 300)
   # So a longer run has the phases that the stored one had.
-  assert parse_stored(tree | {'train': {'steps': 1400}}).schedule.decay_steps == 70
+  assert parse_stored(tree | {'train': {'steps': 6_000}}).schedule.decay_steps == 300
 
 
 @pytest.mark.parametrize('tree', [None, 3, 'x', [], [['version', 1]]])

@@ -29,7 +29,7 @@ def refused(*flags, config=default):
 def test_naming_a_kind_resets_its_section():
   assert tree()['model']['linear'] == {
     'kind': 'low_rank',
-    'rank': 48,
+    'rank': 32,
     'factor_init': 'xavier',
   }
   published = {'kind': 'low_rank', 'rank': 128, 'factor_init': 'xavier'}
@@ -90,7 +90,7 @@ def test_sections_inside_of_kinds():
     'backward': 'straight_through',
     'refresh': 3,
   }
-  assert found['dense_steps'] == 70  # a tenth of 700
+  assert found['dense_steps'] == 300  # a tenth of 3,000
   gated = tree('model.feed_forward.activation=gelu', 'model.feed_forward=glu')
   assert gated['model']['feed_forward'] == {
     'kind': 'glu',
@@ -233,7 +233,7 @@ def test_shares_follow_the_steps_that_come_after():
     ('True', 'must be of type int'),
     ('nan', 'must be of type int'),
     ('-1', 'must be at least 0'),
-    ('701', 'must be at most train.steps=700'),
+    ('3001', 'must be at most train.steps=3000'),
   ],
 )
 def test_what_is_no_number_of_steps_is_refused(text, said):

@@ -18,7 +18,7 @@ def test_some_of_several_kinds_by_name_in_any_order():
     'train.objectives.l1_activations.coefficient=2',
   )['train']['objectives']
   assert found == {
-    'z_loss': {'coefficient': 1e-4, 'schedule': CONSTANT | {'warmup_steps': 70}},
+    'z_loss': {'coefficient': 1e-4, 'schedule': CONSTANT | {'warmup_steps': 300}},
     'l1_activations': {'coefficient': 2, 'schedule': CONSTANT},
   }
   assert list(found) == ['z_loss', 'l1_activations']  # as the room has them

@@ -108,7 +108,7 @@ def test_markdown_by_hand():
     Section(plan_of(table, record_all(table, bits_of)), 'pair').markdown().splitlines()
   )
   assert lines[0] == '## Proxy'
-  assert lines[2].startswith("**PROXY, not the paper's scale: python_source (bytes), D 192")
+  assert lines[2].startswith("**PROXY, not the paper's scale: python_source (bytes), D 128")
   assert lines[4:8] == [
     '| row | published C4 perplexity | bits per byte | perplexity | perplexity, published '
     'convention | parameters | parameters + optimiser | learning rate | non-finite loss |',
