@@ -63,6 +63,11 @@ def order(size: str) -> dict[str, Published]:
   return {method: found[0] for method in every if (found := of(method))}
 
 
+# What published runs are compared by: those methods that have values of their own at 60m
+# or 130m. Not ELAS, which is what is looked at.
+ORDER = ('full', 'galore', 'loro', 'sltrain', 'cola', 'lost', 'lora', 'relora', 'low_rank')
+ORDERS = {size: order(size) for size in ('60m', '130m')}
+
 # ELAS, table 4: dense steps -> size -> perplexity.
 WARMUP = {
   0: _row(ELAS, 'S', math.nan, 29.70),

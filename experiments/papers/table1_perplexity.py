@@ -19,13 +19,10 @@ from elas_jax.tables.plan import At
 from elas_jax.tables.table import Row, Table
 from experiments import published
 from experiments.language import LANGUAGE, METRICS, scales
+from experiments.published import ORDER, ORDERS
 
 # What pruning alone costs: the same optimiser and activation without it.
 CONTROLS = (('elas', 'loro_relu2'), ('elas_adamw', 'low_rank_relu2'))
-# What published runs are compared by: those methods that have values of their own at 60m
-# or 130m. Not ELAS, which is what is looked at.
-ORDER = ('full', 'galore', 'loro', 'sltrain', 'cola', 'lost', 'lora', 'relora', 'low_rank')
-PUBLISHED = {size: published.order(size) for size in ('60m', '130m')}
 
 
 def rows(at: At) -> list[Row]:
@@ -44,5 +41,5 @@ TABLE = Table(
   family=LANGUAGE,
   scales=scales(),
   conclude=conclude,
-  first=lambda entries: gate(entries, ORDER, PUBLISHED, METRICS[0], 'full'),
+  first=lambda entries: gate(entries, ORDER, ORDERS, METRICS[0], 'full'),
 )

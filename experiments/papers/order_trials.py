@@ -1,0 +1,74 @@
+"""What the order of methods in table 1's proxy hangs on: a wider model, a longer run.
+
+  python -m experiments.run order_trials --scale=proxy --workers=2
+
+Rows: the methods that have published values, wider (D 96, F 264, R 24: half as much again)
+and longer (twice the tokens), with the learning rates of table1_perplexity's searches; one
+seed. The other trial, by another tokenisation, is proxy_text.
+Reproduces: no table, and has no paper scale: it was made because table 1's proxy does not
+rank methods as published runs do.
+Hardware: proxy five minutes a run on a CPU core, 18 runs.
+"""
+
+import dataclasses
+import functools
+
+from elas_jax.config.config import Config
+from elas_jax.tables.agreement import gate
+from elas_jax.tables.entries import Entry
+from elas_jax.tables.plan import At
+from elas_jax.tables.table import Row, Table
+from experiments import published
+from experiments.language import LANGUAGE, METRICS, scales
+
+WIDTHS = (
+  'model.width',
+  'model.feed_forward_width',
+  'model.linear.rank',
+  'optimizer.rank',
+)
+
+
+def wider(config: Config) -> dict[str, int]:
+  """The widths of a config that it has, half as large again."""
+  found = {}
+  for name in WIDTHS:
+    *where, field = name.split('.')
+    value = getattr(functools.reduce(getattr, where, config), field, None)
+    if value is not None:
+      found[name] = value * 3 // 2
+  return found
+
+
+TRIALS = {'wider': wider, 'longer': lambda config: {'train.steps': 2 * config.train.steps}}
+
+
+def row(at: At, method: str, trial: str) -> Row:
+  fields = TRIALS[trial](at.config(method))
+  return Row(f'{method}_{trial}', method, fields, rate_of=Row(method, method))
+
+
+def rows(at: At) -> list[Row]:
+  return [row(at, method, trial) for trial in TRIALS for method in published.ORDER]
+
+
+def first(entries: list[Entry]) -> list[str]:
+  found = []
+  for trial in TRIALS:
+    of = {x.label.removesuffix(f'_{trial}'): x for x in entries if trial in x.label}
+    of = [dataclasses.replace(x, label=label) for label, x in of.items()]
+    lines = gate(of, published.ORDER, published.ORDERS, METRICS[0], 'full')
+    found += [f'{trial}: {line}' for line in lines]
+  return found
+
+
+SCALES = {
+  name: dataclasses.replace(scale, seeds=1) for name, scale in scales(paper=()).items()
+}
+TABLE = Table(
+  title='Does the order of methods change with size or length?',
+  rows=rows,
+  family=LANGUAGE,
+  scales=SCALES,
+  first=first,
+)
