@@ -8,7 +8,7 @@ million bytes. Learning rates: those of table1_perplexity's searches.
 Reproduces: the gap of ELAS to LORO, 0.07 to 0.28 of perplexity at 60m to 1b (arXiv
 2605.03667, by a third party's summary): with about four bytes a token of that data, 0.001
 to 0.006 bits a byte. The seeds of three are too few for that.
-Hardware: proxy five minutes a run on a CPU core, 32 runs.
+Hardware: proxy three minutes a run on a CPU core, 32 runs.
 """
 
 import dataclasses

@@ -6,7 +6,7 @@ Rows: full rank and low rank, each at both rates that were considered, with the 
 of the other parameters beside each. One seed that no other table has. The rate of the
 lower mean over both methods is in configs/proxy.py.
 Reproduces: no table, and has no paper scale: published runs have one rate.
-Hardware: proxy five minutes a run on a CPU core, 18 runs.
+Hardware: proxy three minutes a run on a CPU core, 18 runs.
 """
 
 import dataclasses

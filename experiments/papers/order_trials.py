@@ -7,7 +7,7 @@ and longer (twice the tokens), with the learning rates of table1_perplexity's se
 seed. The other trial, by another tokenisation, is proxy_text.
 Reproduces: no table, and has no paper scale: it was made because table 1's proxy does not
 rank methods as published runs do.
-Hardware: proxy five minutes a run on a CPU core, 18 runs.
+Hardware: proxy three minutes a run on a CPU core, 18 runs.
 """
 
 import dataclasses
