@@ -6,6 +6,7 @@ from typing import Any
 from elas_jax.config.config import Config
 from elas_jax.systems.kinds import name_of
 from elas_jax.systems.optimizers import OPTIMIZERS
+from elas_jax.tables.plan import At
 from elas_jax.tables.table import Family, Metric, Rates, Scale
 
 METRICS: tuple[Metric, ...] = (
@@ -41,6 +42,7 @@ PROXY_LABEL = (
   "PROXY, not the paper's scale: {shape}; compare rows with each other, not with "
   'published values'
 )
+SHARE = 0.6  # of the steps, in the searches
 # In the middle of a method's grid: GaLore's and LORO's steps are shares of their rates.
 BASE = dict.fromkeys(('galore', 'loro', 'loro_relu2', 'elas'), 1.6e-2)
 
@@ -57,7 +59,7 @@ def scales(
 ) -> dict[str, Scale]:
   """The scales of a table, by the middle of each method's grid; `paper` has its sizes."""
   ladder = lambda method: tuple(base(method) * 2.0**k for k in range(-5, 6))
-  rates = Rates(ladder, slice(4, 7), METRICS[0], share=0.6)
+  rates = Rates(ladder, slice(4, 7), METRICS[0], share=SHARE)
   one = Rates(lambda method: (base(method),), slice(1), METRICS[0])
   smoke = (('smoke',), 1, config, SMOKE, SMOKE_LABEL, SMOKE_OF_KINDS, one)
   proxy = (('proxy',), 3, config, {}, PROXY_LABEL, {}, rates)
@@ -67,6 +69,18 @@ def scales(
     own = ('configs/c4.py:{size},{method}', {'eval.sample_tokens': 0}, label)
     found['paper'] = Scale(tuple(paper), 3, *own)
   return found
+
+
+def resolved(at: At, method: str) -> dict[str, Any]:
+  """Fields of runs for gaps that are below the spread of other tables.
+
+  As long as the runs of the search whose rate they take, so that there can be more of
+  them; evaluated on a million bytes.
+  """
+  if at.scale == 'smoke':
+    return {}
+  steps = round(SHARE * at.config(method).train.steps)
+  return {'train.steps': steps, 'eval.units': 1_048_576}
 
 
 def either(values: Iterable[Any]) -> str:
