@@ -28,7 +28,6 @@ def get_config(arg: str = 'elas') -> ConfigDict:
   # had none: it is times the learning rate, so that 0.1 of it took most where kernels want
   # a large one (GaLore ends 0.06 bits per byte lower without, full rank 0.01: 1,500 steps,
   # one seed).
-  config.optimizer.b2 = 0.95
   if 'weight_decay' in config.optimizer:
     set_field(config, 'optimizer.weight_decay', 0.0)
 

@@ -110,13 +110,14 @@ def recipe(configs: list[Config]) -> str:
     name = name_of(OPTIMIZERS, config.optimizer)
     # One without the field has no weight decay.
     decays.setdefault(name, set()).add(getattr(config.optimizer, 'weight_decay', 0.0))
+  units = ' or '.join(f'{x:,}' for x in sorted({c.eval.units for c in configs}))
   decay = ', '.join(f'{either(values)} by {name}' for name, values in decays.items())
   return (
     f'Not the published recipes (configs/c4.py): weight decay {decay}; b2 '
     f'{either(c.optimizer.b2 for c in configs)} and gradients clipped at norm '
-    f'{either(c.optimizer.clip_norm for c in configs)} for all. Evaluated on the same '
-    f'{either(c.eval.units for c in configs)} validation tokens; where rates were chosen, '
-    'it was on these, with another seed.'
+    f'{either(c.optimizer.clip_norm for c in configs)} for all. All rows are evaluated on '
+    f'the same {units} validation tokens, and rates are chosen on these or the first of '
+    'them.'
   )
 
 

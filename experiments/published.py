@@ -1,8 +1,8 @@
 """Published numbers that the tables stand beside, each with its source and a mark.
 
-Numbers that are merely known from hearsay are not here, so several cells of ELAS's tables
-are empty. NaN is what a table prints for a run that diverged. Those of classifiers are
-accuracies.
+Numbers that are merely known from hearsay stand in no column, so several cells of ELAS's
+tables are empty; the order of methods alone is compared with some (CITED). NaN is what a
+table prints for a run that diverged. Those of classifiers are accuracies.
 
 All perplexities are of the English C4 by the protocol of configs/c4.py. The published code
 divides by one batch too many (`eval/published_perplexity`); by inference from its batch

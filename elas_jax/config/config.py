@@ -354,9 +354,9 @@ def defaults(task: str) -> dict[str, Any]:
 
 
 def at_step(config: Config, step: int) -> Config:
-  """The config of one step (from 1): without pruning in the dense warm-up.
+  """The config of one step (from 1): without pruning in the dense phases.
 
-  Both have the same parameters; each is compiled on its own.
+  All have the same parameters; each is compiled on its own.
   """
   return _of_phases(config, lambda kind: about(kind, 'at_step', step, default=kind))
 

@@ -31,7 +31,7 @@ def row_dtype(sequence_length: int, vocab_size: int) -> np.dtype:
 
 
 def segments(tokens_BxM: np.ndarray, eos_id: int) -> np.ndarray:
-  """Of packed rows, to which document each input belongs: int32 (B, M - 1), from 0.
+  """Of packed rows, to which document each input belongs: int32 (B, M - 1), in order.
 
   The end-of-sequence token between two documents belongs to the second: as an input it is
   where that one begins, as it is in front of a prompt, and as a target the end of the

@@ -1,7 +1,8 @@
 """Blocks to batches: a Grain iterator for training, a plain one for evaluation.
 
-Both yield dict(tokens=int32[b, L+1], valid=int32[b], bytes=int32[b]), where b is this
-process' share of the global batch B and packing.py says what the fields mean.
+Both yield dict(tokens=int32[b, L+1], valid=int32[b], bytes=int32[b]), with a document mask
+segments=int32[b, L] as well, where b is this process' share of the global batch B and
+packing.py says what the fields mean.
 """
 
 from collections.abc import Iterator

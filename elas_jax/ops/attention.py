@@ -45,7 +45,8 @@ def causal_attention(
   attention; elsewhere queries go in blocks that see only the keys before their end, which
   skips half of the products.
   """
-  if _takes_flash(q_BxLxHxK):
+  # With a mask cuDNN has gradients for even lengths alone.
+  if _takes_flash(q_BxLxHxK) and (segments_BxL is None or q_BxLxHxK.shape[1] % 2 == 0):
     # cuDNN's own segments are few, of a number known beforehand; a mask has any number.
     mask = None if segments_BxL is None else _same(segments_BxL, segments_BxL)[:, None]
     return jax.nn.dot_product_attention(

@@ -49,16 +49,17 @@ def recorded(
     revisions=revisions(config),
     seconds=seconds,
     **where(about),
-    versions=about['versions'] | {'python': about['python']} | _data(workdir),
+    versions=about['versions'] | {'python': about['python']},
+    data=_data(workdir),
     time=about['time'],
   )
 
 
-def _data(workdir: pathlib.Path) -> dict[str, str]:
+def _data(workdir: pathlib.Path) -> str:
   """Which rows it was trained on: a path, or a standard library, names others elsewhere."""
   past = past_of(workdir)  # None if it diverged before its first checkpoint
   known = past is not None and past.record
-  return {'data': past.record['splits']['train']['fingerprint']} if known else {}
+  return past.record['splits']['train']['fingerprint'] if known else ''
 
 
 def where(about: dict[str, Any]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Keeps freed memory in the process, for training on a CPU."""
+"""Memory of the host: freed memory stays in the process, for training on a CPU."""
 
 import ctypes
 import platform
@@ -11,7 +11,9 @@ def share_one_arena() -> None:
   """All threads allocate from the same pieces. To be called before JAX starts its threads.
 
   A thread that has an arena of its own keeps it, and a piece of more than 64 MB is never
-  kept in one: it is mapped and unmapped in each step. Does nothing without glibc.
+  kept in one: it is mapped and unmapped in each step. On an accelerator too, since which
+  device there is, is known after these threads are: those that read data share the lock of
+  an arena there. Does nothing without glibc.
   """
   _set(M_ARENA_MAX, 1)
 

@@ -55,6 +55,7 @@ class Recorded:
     size: parameters; bytes of parameters, buffers and optimiser; FLOPs of a unit.
     curve: name -> [[step, value], ...], a few of them.
     revisions: of the code behind the config that it was made with.
+    data: fingerprint of the rows that it was trained on; '' if not written down.
   """
 
   fingerprint: str
@@ -69,6 +70,7 @@ class Recorded:
   device: str = ''  # which, or how many cores of what
   platform: str = ''  # cpu, gpu or tpu; '' is a CPU: it was not written down at first
   versions: dict[str, str] = dataclasses.field(default_factory=dict)
+  data: str = ''
   seconds: float | None = None  # of training; None if it was stopped and continued
   time: str = ''
 
@@ -210,6 +212,9 @@ def _run(line: bytes) -> Recorded:
       f'{unknown[0]!r} is unknown, maybe of a later version of this code: must be one of '
       + ', '.join(sorted(fields))
     )
+  versions = tree.get('versions', {})
+  if isinstance(versions, dict) and 'data' in versions:  # where it first stood
+    tree |= {'data': versions.pop('data')}
   run = Recorded(**tree | {'revisions': tuple(tree.get('revisions', ()))})
   if run.status not in (FINISHED, DIVERGED):
     raise UserError(f'status={run.status!r}: must be {FINISHED!r} or {DIVERGED!r}')
@@ -231,7 +236,7 @@ def _check_form(run: Recorded) -> None:
     'curve': (of(run.curve, points), 'name -> [[step, number], ...]'),
     'versions': (of(run.versions, text), 'package -> version'),
   }
-  for name in ('fingerprint', 'commit', 'device', 'platform', 'time'):
+  for name in ('fingerprint', 'commit', 'device', 'platform', 'data', 'time'):
     forms[name] = text(getattr(run, name)), 'a text'
   for name, (fits, form) in forms.items():
     if not fits:

@@ -83,7 +83,7 @@ def train_step(
 def jit_train_step(config: Config, mesh: Mesh, now: Config | None = None) -> Callable:
   """(state, batch) -> (state, metrics) on this mesh; the state is donated.
 
-  `now` is the config of the phase, at_step(config, step); the last one unless given. The
+  `now` is the config of the phase, at_step(config, step); `config` itself unless given. The
   state is that of `config` in all phases.
   """
   shardings = jax.tree.map(lambda x: x.sharding, abstract_state(config, mesh))

@@ -19,37 +19,59 @@ def gate(
 
   Kendall's tau-b (ties count for neither order) between the means of the metric and the
   published values, size -> method -> value, both the lower the better, over those of
-  `methods` that have both. It is passed if every tau is at least LEAST and `first` is
-  the best within its spread: no row of `methods` is shown to be better, seed by seed.
+  `methods` that have both. It is passed if every tau is at least LEAST and no row is shown,
+  seed by seed, to be better than `first` that published runs do not have ahead of it too.
+  Nothing is said before all runs of all these rows have ended.
   """
   name, header, _ = metric
   known = {x.label: x for x in entries if x.label in methods and name in x.mean}
-  if missing := [x for x in methods if x not in known]:
-    return [f'Order of published runs: not known yet, no value of {", ".join(missing)}.']
-  found = [_tau(known, size, values, name) for size, values in published.items()]
-  better = [
-    x.label
-    for x in known.values()
-    if x.label != first and _shown_below(x, known[first], name)
-  ]
-  passed = not better and all(tau >= LEAST for tau, _ in found)
+  missing = [x for x in methods if x not in known or known[x].of('not run')]
+  if missing:
+    return [f'Order of published runs: not known yet, runs to do of {", ".join(missing)}.']
+  taus = [_tau(known, size, values, name) for size, values in published.items()]
+  is_best, best = _best(known, published, name, first)
+  passed = is_best and all(tau >= LEAST for tau, _ in taus)
   order = ', '.join(sorted(known, key=lambda label: known[label].mean[name]))
-  best = (
-    f'shown to be worse than {", ".join(better)}' if better else 'not shown to be worse'
-  )
   return [
     f'Order of published runs: {"passed" if passed else "FAILED"}. '
-    + '; '.join(text for _, text in found)
-    + f' (at least {LEAST} is asked for); {first} is {best}'
-    + f'{" than any" if not better else ""}. Here, by mean {header}: {order}. '
+    + '; '.join(text for _, text in taus)
+    + f' (at least {LEAST} is asked for); {best}. Here, by mean {header}: {order}. '
     + ' '.join(f'[{mark}]: {MARKS[mark]}.' for mark in _marks(known, published))
   ]
+
+
+def _best(
+  known: Mapping[str, Entry],
+  published: Mapping[str, Mapping[str, Published]],
+  name: str,
+  first: str,
+) -> tuple[bool, str]:
+  """Whether `first` is the best as far as is shown, and the words that say it."""
+  ahead = [
+    label
+    for label in known
+    if (both := [of for of in published.values() if label in of and first in of])
+    and all(of[label].value < of[first].value for of in both)
+  ]
+  found = {
+    label: Gap(x, known[first]).of(name)
+    for label, x in known.items()
+    if label != first and label not in ahead
+  }
+  but = f' but {", ".join(ahead)}, which published runs have ahead of it' if ahead else ''
+  if any(x.shown is None for x in found.values()):
+    return True, f'whether {first} is the best cannot be said by one seed'
+  better = [label for label, x in found.items() if x.shown and x.mean < 0]
+  if better:
+    return False, f'{first} is shown to be worse than {", ".join(better)}'
+  return True, f'{first} is not shown to be worse than any{but}'
 
 
 def tau(one: Mapping[str, float], other: Mapping[str, float]) -> float:
   """Kendall's tau-b of two lists of values, over the names of both.
 
-  (Pairs in the same order - pairs in the other) / pairs, less those that tie.
+  (C - D) / sqrt((n - t) (n - u)): of all n pairs C are in the same order, D in the other,
+  and t and u tie in the one list and in the other.
   """
   from scipy.stats import kendalltau  # which takes a second to import
 
@@ -76,8 +98,3 @@ def _marks(
 ) -> list[str]:
   found = {x.mark for of in published.values() for label, x in of.items() if label in known}
   return [mark for mark in MARKS if mark in found]
-
-
-def _shown_below(one: Entry, other: Entry, name: str) -> bool:
-  found = Gap(one, other).of(name)
-  return bool(found.shown and found.mean < 0)

@@ -41,6 +41,10 @@ def _of_data(sides: Sequence[Side], fields: Sequence[dict[str, Any]]) -> Iterato
   for label, record in known[1:] if not said else ():
     if other := difference(known[0][1], record):
       yield f'unequal data: {label} had other than {known[0][0]}: {other}'
+  rows = [{run.data for run in side.runs.values()} - {''} for side in sides]
+  if not said and all(rows) and len(set().union(*rows)) > 1:
+    values = [', '.join(sorted(of)) for of in rows]
+    yield f'unequal data: rows of training, by fingerprint: {_by_side(sides, values)}'
   for name in COUNTS:
     counts = [
       {run.values.get(name) for run in side.runs.values()} - {None} for side in sides

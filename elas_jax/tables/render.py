@@ -20,6 +20,8 @@ from elas_jax.tables.plan import At, Plan
 from elas_jax.tables.table import MARKS, Metric, Published, Rates, Table
 
 SCALES = ('smoke', 'proxy', 'paper')
+# Fields on which it depends what a run is trained on.
+DATA = ('source', 'tokenizer', 'protocol', 'sequence_length')
 
 
 class Section:
@@ -103,7 +105,12 @@ class Section:
   def text(self) -> list[str]:
     """What is said below the table."""
     table, plan = self.table, self.plan
-    found = [*_before(self.entries), *table.conclude(self.entries), *table.notes]
+    found = [
+      *_before(self.entries),
+      *_other_rows(self.entries),
+      *table.conclude(self.entries),
+      *table.notes,
+    ]
     found += [note for size in plan.scale.sizes for note in table.notes_at(At(plan, size))]
     if self.scale == 'proxy':
       found.append(table.family.recipe(self.configs))
@@ -189,6 +196,22 @@ def _before(entries: Sequence[Entry]) -> list[str]:
     f'Not shown until they are made again: runs of {", ".join(labels)}, made with '
     f'{REVISIONS[name].before} (revision {name}). They are in runs.jsonl.'
     for name, labels in found.items()
+  ]
+
+
+def _other_rows(entries: Sequence[Entry]) -> list[str]:
+  """Which rows of a table were trained on other data, though their configs say the same."""
+  found = {}
+  for label, run in ((x.label, run) for x in entries for run in x.runs):
+    said = repr([getattr(run.config.data, name, None) for name in DATA])
+    if run.recorded and run.recorded.data:
+      found.setdefault(said, {}).setdefault(run.recorded.data, {})[label] = None
+  return [
+    'NOT comparable: trained on different data, '
+    + '; '.join(f'{data} ({", ".join(labels)})' for data, labels in of.items())
+    + '.'
+    for of in found.values()
+    if len(of) > 1
   ]
 
 

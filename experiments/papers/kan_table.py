@@ -98,7 +98,8 @@ def conclude(entries: list[Entry]) -> list[str]:
     for suffix, name in (('', 'equal structure'), ('_equal', 'equal parameters')):
       labels = [method + suffix for method in widths(size)]
       of_kind = [x for x in entries if x.size == size and x.label in labels]
-      if len(of_kind) == len(labels):  # a smoke run has not all
+      # A smoke run has not all; at first there are no values.
+      if len(of_kind) == len(labels) and any(x.mean for x in of_kind):
         lines.append(f'{name} ({size}): {ranking(of_kind, networks.ACCURACY[0])}')
   return lines
 

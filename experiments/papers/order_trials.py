@@ -5,9 +5,8 @@
 Rows: the methods that have published values, wider (D 96, F 264, R 24: half as much again)
 and longer (twice the tokens), with the learning rates of table1_perplexity's searches; one
 seed. The other trial, by another tokenisation, is proxy_text.
-Reproduces: no table, and has no paper scale: it was made because table 1's proxy does not
-rank methods as published runs do.
-Hardware: proxy three minutes a run on a CPU core, 18 runs.
+Reproduces: no table, and has no paper scale.
+Hardware: proxy five minutes a run on a CPU core, 18 runs.
 """
 
 import dataclasses

@@ -10,12 +10,13 @@ Reproduces: no table; asked by one. ELAS is 0.44 of perplexity above its dense m
 130m and 1.14 at 350m, but 0.06 at 60m and 0.13 at 1b (arXiv 2605.03667, table 1). Of what
 differs at 350m (N 24 at D 1024; R / D 1/4, as at 60m and 1b; a dense warm-up of 1,000 of
 60,000 steps) this varies what a small model can.
-Hardware: proxy three minutes a run on a CPU core, six where N is 8; 33 runs.
+Hardware: proxy two minutes a run on a CPU core, four where N is 8; 33 runs.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
-from elas_jax.common.paired import Paired
+from elas_jax.common.paired import paired, with_spread
 from elas_jax.config.config import Config
 from elas_jax.tables.entries import Entry, Gap, gap_lines
 from elas_jax.tables.plan import At
@@ -24,6 +25,7 @@ from experiments.language import ACTIVATIONS, LANGUAGE, METRICS, resolved, scale
 
 METHODS = ('elas', 'loro_relu2')
 RATIOS = {'1/8': 8, '1/4': 4, '1/2': 2}  # R / D
+USUAL = 'ratio_1/4'
 DEPTH = 8  # beside 4
 DEEP, DEEPER = f'depth_{DEPTH}', {'model.layers': DEPTH}
 
@@ -64,27 +66,45 @@ def rows(at: At) -> list[Row]:
 
 
 def conclude(entries: list[Entry]) -> list[str]:
-  labels = [x.label for x in entries]
-  pairs = [(f'elas_{x}', f'loro_relu2_{x}') for x in _settings(labels)]
-  others = [x for x in labels if x.startswith(f'elas_{DEEP}_')]
-  pairs += [(x, f'loro_relu2_{DEEP}') for x in others]
   by = {x.label: x for x in entries}
-  gap = lambda label: Gap(by[label], by[f'loro_relu2_{DEEP}']).of(METRICS[0][0])
-  closed = [closes(x, gap(x), gap(f'elas_{DEEP}')) for x in others]
-  return gap_lines(entries, pairs, METRICS[:1]) + closed
+  deep, control = f'elas_{DEEP}', f'loro_relu2_{DEEP}'
+  others = [x for x in by if x.startswith(f'{deep}_')]
+  pairs = [(f'elas_{x}', f'loro_relu2_{x}') for x in _settings(by)]
+  pairs += [(x, y) for x in others for y in (control, deep)]
+  closed = [closes(by[x], by[deep], by[control]) for x in others]
+  return gap_lines(entries, pairs, METRICS[:1]) + closed + grows(by)
 
 
-def closes(label: str, found: Paired, usual: Paired) -> str:
-  """Which share of the gap of the usual phases another one closes."""
-  if found.mean is None or usual.mean is None:
-    return f'{label}: which share of the gap it closes is not known yet.'
-  if not usual.shown:
-    return f'{label}: no gap is shown that it could close.'
-  share = f'{1 - found.mean / usual.mean:.0%}'.replace('%', ' %')
-  return f'{label}: closes {share} of the gap at N {DEPTH}.'
+def closes(one: Entry, usual: Entry, control: Entry) -> str:
+  """Which share of the gap of the usual phases another one closes, if that is shown."""
+  name = METRICS[0][0]
+  gap, change = Gap(usual, control).of(name), Gap(one, usual).of(name)
+  if None in (gap.shown, change.shown):
+    return f'{one.label}: which share of the gap it closes is not known yet.'
+  if not (gap.shown and gap.mean > 0):
+    return f'{one.label}: {usual.label} has no gap to close that is shown.'
+  if not change.shown:
+    return f'{one.label}: not shown to close any of the gap of {usual.label}.'
+  share = f'{-change.mean / gap.mean:.0%}'.replace('%', ' %')
+  return f'{one.label}: closes {share} of the gap of {usual.label}.'
 
 
-def _settings(labels: list[str]) -> list[str]:
+def grows(by: dict[str, Entry]) -> list[str]:
+  """Whether the gap of a setting differs from that of R / D 1/4 at N 4, seed by seed."""
+  name, header, digits = METRICS[0]
+  gap = lambda x: Gap(by[f'elas_{x}'], by[f'loro_relu2_{x}']).of(name)
+  of = lambda x: dict(zip(gap(x).seeds, gap(x).differences))
+  lines = []
+  for setting in (x for x in _settings(by) if x != USUAL):
+    found = paired(of(setting), of(USUAL))
+    said = f'gap of {setting} - gap of {USUAL}, {header}: '
+    if found.seeds:
+      said += f'{with_spread(found.mean, found.deviation, digits, "+")}; '
+    lines += [said + found.verdict('the first', digits)]
+  return lines
+
+
+def _settings(labels: Iterable[str]) -> list[str]:
   return [x.removeprefix('loro_relu2_') for x in labels if x.startswith('loro_relu2_')]
 
 

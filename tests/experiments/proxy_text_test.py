@@ -84,7 +84,8 @@ def concluded(bits, data='abc'):
     recorded(
       one.config,
       bits[line.size, line.row.label] + 0.01 * (one.seed - 1) * ORDER.index(line.row.label),
-      versions={'jax': '0', 'python': '3.14.1'} | ({'data': data} if data else {}),
+      versions={'jax': '0', 'python': '3.14.1'},
+      data=data,
     )
     for line in plan.lines
     if (line.size, line.row.label) in bits
@@ -145,9 +146,9 @@ def test_what_it_says_before_all_runs_are_there():
 def test_runs_on_other_rows_are_said_not_to_be_comparable():
   text = {('proxy_text', x): 2.0 + 0.2 * i for i, x in enumerate(ORDER)}
   _, runs = concluded(text)
-  runs[4] = dataclasses.replace(runs[4], versions={'data': 'other'})
+  runs[4] = dataclasses.replace(runs[4], data='other')
   plan = plan_of(TABLE, runs, overrides=['--config.optimizer.learning_rate=0.5'])
-  said = TABLE.conclude(Section(plan, 'a').entries)
-  assert said[-1] == (
-    'NOT comparable: runs by proxy_text were trained on different rows, abc and other.'
+  assert Section(plan, 'a').text[0] == (
+    'NOT comparable: trained on different data, abc (full, low_rank, galore, loro, elas); '
+    'other (low_rank).'
   )

@@ -20,6 +20,14 @@ from tests.conftest import thinned
 from tests.programs import init_variables, jit_logits, logits_of
 
 
+@pytest.mark.parametrize('given, expected', [(0.0, 0.02), (0.3, 0.3)])
+def test_the_embedding_starts_at_its_own_deviation(make_config, given, expected):
+  config = make_config(**{'model.embedding_std': given, 'model.width': 64})
+  params = init_variables(config)['params']
+  assert np.std(params['embedding']) == pytest.approx(expected, rel=0.05)
+  assert np.std(params['head']) == pytest.approx(0.02, rel=0.05)
+
+
 @pytest.mark.parametrize(
   'size, full, low_rank',
   thinned(

@@ -68,6 +68,15 @@ def test_segments_are_apart(flash, monkeypatch):
   )
 
 
+def test_an_odd_length_with_segments_is_not_cudnns(monkeypatch):
+  # Which refuses the gradient of a mask there.
+  monkeypatch.setattr(attention, '_takes_flash', lambda q: True)
+  q, k, v = inputs(2, 9, 4, 2, 8)
+  segments = np.zeros((2, 9), np.int32)
+  given = causal_attention(q, k, v, jnp.asarray(segments))
+  np.testing.assert_allclose(given, naive(q, k, v, segments), rtol=1e-4, atol=1e-5)
+
+
 def test_gradients_equal_those_of_the_unblocked_form():
   q, k, v = inputs(2, 150, 4, 2, 8)
   weight = np.random.default_rng(1).normal(size=q.shape).astype(np.float32)

@@ -93,7 +93,8 @@ def test_a_trained_run_is_recorded_as_its_metrics_say(trained, tmp_path):
     assert loss == pytest.approx(of_steps[s]['train/loss'], rel=5e-5)
     assert len(f'{loss:.9g}'.replace('.', '').lstrip('0')) <= 5
   rows = prepare(config.data.source.corpus(config.data)).train.fingerprint
-  also = {'python': platform.python_version(), 'data': rows}
+  also = {'python': platform.python_version()}
+  assert run.data == rows
   assert run.versions == about['run']['versions'] | also
   for name in ('commit', 'time'):
     assert getattr(run, name) == about['run'][name]

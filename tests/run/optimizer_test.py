@@ -148,7 +148,7 @@ def test_a_factor_of_zero_is_no_decay(rules):
 
 @pytest.mark.parametrize('kind', OPTIMIZERS)
 def test_embedding_and_head_have_a_rate_of_their_own(kind):
-  """By NumPy on the steps of a run whose only rate is theirs, and of one without it."""
+  """They go as in a run whose only rate is theirs, and all else as in one without it."""
   linear = 'low_rank' if kind == 'loro' else 'dense'
   ended = {}
   for name, rate, own in (('both', 0.01, 0.03), ('low', 0.01, 0.0), ('high', 0.03, 0.0)):

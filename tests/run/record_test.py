@@ -136,8 +136,8 @@ def other_config(**fields) -> dict:
 IS_NONE = 'is no line of a run: '
 UNKNOWN = (
   r"'colour' is unknown, maybe of a later version of this code: must be one of commit, "
-  'config, curve, device, fingerprint, platform, revisions, seconds, size, status, step, '
-  'time, values, versions$'
+  'config, curve, data, device, fingerprint, platform, revisions, seconds, size, status, '
+  'step, time, values, versions$'
 )
 
 

@@ -78,6 +78,12 @@ def test_pruning_may_end_before_the_run_does():
   config = of(pruned)
   with pytest.raises(UserError, match='pruned_steps=-1: must be at least 0'):
     PRUNED(dense_steps=0, pruned_steps=-1).check('model.feed_forward', config)
+  steps = config.train.steps
+  PRUNED(dense_steps=2, pruned_steps=steps - 3).check('model.feed_forward', config)
+  with pytest.raises(
+    UserError, match=f'pruned_steps={steps - 2}: must be below .*; 0 prunes'
+  ):
+    PRUNED(dense_steps=2, pruned_steps=steps - 2).check('model.feed_forward', config)
 
 
 def test_dense_warm_up_has_the_same_parameters_and_no_pruning():

@@ -8,6 +8,7 @@ from elas_jax.tables.agreement import gate
 from elas_jax.tables.render import Section
 from elas_jax.tables.table import RATE, Published, Row
 from experiments.language import METRICS
+from experiments.published import ORDER, ORDERS
 from tests.tables.fakes import pair, plan_of, record_all
 
 LABELS = ('full', 'low_rank', 'lora', 'cola')
@@ -64,11 +65,37 @@ def test_full_must_not_be_shown_to_be_worse():
 def test_without_a_value_nothing_is_known(missing):
   entries = [x for x in made(dict.fromkeys(LABELS, 1.0)).entries if x.label != missing]
   (said,) = gate(entries, LABELS, PUBLISHED, METRIC, 'full')
-  assert said == f'Order of published runs: not known yet, no value of {missing}.'
+  assert said == f'Order of published runs: not known yet, runs to do of {missing}.'
+
+
+def test_nothing_is_said_before_all_seeds_have_ended():
+  entries = made(dict.fromkeys(LABELS, 1.0)).entries
+  to_do = dataclasses.replace(entries[2].runs[0], recorded=None)
+  entries[2] = dataclasses.replace(entries[2], runs=(to_do, *entries[2].runs[1:]))
+  (said,) = gate(entries, LABELS, PUBLISHED, METRIC, 'full')
+  assert said == 'Order of published runs: not known yet, runs to do of lora.'
+
+
+def test_the_published_values_themselves_pass():
+  rows = [Row(label, label, {RATE: 0.5}) for label in ORDER]
+  first = lambda entries: gate(entries, ORDER, ORDERS, METRIC, 'full')
+  table = pair(rows=lambda at: rows, first=first)
+  for size, values in ORDERS.items():
+    of = lambda run: values[run.label].value + 1e-3 * run.seed  # noqa: B023
+    (said,) = Section(plan_of(table, record_all(table, of)), 'pair').first
+    # The two orders are not the same, and LOST, LORO and CoLA are before full in both.
+    assert f'+1.00 with {size}' in said
+    assert 'full is not shown to be worse than any but ' in said
+
+
+def test_one_seed_cannot_say_who_is_best():
+  entries = made(dict(zip(LABELS, (1.2, 1.5, 1.3, 1.1)))).entries
+  entries = [dataclasses.replace(x, runs=x.runs[:1]) for x in entries]
+  (said,) = gate(entries, LABELS, PUBLISHED, METRIC, 'full')
+  assert 'whether full is the best cannot be said by one seed' in said
 
 
 def test_it_stands_above_proxies_alone():
   section = made(dict.fromkeys(LABELS, 1.0))
-  assert not dataclasses.replace(section.table, first=lambda entries: []).first([])
   smoke = Section(plan_of(section.table, scale='smoke'), 'pair')
   assert smoke.first == []

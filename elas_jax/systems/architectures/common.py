@@ -60,7 +60,7 @@ def entries(model: Any, channels: int) -> int:
 
 
 def plain_convolution(model: Any, features: int, name: str) -> nn.Module:
-  """3 x 3, with zeros beyond the border."""
+  """3 x 3, or 3 of a sequence, with zeros beyond the border."""
   kernel = window(model, KERNEL)
   return nn.Conv(
     features,

@@ -48,6 +48,11 @@ class TwoFourSquaredReLU:
         f'{where}.dense_steps={self.dense_steps}: must be below train.steps={steps}, or '
         'nothing is ever pruned'
       )
+    if self.pruned_steps >= steps - self.dense_steps:
+      raise UserError(
+        f'{where}.pruned_steps={self.pruned_steps}: must be below train.steps less '
+        f'{where}.dense_steps, {steps - self.dense_steps}; 0 prunes to the end'
+      )
     if not kinds.kernels(model.linear):
       accepted = [name for name, kind in LINEARS.items() if kinds.kernels(kind())]
       raise UserError(

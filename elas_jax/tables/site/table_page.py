@@ -204,6 +204,7 @@ def _provenance(section: Section) -> list[Html]:
     'commit': either(commits),
     'device': either(sorted({run.device for run in runs if run.device})),
     'versions': either(versions),
+    'data': either(sorted({run.data for run in runs if run.data})),
     'runs': f'{section.done[0]} done of {section.done[1]} known',
   }
   lines = [(tag('dt', name), tag('dd', value)) for name, value in about.items()]
@@ -212,12 +213,17 @@ def _provenance(section: Section) -> list[Html]:
 
 def _searches(section: Section, kind: Html) -> Html:
   """Folded: it is long, and what follows from it stands in the rows."""
-  rates = section.plan.scale.rates
-  parts = [tag('p', rates.about)]
-  if any(rates.metric[0] in run.values for x in section.tried for run in x.runs):
-    chart = svg.rates(section.plan.searches, rates.metric, 'What each search saw')
-    note = 'The large dot is the rate that was taken; a ring, one at the edge of its grid.'
-    parts.append(tag('figure', tag('figcaption', note), scrolled(chart, 'chart')))
+  parts = []
+  for size, rates in section.rates.items():
+    of_size = [x for x in section.plan.searches if x.size == size]
+    where = f'{size}: ' if len(section.rates) > 1 else ''
+    parts.append(tag('p', where + rates.about))
+    if any(rates.metric[0] in x.values for one in of_size for x in one.grid.values()):
+      chart = svg.rates(of_size, rates.metric, where + 'what each search saw')
+      note = (
+        'The large dot is the rate that was taken; a ring, one at the edge of its grid.'
+      )
+      parts.append(tag('figure', tag('figcaption', note), scrolled(chart, 'chart')))
   parts.append(grid(section, section.tried, join('Learning rates ', kind)))
   parts.append(listed(section.said_of_searches))
   return folded(join('The search for learning rates ', kind), parts)
