@@ -47,24 +47,24 @@ def _best(
   first: str,
 ) -> tuple[bool, str]:
   """Whether `first` is the best as far as is shown, and the words that say it."""
-  ahead = [
-    label
-    for label in known
-    if (both := [of for of in published.values() if label in of and first in of])
-    and all(of[label].value < of[first].value for of in both)
-  ]
-  found = {
-    label: Gap(x, known[first]).of(name)
-    for label, x in known.items()
-    if label != first and label not in ahead
-  }
-  but = f' but {", ".join(ahead)}, which published runs have ahead of it' if ahead else ''
+  found = {x: Gap(known[x], known[first]).of(name) for x in known if x != first}
   if any(x.shown is None for x in found.values()):
     return True, f'whether {first} is the best cannot be said by one seed'
   better = [label for label, x in found.items() if x.shown and x.mean < 0]
-  if better:
-    return False, f'{first} is shown to be worse than {", ".join(better)}'
-  return True, f'{first} is not shown to be worse than any{but}'
+  ahead = [label for label in better if _ahead(label, published, first)]
+  if better == ahead:
+    but = f' but {", ".join(ahead)}, as published runs have it' if ahead else ''
+    return True, f'{first} is not shown to be worse than any{but}'
+  worse = [label for label in better if label not in ahead]
+  return False, f'{first} is shown to be worse than {", ".join(worse)}'
+
+
+def _ahead(
+  label: str, published: Mapping[str, Mapping[str, Published]], first: str
+) -> bool:
+  """Whether it is better than `first` at every size that has both, of one at least."""
+  both = [of for of in published.values() if label in of and first in of]
+  return bool(both) and all(of[label].value < of[first].value for of in both)
 
 
 def tau(one: Mapping[str, float], other: Mapping[str, float]) -> float:
