@@ -11,7 +11,7 @@ runs have about 20. It is what a CPU core does in the time of a run of configs/p
 
 Data: what the first command writes, a document a row, cut or padded to 128 tokens, 110 of
 which are targets: 16,529 rows, 1.2 times over; evaluated on 131,072 tokens.
-Hardware: a CPU core, below 1 GB of memory; about three minutes, by 60 steps beside others'
+Hardware: a CPU core, below 1 GB of memory; about five minutes, by 60 steps beside others'
 work.
 Expected: below 2.4 bits per byte; the dense model has 2.42 after a run of 60 steps.
 """

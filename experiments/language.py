@@ -56,13 +56,17 @@ def scales(
   *,
   config: str = 'configs/proxy.py:{method}',
   paper: Sequence[str] = ('60m', '130m', '350m', '1b'),
+  seeds: int = 3,
 ) -> dict[str, Scale]:
-  """The scales of a table, by the middle of each method's grid; `paper` has its sizes."""
+  """The scales of a table, by the middle of each method's grid; `paper` has its sizes.
+
+  `seeds` are those of the proxy.
+  """
   ladder = lambda method: tuple(base(method) * 2.0**k for k in range(-5, 6))
   rates = Rates(ladder, slice(4, 7), METRICS[0], share=SHARE)
   one = Rates(lambda method: (base(method),), slice(1), METRICS[0])
   smoke = (('smoke',), 1, config, SMOKE, SMOKE_LABEL, SMOKE_OF_KINDS, one)
-  proxy = (('proxy',), 3, config, {}, PROXY_LABEL, {}, rates)
+  proxy = (('proxy',), seeds, config, {}, PROXY_LABEL, {}, rates)
   found = {'smoke': Scale(*smoke), 'proxy': Scale(*proxy)}
   if paper:
     label = "the paper's scale: C4, configs/c4.py"
@@ -77,10 +81,10 @@ def resolved(at: At, method: str) -> dict[str, Any]:
   As long as the runs of the search whose rate they take, so that there can be more of
   them; evaluated on a million bytes.
   """
+  steps = at.config(method).train.steps
   if at.scale == 'smoke':
-    return {}
-  steps = round(SHARE * at.config(method).train.steps)
-  return {'train.steps': steps, 'eval.units': 1_048_576}
+    return {'train.steps': steps}
+  return {'train.steps': round(SHARE * steps), 'eval.units': 1_048_576}
 
 
 def either(values: Iterable[Any]) -> str:

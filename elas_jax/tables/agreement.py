@@ -27,7 +27,8 @@ def gate(
   known = {x.label: x for x in entries if x.label in methods and name in x.mean}
   missing = [x for x in methods if x not in known or known[x].of('not run')]
   if missing:
-    return [f'Order of published runs: not known yet, runs to do of {", ".join(missing)}.']
+    lacking = ', '.join(missing)
+    return [f'Order of published runs: not known, not all seeds have a value of {lacking}.']
   taus = [_tau(known, size, values, name) for size, values in published.items()]
   is_best, best = _best(known, published, name, first)
   passed = is_best and all(tau >= LEAST for tau, _ in taus)

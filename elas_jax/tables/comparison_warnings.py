@@ -42,7 +42,8 @@ def _of_data(sides: Sequence[Side], fields: Sequence[dict[str, Any]]) -> Iterato
     if other := difference(known[0][1], record):
       yield f'unequal data: {label} had other than {known[0][0]}: {other}'
   rows = [{run.data for run in side.runs.values()} - {''} for side in sides]
-  if not said and all(rows) and len(set().union(*rows)) > 1:
+  # Between workdirs the records have said it.
+  if not said and len(known) < len(sides) and all(rows) and len(set().union(*rows)) > 1:
     values = [', '.join(sorted(of)) for of in rows]
     yield f'unequal data: rows of training, by fingerprint: {_by_side(sides, values)}'
   for name in COUNTS:

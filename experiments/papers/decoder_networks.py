@@ -12,7 +12,8 @@ Rows, all with the parameters of swiglu within 0.5 %, trained by AdamW on Python
                  whose learning rates are searched
 
 Reproduces: no table, and has no paper scale.
-Hardware: proxy three minutes a run on a CPU core, of Kolmogorov-Arnold layers six.
+Hardware: proxy three minutes a run on a CPU core; those of Kolmogorov-Arnold layers take
+longer and were not timed.
 """
 
 from typing import Any

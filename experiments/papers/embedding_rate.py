@@ -9,7 +9,6 @@ Reproduces: no table, and has no paper scale: published runs have one rate.
 Hardware: proxy three minutes a run on a CPU core, 18 runs.
 """
 
-import dataclasses
 import statistics
 
 from elas_jax.tables.entries import Entry
@@ -44,14 +43,11 @@ def conclude(entries: list[Entry]) -> list[str]:
   return [f'Mean {header} of {" and ".join(METHODS)}: {shown}. Taken: {best:g}{edge}.']
 
 
-SCALES = {
-  name: dataclasses.replace(scale, seeds=1) for name, scale in scales(paper=()).items()
-}
 TABLE = Table(
   title='The rate of embedding and head',
   rows=rows,
   family=LANGUAGE,
-  scales=SCALES,
+  scales=scales(paper=(), seeds=1),
   conclude=conclude,
   first_seed=1000,
 )

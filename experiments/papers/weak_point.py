@@ -10,7 +10,7 @@ Reproduces: no table; asked by one. ELAS is 0.44 of perplexity above its dense m
 130m and 1.14 at 350m, but 0.06 at 60m and 0.13 at 1b (arXiv 2605.03667, table 1). Of what
 differs at 350m (N 24 at D 1024; R / D 1/4, as at 60m and 1b; a dense warm-up of 1,000 of
 60,000 steps) this varies what a small model can.
-Hardware: proxy two minutes a run on a CPU core, four where N is 8; 33 runs.
+Hardware: proxy a CPU core, 33 runs; by their steps two minutes a run, four where N is 8.
 """
 
 from collections.abc import Iterable
@@ -37,8 +37,7 @@ def ratio(at: At, share: int) -> dict[str, Any]:
 
 
 def phases(at: At) -> dict[str, dict[str, Any]]:
-  usual, where = at.config('elas').train.steps, 'model.feed_forward'
-  steps = resolved(at, 'elas').get('train.steps', usual)
+  steps, where = resolved(at, 'elas')['train.steps'], 'model.feed_forward'
   return {
     'dense_start': {f'{where}.dense_steps': steps // 4},
     'dense_end': {f'{where}.pruned_steps': steps - 2 * (steps // 10)},

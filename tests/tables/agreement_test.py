@@ -65,7 +65,9 @@ def test_full_must_not_be_shown_to_be_worse():
 def test_without_a_value_nothing_is_known(missing):
   entries = [x for x in made(dict.fromkeys(LABELS, 1.0)).entries if x.label != missing]
   (said,) = gate(entries, LABELS, PUBLISHED, METRIC, 'full')
-  assert said == f'Order of published runs: not known yet, runs to do of {missing}.'
+  assert (
+    said == f'Order of published runs: not known, not all seeds have a value of {missing}.'
+  )
 
 
 def test_nothing_is_said_before_all_seeds_have_ended():
@@ -73,7 +75,7 @@ def test_nothing_is_said_before_all_seeds_have_ended():
   to_do = dataclasses.replace(entries[2].runs[0], recorded=None)
   entries[2] = dataclasses.replace(entries[2], runs=(to_do, *entries[2].runs[1:]))
   (said,) = gate(entries, LABELS, PUBLISHED, METRIC, 'full')
-  assert said == 'Order of published runs: not known yet, runs to do of lora.'
+  assert said == 'Order of published runs: not known, not all seeds have a value of lora.'
 
 
 def test_the_published_values_themselves_pass():

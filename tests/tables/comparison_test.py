@@ -67,6 +67,21 @@ def test_networks_of_rows_count_examples(side):
   assert found['training FLOPs of one example']['values'] == [6000.0] * 2
 
 
+def test_recorded_runs_on_other_data_are_warned_of(side):
+  """Whose configs say the same: the library of another Python, for one."""
+
+  def of(label, data):
+    made = side(label, {0: 1.0, 1: 2.0})
+    runs = {x: dataclasses.replace(run, data=data) for x, run in made.runs.items()}
+    return dataclasses.replace(made, runs=runs)
+
+  line = 'unequal data: rows of training, by fingerprint: a 11; b 22'
+  assert line in comparison([of('a', '11'), of('b', '22')])['warnings']
+  for data in ('11', ''):  # the same, and one that was not written down
+    warnings = comparison([of('a', '11'), of('b', data)])['warnings']
+    assert not any('unequal data' in x for x in warnings)
+
+
 def test_unequal_tokens_are_warned_of(side):
   fields = {'train.steps': 16}
   sides = [side('a', {0: 1.0}), side('b', {0: 1.0}, **fields)]

@@ -8,6 +8,7 @@ from elas_jax.common.errors import UserError
 from elas_jax.run.record import Record
 from elas_jax.tables.entries import of_line
 from elas_jax.tables.render import Section
+from elas_jax.tables.site.table_page import _searches
 from elas_jax.tables.table import RATE, Rates, Row
 from experiments.language import METRICS
 from tests.tables.fakes import SCALES, pair, plan_of, record_all, recorded
@@ -267,6 +268,10 @@ def test_a_size_may_be_searched_by_another_metric():
     '60m: 50 % of the steps, seed 1000; the lowest bits per byte is taken. '
     '130m: 50 % of the steps, seed 1000; the highest perplexity is taken.'
   ) in text
+  page = str(_searches(section, ''))
+  for size, word in (('60m', 'lowest bits per byte'), ('130m', 'highest perplexity')):
+    assert f'{size}: 50 % of the steps, seed 1000; the {word} is taken.' in page
+    assert f'{size}: what each search saw' in page
 
 
 def test_a_record_counts_the_last_of_a_run():
