@@ -20,6 +20,8 @@ from elas_jax.data.pipeline import train_batches
 from elas_jax.run.checkpoint import Checkpoints, load_json, load_variables, steps
 from elas_jax.run.sharding import make_mesh
 from elas_jax.run.state import abstract_state, create_state
+from elas_jax.run.workdir import locked
+from elas_jax.train import train
 from tests.conftest import thinned
 
 KEEP_ALL = CheckpointConfig(every=1, keep_latest=100, keep_best=0)
@@ -263,3 +265,8 @@ def test_only_the_names_of_steps_are_steps(tmp_path):
   for name in ('4', '012', '\u0663', '8.damaged'):
     (tmp_path / 'checkpoints' / name).mkdir(parents=True)
   assert steps(tmp_path, '--workdir') == [4]
+
+
+def test_two_processes_do_not_share_a_workdir(make_config, corpus, tmp_path):
+  with locked(tmp_path / 'run'), pytest.raises(UserError, match='another process'):
+    train(make_config(), tmp_path / 'run')
