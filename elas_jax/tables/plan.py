@@ -121,9 +121,6 @@ class At:
     """With the learning rate of its config file."""
     return self.plan.config(Row(method, method), self.size)
 
-  def search(self, row: Row) -> Search | None:
-    return self.plan.search(row, self.size)
-
 
 class Plan:
   """A table at a scale, by a record.
@@ -158,8 +155,6 @@ class Plan:
       rows = self.table.rows(at)
       _check_labels([row.label for row in rows])
       found += [self._line(row, at.size) for row in rows]
-      for row in self.table.searched(at):
-        at.search(row)
     return found
 
   @property

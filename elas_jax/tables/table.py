@@ -124,8 +124,7 @@ class Table:
   """A table.
 
   Attributes:
-    rows: of a size, at a scale (`At`, plan.py); may follow from searches that are done.
-    searched: rows of whose rates a search is made though they may not be in the table.
+    rows: of a size, at a scale (`At`, plan.py).
     cells: further columns, of a row's config and its `Entry` (entries.py).
     conclude: what follows from the entries, as lines.
     first: what must be known of the entries before the table is read, as lines.
@@ -137,7 +136,6 @@ class Table:
   family: Family
   scales: Mapping[str, Scale]
   metrics: tuple[Metric, ...] = ()  # (): the family's
-  searched: Callable[[Any], list[Row]] = lambda at: []
   cells: Callable[[Config, Any], dict[str, str]] = lambda config, entry: {}
   conclude: Callable[[list[Any]], list[str]] = lambda entries: []
   first: Callable[[list[Any]], list[str]] = lambda entries: []

@@ -32,7 +32,7 @@ from experiments.papers import (
 )
 from pallas_kernels.two_four import RULES
 from tests.conftest import thinned
-from tests.tables.fakes import SIZE, plan_of, record_all, recorded
+from tests.tables.fakes import SIZE, plan_of, recorded
 
 ROOT = pathlib.Path(run.__file__).parents[1]
 RESULTS = ROOT / 'experiments/results'
@@ -357,17 +357,8 @@ def test_rates_are_searched_for_each_kind_of_data():
   assert widths['mlp_equal'] == function_fitting.WIDTHS['exp_sin_square']
 
 
-def test_decoders_have_equal_parameters_and_the_best_kan():
-  best = {'kan_chebyshev': 2.5, 'kan_fast': 2.6, 'kan_skan': 2.7}
-  bits = lambda run: best.get(run.label.partition(' ')[0], 1.0)
-  runs = record_all(decoder_networks.TABLE, bits)
-  plan = plan_of(decoder_networks.TABLE, runs)
-  labels = [line.row.label for line in plan.lines]
-  assert labels == ['swiglu', 'relu2', 'kat', 'quadratic', 'kan_chebyshev']
-  last = next(run for run in runs if 'kan_fast' in str(run.config['model']['linear']))
-  some = [run for run in runs if run is not last]
-  labels = [line.row.label for line in plan_of(decoder_networks.TABLE, some).lines]
-  assert labels == ['swiglu', 'relu2', 'kat', 'quadratic']  # not all are known
+def test_decoders_have_equal_parameters():
+  plan = plan_of(decoder_networks.TABLE)
   counts = {
     search.row.label: parameters(search.grid[2e-3].config) for search in plan.searches
   }

@@ -215,21 +215,6 @@ def test_more_seeds_and_only_some_lines():
   assert [run.label[:4] for run in plan.todo(plan.lines[1:])] == ['full'] * 3
 
 
-def test_rows_may_follow_from_searches():
-  kinds = [Row('a', 'low_rank'), Row('b', 'full')]
-
-  def rows(at):
-    scores = {row.label: at.search(row).score for row in kinds}
-    best = None if None in scores.values() else min(scores, key=scores.get)
-    return [row for row in kinds if row.label == best]
-
-  table = pair(rows=rows, searched=lambda at: kinds, conclude=lambda entries: [])
-  assert plan_of(table).lines == [] and len(plan_of(table).searches) == 2
-  bits = lambda run: (1 if run.label.startswith('full') else 2) + abs(at_rate(run) - 1e-3)
-  runs = record_all(table, bits)
-  assert [line.row.label for line in plan_of(table, runs).lines] == ['b']
-
-
 def test_searches_of_other_sizes_are_one():
   rates = Rates(lambda method: LADDER, slice(0, 2), METRICS[0], size=lambda size: '60m')
   proxy = dataclasses.replace(SCALES['proxy'], sizes=('60m', '130m'), rates=rates)
