@@ -37,13 +37,17 @@ def rows(at: At) -> list[Row]:
 
 
 def conclude(entries: list[Entry]) -> list[str]:
-  of = {x.label: x for x in entries}
-  pairs = [
-    (label(elas, elas, owner), label(control, elas, owner))
-    for elas, control in PAIRS
-    for owner in (control, elas)
-  ]
-  lines = gap_lines(entries, pairs, METRICS)
+  of, pairs, same = {x.label: x for x in entries}, [], []
+  for elas, control in PAIRS:
+    pair = label(elas, elas, elas), label(control, elas, elas)
+    pairs.append((elas, control))
+    if of[pair[0]].rate is not None and of[pair[0]].rate == of[elas].rate:
+      same.append(
+        f'{pair[0]}, {pair[1]}: the runs of {elas}, {control}, as both rates are one.'
+      )
+    else:
+      pairs.append(pair)
+  lines = gap_lines(entries, pairs, METRICS) + same
   return lines + [resolution(of[a], of[b]) for a, b in pairs]
 
 
