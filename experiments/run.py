@@ -53,10 +53,10 @@ class Work:
     shown, was = asked.overrides(overrides), asked.read(self.results, file.stem, scale)
     usual, given = self.table.scales[scale].seeds, max(options.seeds or 0, was.seeds or 0)
     self.asked = asked.Asked(shown, given if given > usual else None)
-    if options.seeds and options.seeds < given:
-      print(f'--seeds={options.seeds}: this table was asked for {given} before; they stay')
-    # Flags of this machine reach the runs, and no page.
-    self._made = Plan(self.table, scale, Record(()), overrides, self.asked.seeds)
+    # Flags of this machine reach the runs, and no page; nor do fewer seeds, which a page
+    # is incomplete with.
+    seeds = options.seeds or self.asked.seeds
+    self._made = Plan(self.table, scale, Record(()), overrides, seeds)
     self.shown = Plan(self.table, scale, Record(()), *self.asked)
 
   @property
@@ -170,7 +170,11 @@ def parser() -> Parser:
   add('name', nargs='?', metavar='NAME', help='of a table; --list shows them')
   add('--list', action='store_true', help='name the tables and their scales')
   add('--scale', help='smoke, proxy or paper: some tables have no paper scale')
-  add('--seeds', type=count, help="runs of a row; default: the scale's")
+  add(
+    '--seeds',
+    type=count,
+    help="of a row to make; default: the scale's, or as many as before",
+  )
   add('--only', help='run only these rows: labels, methods or sizes, with commas')
   add('--workers', type=count, default=1, help='processes, each on a CPU core; default: 1')
   parser.add_place('--runs', default=str(RUNS), help=f'folder of the runs; default: {RUNS}')

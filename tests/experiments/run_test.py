@@ -309,12 +309,22 @@ def test_a_mistake_is_named_where_the_table_has_other_overrides_too(calls, tmp_p
     run.main(flags_of(tmp_path, '--config.model.rnak=3'))
 
 
-def test_more_seeds_that_were_asked_for_stay(calls, tmp_path, capsys):
+def test_more_seeds_that_were_asked_for_stay(calls, tmp_path):
   run.main(flags_of(tmp_path, '--seeds=2'))
-  run.main(flags_of(tmp_path, '--seeds=1'))
-  said = capsys.readouterr().out
-  assert '--seeds=1: this table was asked for 2 before; they stay' in said
-  assert row_of(tmp_path, 0)['runs'].keys() == {'0', '1'} and len(calls) == 4
+  for flags in ([], ['--seeds=1']):
+    run.main(flags_of(tmp_path, *flags))
+    assert row_of(tmp_path, 0)['runs'].keys() == {'0', '1'} and len(calls) == 4
+
+
+def test_fewer_seeds_are_made_alone_and_the_page_lacks_the_others(calls, tmp_path):
+  run.main(flags_of(tmp_path, '--seeds=2'))
+  (tmp_path / 'results/runs.jsonl').write_text('')
+  run.main(flags_of(tmp_path, '--seeds=1', '--only=two'))
+  assert len(calls) == 4 + 1
+  page = (tmp_path / 'results/tables/pair.md').read_text()
+  assert '**Incomplete: 1 of 4 runs are done.**' in page
+  run.main(flags_of(tmp_path))
+  assert len(calls) == 8
 
 
 def test_pages_are_not_emptied_where_there_is_no_record(calls, tmp_path):

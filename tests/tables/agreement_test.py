@@ -9,7 +9,7 @@ from elas_jax.tables.render import Section
 from elas_jax.tables.table import RATE, Published, Row
 from experiments.language import METRICS
 from experiments.published import ORDER, ORDERS
-from tests.tables.fakes import pair, plan_of, record_all
+from tests.tables.fakes import pair, plan_of, record_all, recorded
 
 LABELS = ('full', 'low_rank', 'lora', 'cola')
 VALUES = {'60m': (1, 4, 3, 2), '130m': (1, 3, 2, 4)}
@@ -94,7 +94,46 @@ def test_one_seed_cannot_say_who_is_best():
   entries = made(dict(zip(LABELS, (1.2, 1.5, 1.3, 1.1)))).entries
   entries = [dataclasses.replace(x, runs=x.runs[:1]) for x in entries]
   (said,) = gate(entries, LABELS, PUBLISHED, METRIC, 'full')
+  assert 'FAILED' in said  # by tau
   assert 'whether full is the best cannot be said by one seed' in said
+  entries = made(dict(zip(LABELS, (1.0, 1.4, 1.2, 1.3)))).entries
+  entries = [dataclasses.replace(x, runs=x.runs[:1]) for x in entries]
+  (said,) = gate(entries, LABELS, PUBLISHED, METRIC, 'full')
+  assert said.startswith('Order of published runs: not known. ')
+
+
+def test_one_short_row_hides_no_other_that_is_better_than_full():
+  entries = made(dict(zip(LABELS, (1.2, 1.5, 1.3, 1.1)))).entries
+  entries[2] = dataclasses.replace(entries[2], runs=entries[2].runs[:1])
+  (said,) = gate(entries, LABELS, PUBLISHED, METRIC, 'full')
+  assert 'FAILED' in said and 'full is shown to be worse than cola' in said
+
+
+@pytest.mark.parametrize(('label', 'verdict'), [('lora', 'FAILED'), ('low_rank', 'passed')])
+@pytest.mark.parametrize('seeds', [1, 3])
+def test_a_method_that_diverges_is_the_last(label, verdict, seeds):
+  section = made(dict(zip(LABELS, (1.0, 1.4, 1.2, 1.3))))
+  entries = [_diverged(x, seeds) if x.label == label else x for x in section.entries]
+  (said,) = gate(entries, LABELS, PUBLISHED, METRIC, 'full')
+  assert f': {verdict}. ' in said
+  assert f'Diverged, and last therefore: {seeds} of {label}. ' in said
+  assert f', {label}. [P]' in said
+  entries = [_diverged(x, 1) if x.label == 'full' else x for x in section.entries]
+  (said,) = gate(entries, LABELS, PUBLISHED, METRIC, 'full')
+  assert 'FAILED' in said and 'full diverged' in said
+
+
+def _diverged(entry, seeds):
+  """The entry with so many of its runs without a value."""
+  fallen = [
+    dataclasses.replace(run, recorded=recorded(run.config, None)) for run in entry.runs
+  ]
+  return dataclasses.replace(entry, runs=(*fallen[:seeds], *entry.runs[seeds:]))
+
+
+def test_equal_values_have_no_order():
+  (said,) = made(dict.fromkeys(LABELS, 1.0), spread=0.0).first
+  assert "FAILED. Kendall's tau undefined, of equal values, with 60m" in said
 
 
 def test_it_stands_above_proxies_alone():
