@@ -116,12 +116,15 @@ def recipe(configs: list[Config]) -> str:
     decays.setdefault(name, set()).add(getattr(config.optimizer, 'weight_decay', 0.0))
   units = ' or '.join(f'{x:,}' for x in sorted({c.eval.units for c in configs}))
   decay = ', '.join(f'{either(values)} by {name}' for name, values in decays.items())
+  # Plain SGD has neither.
+  having = lambda name: [
+    x for c in configs if (x := getattr(c.optimizer, name, None)) is not None
+  ]
+  b2, norms = either(having('b2')) or 'none', either(having('clip_norm')) or 'none'
   return (
-    f'Not the published recipes (configs/c4.py): weight decay {decay}; b2 '
-    f'{either(c.optimizer.b2 for c in configs)} and gradients clipped at norm '
-    f'{either(c.optimizer.clip_norm for c in configs)} for all. All rows are evaluated on '
-    f'the same {units} validation tokens, and rates are chosen on these or the first of '
-    'them.'
+    f'Not the published recipes (configs/c4.py): weight decay {decay}; b2 {b2} and '
+    f'gradients clipped at norm {norms} for all. All rows are evaluated on the same {units} '
+    'validation tokens, and rates are chosen on these or the first of them.'
   )
 
 

@@ -84,7 +84,9 @@ def closes(one: Entry, usual: Entry, control: Entry) -> str:
     return f'{one.label}: {usual.label} has no gap to close that is shown.'
   if not change.shown:
     return f'{one.label}: not shown to close any of the gap of {usual.label}.'
-  share = f'{-change.mean / gap.mean:.0%}'.replace('%', ' %')
+  share = f'{abs(change.mean) / gap.mean:.0%}'.replace('%', ' %')
+  if change.mean > 0:
+    return f'{one.label}: widens the gap of {usual.label} by {share}.'
   return f'{one.label}: closes {share} of the gap of {usual.label}.'
 
 

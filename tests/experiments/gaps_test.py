@@ -42,6 +42,7 @@ def test_a_pair_stands_at_the_rates_of_both_searches():
 @pytest.mark.parametrize('shown', [True, False])
 def test_what_closes_a_gap_that_is_shown(shown):
   more = {'elas_depth_8': 0.2, 'elas_depth_8_dense_end': 0.1, 'elas_ratio_1/8': 0.3}
+  more['elas_depth_8_dense_start'] = 0.3
   more['elas_depth_8_straight_through'] = 0.2
 
   def bits(label, seed, rate):
@@ -59,6 +60,7 @@ def test_what_closes_a_gap_that_is_shown(shown):
   if shown:
     assert closes.endswith('closes 50 % of the gap of elas_depth_8.')
     assert '+0.3000 ± 0.0000' in grows and 'higher by 0.3' in grows
+    assert find('elas_depth_8_dense_start:').endswith('gap of elas_depth_8 by 50 %.')
     (not_shown,) = [x for x in said if 'not shown to close any' in x]
     assert not_shown.startswith('elas_depth_8_straight_through: ')
   else:
