@@ -82,7 +82,8 @@ def apply(config: ConfigDict, method: str, rank: int) -> None:
   if 'rank' in config.optimizer:
     config.optimizer.rank = rank
   if config.optimizer.kind == 'loro':
-    config.optimizer.lazy_scale = rank / config.model.width
+    ratio = config.model.linear.get_ref('rank') / config.model.get_ref('width')
+    set_field(config, 'optimizer.lazy_scale', ratio)
     # Adam starts anew after each exact step, and so does the rate, but for the schedule's
     # displacement, by the length of the warm-up.
     restart = config.optimizer.get_ref('exact_every')

@@ -123,8 +123,8 @@ def recipe(configs: list[Config]) -> str:
   b2, norms = either(having('b2')) or 'none', either(having('clip_norm')) or 'none'
   return (
     f'Not the published recipes (configs/c4.py): weight decay {decay}; b2 {b2} and '
-    f'gradients clipped at norm {norms} for all. All rows are evaluated on the same {units} '
-    'validation tokens, and rates are chosen on these or the first of them.'
+    f'gradients clipped at norm {norms} for all. All rows are evaluated on the same '
+    f'{units} validation tokens, and rates are chosen on these or the first of them.'
   )
 
 

@@ -63,10 +63,8 @@ def equal_flops_rank(model: ModelConfig) -> int:
 
 
 def equal_flops(at: At) -> Row:
-  model = at.config('elas').model
-  rank = equal_flops_rank(model)
-  fields = {'model.linear.rank': rank, 'optimizer.lazy_scale': rank / model.width}
-  return Row('equal_flops', 'loro_relu2', fields)
+  rank = equal_flops_rank(at.config('elas').model)
+  return Row('equal_flops', 'loro_relu2', {'model.linear.rank': rank})
 
 
 def memory_note(at: At) -> list[str]:

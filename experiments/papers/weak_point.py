@@ -31,9 +31,8 @@ DEEP, DEEPER = f'depth_{DEPTH}', {'model.layers': DEPTH}
 
 
 def ratio(at: At, share: int) -> dict[str, Any]:
-  """The fields of the rank D / share; LORO's lazy steps have R / D of the rate."""
-  rank = at.config('elas').model.width // share
-  return {'model.linear.rank': rank, 'optimizer.lazy_scale': 1 / share}
+  """Of the rank D / share, with which the rate of LORO's lazy steps goes too."""
+  return {'model.linear.rank': at.config('elas').model.width // share}
 
 
 def phases(at: At) -> dict[str, dict[str, Any]]:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from configs import default, methods
+from elas_jax.config.cli import load_config
 from elas_jax.config.config import at_step
 from elas_jax.config.overrides import set_fields
 from elas_jax.config.parsing import parse
@@ -40,6 +41,21 @@ def tiny(method):
     tiny['schedule.restart_warmup_steps'] = 1
   set_fields(config, tiny)
   return parse(config)
+
+
+@pytest.mark.parametrize(
+  ('flags', 'scale'),
+  [
+    ([], 1 / 4),
+    (['model.linear.rank=64'], 1 / 2),
+    (['model.width=512'], 1 / 16),
+    (['model.width=512', 'model.linear.rank=64'], 1 / 8),
+    (['optimizer.lazy_scale=0.3', 'model.width=512'], 0.3),
+  ],
+)
+def test_lazy_steps_of_loro_follow_rank_and_width(flags, scale):
+  config = load_config('configs/default.py:elas', [f'--config.{flag}' for flag in flags])
+  assert parse(config).optimizer.lazy_scale == scale
 
 
 @pytest.mark.parametrize('method', thinned(methods.METHODS, 'elas'))

@@ -159,7 +159,7 @@ def test_equal_flops_rank_and_why_no_rank_has_equal_memory():
   assert ablation_controls.equal_flops_rank(four) == 26
   assert ablation_controls.equal_flops_rank(model) == 27  # F = 2 D: 16 of 18 parts
   row = ablation_controls.equal_flops(at())
-  assert row.fields == {'model.linear.rank': 7, 'optimizer.lazy_scale': 7 / 32}
+  assert row.fields == {'model.linear.rank': 7}
   # By hand: float32 h and y, against half of that for z and a bit for each entry.
   entries = 2 * 2 * 512 * 64
   (note,) = ablation_controls.memory_note(at('sequence_length=512'))
