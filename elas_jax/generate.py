@@ -44,6 +44,7 @@ def main(arguments: list[str] | None = None) -> None:
     temperature=options.temperature,
     top_p=options.top_p,
     seed=options.seed,
+    behind_end=run.config.data.protocol == 'packed',
   )
   for prompt, text in zip(prompts, texts):
     print(f'--- {prompt!r}')

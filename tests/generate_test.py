@@ -29,9 +29,9 @@ def wild(trained):
   return config.model, variables
 
 
-def without_cache(model, variables, prompt, length):
+def without_cache(model, variables, prompt, length, first=(256,)):
   """The greedy ids behind `prompt`, each from a pass over everything before it."""
-  ids = [256, *prompt.encode()]
+  ids = [*first, *prompt.encode()]
   start = len(ids)
   apply = lambda tokens: jit_logits(model, variables, tokens, None)
   for _ in range(length):
@@ -53,6 +53,18 @@ def test_greedy_equals_passes_without_a_cache(wild):
   assert (
     generate(*wild, BytesTokenizer(), prompts[1:2], length=5, **GREEDY) == expected[1:2]
   )
+
+
+def test_documents_of_their_own_start_behind_nothing(wild):
+  prompts = ['ab', '', LONG]
+  firsts = ((), (256,), ())  # an empty one has to start with something
+  expected = [
+    BytesTokenizer().decode(without_cache(*wild, prompt, 5, first))
+    for prompt, first in zip(prompts, firsts)
+  ]
+  options = {'length': 5, 'behind_end': False} | GREEDY
+  assert generate(*wild, BytesTokenizer(), prompts, **options) == expected
+  assert generate(*wild, BytesTokenizer(), prompts, length=5, **GREEDY) != expected
 
 
 def test_stops_before_the_end_of_the_document(wild):

@@ -27,6 +27,7 @@ def generate(
   temperature: float,
   top_p: float,
   seed: int,
+  behind_end: bool = True,
 ) -> list[str]:
   """Continues each prompt by up to `length` tokens; returns the continuations.
 
@@ -37,11 +38,14 @@ def generate(
   Args:
     temperature: divides the logits; 0 takes the most likely token.
     top_p: samples among the fewest tokens whose probabilities reach this sum.
+    behind_end: whether texts start behind the end of another, as data.protocol='packed'
+      has them. Of 'document' none does, and its model has not learned that token as an
+      input; an empty prompt has no other, though.
   """
   _check_sampling(length, temperature, top_p, seed)
-  # A document starts behind the end of another, so an empty prompt has one token too.
   prompts = [readable('prompt', text) for text in prompts]
-  ids = [[tokenizer.eos_id, *map(int, tokenizer.encode(text)[0])] for text in prompts]
+  read = [list(map(int, tokenizer.encode(text)[0])) for text in prompts]
+  ids = [[tokenizer.eos_id, *row] if behind_end or not row else row for row in read]
   largest = max(max(row) for row in ids)
   if largest >= model.vocab_size:
     raise UserError(
@@ -64,11 +68,11 @@ def generate(
     shared=int(lengths_B.min()),
   )
   texts = []
-  for row, start, prompt in zip(np.asarray(filled_BxS), lengths_B, ids):
+  for row, start, prompt in zip(np.asarray(filled_BxS), lengths_B, read):
     new = row[start : start + length].tolist()
     if tokenizer.eos_id in new:
       new = new[: new.index(tokenizer.eos_id)]
-    texts.append(continuation(tokenizer, prompt[1:], new))
+    texts.append(continuation(tokenizer, prompt, new))
   return texts
 
 

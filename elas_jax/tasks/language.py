@@ -148,6 +148,7 @@ def show(config: Config, state: Any, data: Prepared) -> None:
     temperature=0.8,
     top_p=0.95,
     seed=config.seed,
+    behind_end=config.data.protocol == 'packed',
   )[0]
   print(f'--- sample, from {config.eval.prompt!r}\n{config.eval.prompt}{text}\n---')
 
