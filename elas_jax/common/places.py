@@ -8,7 +8,7 @@ import os
 import pathlib
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from elas_jax.common.errors import UserError
 from elas_jax.common.interruption import cleaned_up
@@ -69,30 +69,75 @@ def check_new_folder(flag: str, folder: pathlib.Path) -> None:
   Raises:
     UserError: something is there, or what it would lie in cannot be written.
   """
-  if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-    raise UserError(f'{flag}={folder}: exists; must be a new or an empty folder')
-  parent = next(x for x in folder.absolute().parents if x.exists())
-  if not (parent.is_dir() and os.access(parent, os.W_OK)):
+  with _written(flag, folder):
+    real = _real(folder)
+    # What is made beside an empty folder replaces it at the end: it cannot do so here.
+    if folder.is_symlink() or os.path.ismount(real) or real == _real(pathlib.Path()):
+      raise UserError(
+        f'{flag}={folder}: a link, a mount point or the current folder, which cannot be '
+        'replaced; must be a new folder, such as one in it'
+      )
+    if real.exists() and not (real.is_dir() and not any(real.iterdir())):
+      raise UserError(f'{flag}={folder}: exists; must be a new or an empty folder')
+    _check_first(flag, folder, real.parents)
+
+
+def check_writable(flag: str, folder: pathlib.Path) -> None:
+  """Refuses a folder, there or to be made, in which nothing can be written.
+
+  Raises:
+    UserError: it is none, or what it would lie in is none, or that cannot be written.
+  """
+  with _written(flag, folder):
+    _check_first(flag, folder, (folder.absolute(), *folder.absolute().parents))
+
+
+def _check_first(flag: str, folder: pathlib.Path, places: Iterable[pathlib.Path]) -> None:
+  """Refuses `folder` if the first of the places that is there is none to write in."""
+  first = next(filter(_is_there, places))
+  if not (first.is_dir() and os.access(first, os.W_OK)):
     raise UserError(
-      f'{flag}={folder}: cannot be written: {parent} is no folder, or not writable'
+      f'{flag}={folder}: cannot be written: {first} is no folder, or not writable'
     )
+
+
+def _is_there(path: pathlib.Path) -> bool:
+  """Also a link to nothing; raises OSError for what can never be."""
+  try:
+    path.lstat()
+  except (FileNotFoundError, NotADirectoryError):
+    return False
+  return True
+
+
+def _real(folder: pathlib.Path) -> pathlib.Path:
+  return pathlib.Path(os.path.realpath(folder))
+
+
+@contextlib.contextmanager
+def _written(flag: str, folder: pathlib.Path) -> Iterator[None]:
+  """Turns the errors of the system into those of the folder that `flag` gave."""
+  try:
+    yield
+  except OSError as error:
+    raise UserError(f'{flag}={folder}: cannot be written: {cut(str(error))}') from error
 
 
 @contextlib.contextmanager
 def new_folder(flag: str, folder: pathlib.Path) -> Iterator[pathlib.Path]:
   """A path for the block to make a folder at, which then becomes `folder`: or nothing does.
 
-  What the block has written itself is flushed to the disk by whoever wrote it.
+  What the block has written itself is flushed to the disk by whoever wrote it. A place
+  where that must fail is refused by `check_new_folder` before.
 
   Raises:
     UserError: it cannot be written, or the disk is full.
   """
-  try:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = tempfile.TemporaryDirectory(prefix=f'{folder.name}.tmp-', dir=folder.parent)
+  with _written(flag, folder):
+    real = _real(folder)
+    real.parent.mkdir(parents=True, exist_ok=True)
+    temporary = tempfile.TemporaryDirectory(prefix=f'{real.name}.tmp-', dir=real.parent)
     with cleaned_up(), temporary as at:
       made = pathlib.Path(at, 'made')
       yield made
-      made.rename(folder)
-  except OSError as error:
-    raise UserError(f'{flag}={folder}: cannot be written: {cut(str(error))}') from error
+      made.rename(real)

@@ -58,7 +58,7 @@ class Parser(argparse.ArgumentParser):
 
     def read(text: str) -> pathlib.Path:
       if not text:  # as of a variable of the shell that is not set
-        raise UserError(f"{flag}: empty; must be a path, such as '.' for this folder")
+        raise UserError(f'{flag}: empty; must be a path')
       return place(flag, text)
 
     self.add_argument(flag, type=read, **options)

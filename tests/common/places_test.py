@@ -1,5 +1,6 @@
 """Paths of fields and flags: `~`, addresses, what no path can hold, and no home."""
 
+import os
 import pathlib
 import pwd
 
@@ -7,7 +8,7 @@ import pytest
 
 from elas_jax import convert, evaluate, generate, train
 from elas_jax.common.errors import UserError
-from elas_jax.common.places import place
+from elas_jax.common.places import check_new_folder, check_writable, new_folder, place
 from elas_jax.config.overrides import set_field
 from elas_jax.config.parsing import parse
 from elas_jax.data import blocks, catalogue, train_tokenizer
@@ -56,7 +57,7 @@ def test_workdir_of_the_commands_is_expanded(home, command):
 def test_an_empty_place_is_not_the_current_folder(command, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   main, *arguments = COMMANDS[command]
-  with pytest.raises(UserError, match='^--workdir: empty; must be a path'):
+  with pytest.raises(UserError, match='^--workdir: empty; must be a path$'):
     main([*arguments, '--workdir='])
   assert not list(tmp_path.iterdir())
 
@@ -151,3 +152,48 @@ def test_places_where_no_run_can_be(make_config, corpus, tmp_path, name):
         *(f'--cache_dir={tmp_path / "cache"}', f'--output={name}/x.json'),
       ]
     )
+
+
+def made_in(folder):
+  check_new_folder('--output', folder)
+  with new_folder('--output', folder) as made:
+    made.mkdir()
+    (made / 'result').touch()
+
+
+def test_a_new_folder_may_be_there_and_empty(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  pathlib.Path('empty').mkdir()
+  pathlib.Path('link').symlink_to('empty')
+  for name in ('new/deep', 'empty', 'link/in_it', '[1]', 'empty/../beside'):
+    made_in(pathlib.Path(name))
+    assert os.listdir(name) == ['result']
+
+
+@pytest.mark.parametrize(
+  'name',
+  ['.', '../here', 'new/..', '../link', '../dangling', '../loop', '../mount'],
+)
+def test_a_place_that_no_folder_can_take_is_refused_before_the_work(
+  name, tmp_path, monkeypatch
+):
+  for folder in ('here', 'empty', 'mount'):
+    (tmp_path / folder).mkdir()
+  for link, target in (('link', 'empty'), ('dangling', 'none'), ('loop', 'loop')):
+    (tmp_path / link).symlink_to(target)
+  monkeypatch.chdir(tmp_path / 'here')
+  is_mount = os.path.ismount  # a mount itself needs more rights than a test has
+  monkeypatch.setattr(os.path, 'ismount', lambda x: x == tmp_path / 'mount' or is_mount(x))
+  with pytest.raises(UserError, match='^--output=.*: a link, a mount point or the curr'):
+    check_new_folder('--output', pathlib.Path(name))
+  assert not list((tmp_path / 'here').iterdir())
+
+
+@pytest.mark.parametrize('name', ['file/new', 'a' * 300, 'loop/new'])
+def test_a_place_where_nothing_can_be_written_is_refused(name, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  pathlib.Path('file').touch()
+  pathlib.Path('loop').symlink_to('loop')
+  for check in (check_new_folder, check_writable):
+    with pytest.raises(UserError, match='^--output=.*: cannot be written: '):
+      check('--output', pathlib.Path(name))

@@ -260,7 +260,7 @@ def test_a_stopped_run_is_continued(monkeypatch, corpus, tmp_path, capsys):
     (['--workers=1000'], '--workers=1000: must be at most'),
     (['--config.model.rnak=3'], 'did you mean model.linear.rank'),
     (['--config.optimizer.rank=4'], 'rank=4: a field of kinds that no row of this'),
-    (['--results='], "--results: empty; must be a path, such as '.'"),
+    (['--results='], '--results: empty; must be a path'),
     (['--config.seed=3'], '--config.seed=3: rows have seeds of their own; --seeds says'),
     (['--onyl=one'], '--onyl'),
   ],
