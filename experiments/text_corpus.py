@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from configs.proxy_text import FOLDER, VALIDATION_SHARE, VOCABULARY
 from elas_jax.common.errors import UserError
-from elas_jax.common.places import check_new_folder, new_folder
+from elas_jax.common.places import check_new_folder, check_writable, new_folder
 from elas_jax.config.cli import Parser, run_command
 from elas_jax.data import prepare, standard_library, text_reader
 from elas_jax.data.bad_records import BadRecords
@@ -157,7 +157,7 @@ def _write(path: pathlib.Path, lines: Iterable[str]) -> None:
 
 def train_texts(folder: pathlib.Path) -> Iterator[Sequence[str]]:
   """Of the documents in the folder those that training has too, some at a time."""
-  files = text_reader.list_files('--output', str(folder / '*.jsonl'))
+  files = text_reader.list_files('--output', str(folder))
   texts = (
     document.text
     for name, path in files
@@ -191,15 +191,16 @@ def main(arguments: list[str] | None = None) -> None:
   )
   parser.add_place('--output', default=FOLDER, help='a new folder')
   cache = '~/.cache/elas_jax'
-  parser.add_argument('--cache_dir', default=cache, help='where the rows go')
+  parser.add_place('--cache_dir', default=cache, help='where the rows go')
   options = parser.parse_args(arguments)
   check_new_folder('--output', options.output)
+  check_writable('--cache_dir', options.cache_dir)
   with new_folder('--output', options.output) as folder:
     lines = write_corpus(folder)
   print(*lines, sep='\n')
   prepare.main(
     [
-      *('--source=text_files', f'--path={options.output}/*.jsonl', '--protocol=document'),
+      *('--source=text_files', f'--path={options.output}', '--protocol=document'),
       *(f'--validation_share={VALIDATION_SHARE}', f'--cache_dir={options.cache_dir}'),
       *(f'--tokenizer={options.output}/tokenizer.json', '--processes=1'),
     ]

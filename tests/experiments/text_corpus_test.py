@@ -115,6 +115,31 @@ def test_the_tokenizer_is_that_of_the_train_split(made_up):
   assert own == (made_up / 'other.json').read_bytes()
 
 
+def test_the_name_of_the_folder_is_no_pattern(made_up):
+  write('out')
+  write('[1]*')
+  own, other = (made_up / name / 'tokenizer.json' for name in ('out', '[1]*'))
+  assert own.read_bytes() == other.read_bytes()
+  # Of both the rows are the same, and in one place.
+  assert len(list((made_up / 'cache/blocks').glob('*/meta.json'))) == 1
+
+
+@pytest.mark.parametrize(
+  'cache, words',
+  [
+    ('', '--cache_dir: empty; must be a path'),
+    ('gs://x', "--cache_dir='gs://x': gs:// addresses are not"),
+    ('file', '--cache_dir=file: cannot be written: .*file is no folder'),
+    ('file/in_it', '--cache_dir=file/in_it: cannot be written: .*file is no folder'),
+  ],
+)
+def test_a_place_of_no_rows_is_refused_before_the_work(made_up, cache, words):
+  (made_up / 'file').touch()
+  with pytest.raises(UserError, match=f'^{words}'):
+    text_corpus.main(['--output=out', f'--cache_dir={cache}'])
+  assert not (made_up / 'out').exists()
+
+
 def test_there_is_all_of_it_or_nothing(made_up, monkeypatch):
   before = sorted(made_up.iterdir())
   require(made_up, 'made-up', 'never-installed>=3')
