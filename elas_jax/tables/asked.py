@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from elas_jax.common.errors import UserError
+from elas_jax.common.limits import shown
 from elas_jax.common.places import write_text
 from elas_jax.run.record import LEFT_OUT
 
@@ -50,11 +51,25 @@ def _read(results: pathlib.Path) -> dict[str, Any]:
   path = results / 'asked.json'
   try:
     tree = json.loads(path.read_text()) if path.exists() else {}
-    if not all(isinstance(x, dict) for x in (tree, *tree.values())):
-      raise ValueError('must be table -> scale -> overrides and seeds')
-  except (ValueError, AttributeError, OSError) as error:
+    _check(tree)
+  except (ValueError, OSError) as error:
     raise UserError(f'{path}: is damaged: {error}') from None
   return tree
+
+
+def _check(tree: Any) -> None:
+  """Raises ValueError for what is of another form."""
+  if not isinstance(tree, dict) or not all(isinstance(x, dict) for x in tree.values()):
+    raise ValueError('must be table -> scale -> overrides and seeds')
+  parts = ((f'{name}.{x}', y) for name, table in tree.items() for x, y in table.items())
+  for where, said in parts:
+    if not isinstance(said, dict):
+      raise ValueError(f'{where}={shown(said)}: must be overrides and seeds')
+    flags, seeds = said.get('overrides', []), said.get('seeds', 1)
+    if not isinstance(flags, list) or not all(isinstance(x, str) for x in flags):
+      raise ValueError(f'{where}.overrides={shown(flags)}: must be a list of texts')
+    if type(seeds) is not int or seeds < 1:
+      raise ValueError(f'{where}.seeds={shown(seeds)}: must be an integer of at least 1')
 
 
 @contextlib.contextmanager

@@ -243,10 +243,28 @@ def test_what_is_asked_for_is_kept_without_flags_of_no_number(tmp_path):
   before = (tmp_path / 'asked.json').stat().st_mtime_ns
   asked.write(tmp_path, 'a', 'proxy', asked.Asked(found, 5))
   assert (tmp_path / 'asked.json').stat().st_mtime_ns == before
-  for text in ('{"a"', '[]', '{"a": 1}'):
-    (tmp_path / 'asked.json').write_text(text)
-    with pytest.raises(UserError, match='asked.json: is damaged'):
-      asked.read(tmp_path, 'a', 'proxy')
+
+
+@pytest.mark.parametrize(
+  'text, words',
+  [
+    ('{"a"', ''),
+    ('\0', ''),
+    ('[]', 'must be table -> scale -> overrides and seeds'),
+    ('{"a": 1}', 'must be table -> scale -> overrides and seeds'),
+    ('{"a": {"b": null}}', 'a.b=None: must be overrides and seeds'),
+    ('{"a": {"b": {"seeds": "3"}}}', "a.b.seeds='3': must be an integer of at least 1"),
+    ('{"a": {"b": {"seeds": true}}}', 'a.b.seeds=True: must be an integer of at least 1'),
+    ('{"a": {"b": {"seeds": 0}}}', 'a.b.seeds=0: must be an integer of at least 1'),
+    ('{"a": {"b": {"overrides": 7}}}', 'a.b.overrides=7: must be a list of texts'),
+    ('{"a": {"b": {"overrides": [7]}}}', r'a.b.overrides=\[7\]: must be a list of texts'),
+  ],
+)
+def test_what_is_asked_for_in_another_form_is_named(tmp_path, text, words):
+  (tmp_path / 'asked.json').write_text(text)
+  for table in ('a', 'another'):
+    with pytest.raises(UserError, match=f'asked.json: is damaged: {words}'):
+      asked.read(tmp_path, table, 'b')
 
 
 def test_json_has_no_numbers_that_are_not_finite(results):
