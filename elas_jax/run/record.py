@@ -25,6 +25,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from elas_jax.common.errors import UserError
+from elas_jax.common.limits import shown
 from elas_jax.config import schema
 from elas_jax.config.config import Config, filled
 from elas_jax.config.migrate import lifted
@@ -40,6 +41,7 @@ LEFT_OUT = (
   'eval.measures',
 )
 FINISHED, DIVERGED = 'finished', 'diverged'
+IS_NONE = 'is no line of a run: '
 SIZES = {'parameters', 'parameter_bytes', 'buffer_bytes', 'optimizer_bytes'}
 
 
@@ -133,7 +135,7 @@ class Record:
 def read(path: pathlib.Path) -> list[Recorded]:
   """The runs of a record, in order; [] without a file.
 
-  A last line that a kill cut short is dropped, and said.
+  A last line that a kill cut short is dropped, and said; blank lines are none.
 
   Raises:
     UserError: another line is damaged, or a later version of the code wrote it.
@@ -178,18 +180,16 @@ def line_of(run: Recorded) -> str:
 
 def _runs(path: pathlib.Path, content: bytes) -> list[Recorded]:
   whole, torn = _parted(content)
-  if torn:
+  if torn.strip():
     _say(f'{path}: its last line was cut short and is dropped')
   found = []
   for number, line in enumerate(whole.splitlines(), start=1):
     try:
-      found.append(_run(line))
+      found += [_run(line)] if line.strip() else []
     except UserError as error:  # it says what is accepted
       raise UserError(f'{path}:{number}: {error}') from None
-    except json.JSONDecodeError as error:
-      raise UserError(f'{path}:{number}: is no line of a run: {error.msg}') from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-      raise UserError(f'{path}:{number}: is no line of a run: {error!r}') from None
+      raise UserError(f'{path}:{number}: {IS_NONE}{error!r}') from None
   return found
 
 
@@ -203,9 +203,25 @@ def _parted(content: bytes) -> tuple[bytes, bytes]:
   return content + b'\n', b''  # an editor has left out the last newline
 
 
+def _object(line: bytes) -> dict[str, Any]:
+  """The JSON of a line that may be of a run."""
+  try:
+    tree = json.loads(line.decode())
+  except UnicodeDecodeError as error:
+    raise UserError(f'{IS_NONE}not UTF-8 at byte {error.start}') from None
+  except json.JSONDecodeError as error:
+    rest = error.doc[error.pos :].rstrip()
+    fault = f'not JSON at {shown(rest[:20])}' if rest else 'it breaks off'
+    raise UserError(f'{IS_NONE}{fault}') from None
+  if not isinstance(tree, dict):
+    text = line.decode()[:60]
+    raise UserError(f'{IS_NONE}{text}, where there must be an object of JSON')
+  return tree
+
+
 @functools.lru_cache(maxsize=65536)  # the file is read after every run
 def _run(line: bytes) -> Recorded:
-  tree = json.loads(line)
+  tree = _object(line)
   fields = {x.name for x in dataclasses.fields(Recorded)}
   if unknown := sorted(tree.keys() - fields):
     raise UserError(
@@ -215,10 +231,13 @@ def _run(line: bytes) -> Recorded:
   versions = tree.get('versions', {})
   if isinstance(versions, dict) and 'data' in versions:  # where it first stood
     tree |= {'data': versions.pop('data')}
-  run = Recorded(**tree | {'revisions': tuple(tree.get('revisions', ()))})
+  if lacking := [x for x in ('fingerprint', 'config', 'status') if x not in tree]:
+    raise UserError(f'{IS_NONE}has no {", ".join(lacking)}')
+  run = Recorded(**tree | {'revisions': tree.get('revisions', [])})
   if run.status not in (FINISHED, DIVERGED):
     raise UserError(f'status={run.status!r}: must be {FINISHED!r} or {DIVERGED!r}')
   _check_form(run)
+  run = dataclasses.replace(run, revisions=tuple(run.revisions))
   _ = run.key  # the config is one that today's code reads
   return run
 
@@ -228,6 +247,7 @@ def _check_form(run: Recorded) -> None:
   of = lambda x, fits: isinstance(x, dict) and all(map(fits, x.values()))
   number = lambda x: x is None or type(x) in (int, float)
   text = lambda x: isinstance(x, str)
+  texts = lambda x: isinstance(x, list) and all(map(text, x))
   point = lambda x: isinstance(x, list) and len(x) == 2 and all(map(number, x))
   points = lambda x: isinstance(x, list) and all(map(point, x))
   forms = {
@@ -235,6 +255,7 @@ def _check_form(run: Recorded) -> None:
     'size': (of(run.size, number), 'name -> number'),
     'curve': (of(run.curve, points), 'name -> [[step, number], ...]'),
     'versions': (of(run.versions, text), 'package -> version'),
+    'revisions': (texts(run.revisions), 'a list of texts'),
   }
   for name in ('fingerprint', 'commit', 'device', 'platform', 'data', 'time'):
     forms[name] = text(getattr(run, name)), 'a text'

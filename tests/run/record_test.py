@@ -144,12 +144,16 @@ UNKNOWN = (
 @pytest.mark.parametrize(
   ('line', 'words'),
   [
-    ('', IS_NONE),
-    ('<<<<<<< HEAD', IS_NONE),
+    ('<<<<<<< HEAD', f"{IS_NONE}not JSON at '<<<<<<< HEAD'$"),
+    ('\0\0\0\0', rf"{IS_NONE}not JSON at '(\\x00){{4}}'$"),
+    ('{"status": ', f'{IS_NONE}it breaks off$'),
     (of_line()[:-300], IS_NONE),
     (of_line()[300:], IS_NONE),
-    ('[1]', IS_NONE),
-    ('{"fingerprint": "a"}', f'{IS_NONE}.*config.*status'),
+    ('null', f'{IS_NONE}null, where there must be an object of JSON$'),
+    ('[1]', rf'{IS_NONE}\[1\], where there must be an object of JSON$'),
+    ('{"fingerprint": "a"}', f'{IS_NONE}has no config, status$'),
+    (of_line(revisions=5), 'revisions=5: must be a list of texts$'),
+    (of_line(revisions=[5]), r'revisions=\[5\]: must be a list of texts$'),
     (of_line(config=7), '7: must be a stored config, a tree of sections'),
     (of_line(config={'version': 0}), 'model: missing from a stored config of version 0'),
     (
@@ -166,7 +170,7 @@ UNKNOWN = (
     (of_line(versions={'jax': 1}), 'versions={.*: must be package -> version$'),
     (of_line(status='paused'), "status='paused': must be 'finished' or 'diverged'$"),
     (of_line().replace('"seed": 1', '"seed": NaN'), ''),
-    ('\udcff{}', IS_NONE),
+    ('\udcff{}', f'{IS_NONE}not UTF-8 at byte 0$'),
   ],
 )
 def test_a_damaged_line_is_named_by_its_number(path, line, words):
@@ -179,6 +183,16 @@ def test_a_damaged_line_is_named_by_its_number(path, line, words):
   with pytest.raises(UserError, match=f'^{where}{words}'):
     append(path, made(7))
   assert path.read_bytes() == b''.join(texts)
+
+
+def test_blank_lines_are_none(path, capsys):
+  whole = path.read_bytes()
+  for content in (whole + b'\n', whole + b' ', b'\n' + whole.replace(b'\n', b'\n \r\n')):
+    path.write_bytes(content)
+    assert seeds(read(path)) == [0, 1, 2]
+    append(path, made(3))
+    assert seeds(read(path)) == [0, 1, 2, 3]
+  assert capsys.readouterr().err == ''
 
 
 def test_processes_that_append_at_once_lose_and_tear_nothing(tmp_path):
