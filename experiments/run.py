@@ -29,7 +29,7 @@ from elas_jax.tables import asked
 from elas_jax.tables.plan import Line, Plan, Run
 from elas_jax.tables.render import read_page, render, write_list
 from elas_jax.train import train
-from experiments.papers import ABOUT, RESULTS, names, table_of
+from experiments.papers import RESULTS, about, name_on_page, names, results_of, table_of
 
 RUNS = pathlib.Path('runs/experiments')
 WAIT = 1.0  # seconds between two looks at what other processes do
@@ -39,18 +39,16 @@ class Work:
   """What one call works on; it is looked at anew after every run."""
 
   def __init__(self, options: Any, overrides: Sequence[str]):
-    file, scale, self.only = pathlib.Path(options.name), options.scale, options.only
-    self.name, self.table = file.name, table_of(options.name)
+    scale, self.only = options.scale, options.only
+    self.name, self.table = name_on_page(options.name), table_of(options.name)
     if scale not in self.table.scales:
       raise UserError(f'--scale={scale}: must be one of {", ".join(self.table.scales)}')
     self.runs = options.runs / scale
-    # What a smoke run writes looks like a result and is none; a table of one's own is none
-    # of those here.
-    own = file.parent / 'results' if file.suffix else RESULTS
-    usual = self.runs / 'results' if scale == 'smoke' else own
+    # What a smoke run writes looks like a result and is none.
+    usual = self.runs / 'results' if scale == 'smoke' else results_of(options.name)
     self.results = options.results or usual
     self.path, self.tables = self.results / 'runs.jsonl', self.results / 'tables'
-    shown, was = asked.overrides(overrides), asked.read(self.results, file.stem, scale)
+    shown, was = asked.overrides(overrides), asked.read(self.results, self.stem, scale)
     usual, given = self.table.scales[scale].seeds, max(options.seeds or 0, was.seeds or 0)
     self.asked = asked.Asked(shown, given if given > usual else None)
     # Flags of this machine reach the runs, and no page; nor do fewer seeds, which a page
@@ -138,7 +136,7 @@ class Work:
     for name in names():
       if name != self.name and (self.tables / f'{name}.json').exists():
         render(name, table_of(name), self.results)
-    write_list(self.results, ABOUT if self.results == RESULTS else ())
+    write_list(self.results, about(self.results))
     path = self.tables / f'{self.stem}.md'
     print(f'\n{path.read_text()}\nrecord: {self.path}\ntable: {path}, and figures')
 
@@ -178,7 +176,8 @@ def parser() -> Parser:
   add('--only', help='run only these rows: labels, methods or sizes, with commas')
   add('--workers', type=count, default=1, help='processes, each on a CPU core; default: 1')
   parser.add_place('--runs', default=str(RUNS), help=f'folder of the runs; default: {RUNS}')
-  parser.add_place('--results', help=f'folder of the results; default: {RESULTS}')
+  default = f'{RESULTS}; of a FILE.py results/ beside it'
+  parser.add_place('--results', help=f'folder of the results; default: {default}')
   return parser
 
 

@@ -35,7 +35,7 @@ class Section:
     self.configs = of_rows or [run.config for run in plan.runs.values()]
     self.done = sum(run.recorded is not None for run in plan.runs.values()), len(plan.runs)
     self.label = plan.scale.label.format(shape=self.table.family.shape(self.configs))
-    words = [f'{name} --scale={self.scale}', *map(shlex.quote, plan.overrides)]
+    words = [f'{shlex.quote(name)} --scale={self.scale}', *map(shlex.quote, plan.overrides)]
     words += [f'--seeds={plan.seeds}'] if plan.seeds != plan.scale.seeds else []
     self.command = f'python -m experiments.run {" ".join(words)}'
 

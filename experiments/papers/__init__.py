@@ -1,6 +1,7 @@
 """One file a table; `python -m experiments.run --list` names them."""
 
 import importlib
+import os
 import pathlib
 import pkgutil
 import runpy
@@ -10,7 +11,7 @@ from elas_jax.config.cli import where_it_failed
 from elas_jax.tables.table import Table
 
 RESULTS = pathlib.Path('experiments/results')
-# What the list of tables says first.
+# What the list of the tables there says first.
 ABOUT = (
   'The language proxies were made anew by another protocol (configs/proxy.py). The former '
   'one had 0.55 tokens a parameter, so that rates were chosen on a plateau; its one rate '
@@ -44,3 +45,20 @@ def table_of(name: str) -> Table:
   if not isinstance(found, Table):
     raise UserError(f'NAME={name}: has no TABLE; must be a file like experiments/papers/*')
   return found
+
+
+def results_of(name: str) -> pathlib.Path:
+  """Where the results of a table lie that no flag has a place for."""
+  file = pathlib.Path(name)
+  return file.parent / 'results' if file.suffix else RESULTS
+
+
+def name_on_page(name: str) -> str:
+  """That of a table; for a file its path from the current folder, if it is in there."""
+  path, here = pathlib.Path(os.path.abspath(name)), pathlib.Path.cwd()
+  return str(path.relative_to(here)) if path.is_relative_to(here) else path.name
+
+
+def about(results: pathlib.Path) -> tuple[str, ...]:
+  """What the list of the tables in a folder of results says first."""
+  return ABOUT if results.resolve() == RESULTS.resolve() else ()
