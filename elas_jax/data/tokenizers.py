@@ -204,9 +204,12 @@ def load_tokenizer(path: str) -> Tokenizer:
     return parse_tokenizer(_file(path).read_text(encoding='utf-8'), path)
   except (OSError, ValueError, RecursionError) as error:
     reason = getattr(error, 'strerror', None) or str(error).splitlines()[0]
+    is_missing = isinstance(error, FileNotFoundError)
+    maker = '; the head of a config file that names one says what makes it'
     raise UserError(
       f'data.tokenizer.path={path!r} cannot be read ({reason}); accepted is the path of a '
-      "Hugging Face tokenizer.json; data.tokenizer='bytes' needs none"
+      f"Hugging Face tokenizer.json{maker if is_missing else ''}; data.tokenizer='bytes' "
+      'needs none'
     ) from error
 
 

@@ -220,6 +220,16 @@ def test_train_command_is_deterministic(make_corpus, corpus, tmp_path, capsys):
   assert sorted(p.name for p in output.parent.iterdir()) == ['a.json', 'b.json']
 
 
+def test_who_lacks_a_file_of_a_config_is_told_where_to_look(tmp_path):
+  words = 'No such file.*; the head of a config file that names one says what makes it'
+  with pytest.raises(UserError, match=f'^data.tokenizer.path=.*{words}; data.tok'):
+    load_tokenizer(str(tmp_path / 'tokenizer.json'))
+  (tmp_path / 'tokenizer.json').write_text('{')
+  with pytest.raises(UserError) as error:
+    load_tokenizer(str(tmp_path))
+  assert 'the head of' not in str(error.value)
+
+
 def test_file_of_brackets_is_refused(tmp_path):
   path = tmp_path / 'tokenizer.json'
   for content in ('[' * 100_000, '{"a":' * 100_000, '[' * 100_000 + ']' * 100_000):
