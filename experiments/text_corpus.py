@@ -4,8 +4,8 @@
 
 Documents: the top-level functions and classes of the standard library, as they stand in
 its modules (elas_jax/data/standard_library.py lists these); and the docstrings, of 200
-bytes or more, of modules, classes and functions of the packages that setup.cfg requires.
-Equal ones once. All is read and nothing imported.
+bytes or more, of modules, classes and functions of PACKAGES. Equal ones once. All is
+read and nothing imported.
 
 In FOLDER, which appears when all of it is there: documents-00000.jsonl, ..., a line
 {"text": ...} for each, and tokenizer.json, a BPE of their train split. Rows of 128 tokens
@@ -15,14 +15,12 @@ documents: `fingerprint`, of the rows, says which these are.
 
 import argparse
 import ast
-import configparser
 import hashlib
 import importlib.metadata
 import itertools
 import json
 import os
 import pathlib
-import re
 import tokenize
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -38,7 +36,30 @@ from elas_jax.data.hashing import goes_to_validation
 from elas_jax.data.progress import Progress
 from elas_jax.data.train_tokenizer import DOCUMENTS_AT_ONCE, train
 
-SETTINGS = pathlib.Path(__file__).parents[1] / 'setup.cfg'
+# Of what setup.cfg requires; no later one joins, which would give other documents.
+PACKAGES = (
+  'absl-py',
+  'array_record',
+  'dm-pix',
+  'flax',
+  'google-crc32c',
+  'grain',
+  'importlib_resources',
+  'jax',
+  'markdown-it-py',
+  'matplotlib',
+  'ml_collections',
+  'numpy',
+  'optax',
+  'orbax-checkpoint',
+  'pillow',
+  'rich',
+  'scikit-learn',
+  'scipy',
+  'tensorflow-datasets',
+  'tokenizers',
+  'zstandard',
+)
 LEAST_BYTES = 200  # of a docstring; shorter ones say hardly more than a name
 DOCUMENTS_OF_SHARD = 8192
 FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef
@@ -65,14 +86,6 @@ def docstrings(source: str, module: ast.Module) -> Iterator[str]:
         yield text + '\n'
 
 
-def required(settings: pathlib.Path) -> list[str]:
-  """The distributions that the project requires, by name."""
-  read = configparser.ConfigParser()
-  read.read(settings)
-  lines = read['options']['install_requires'].split('\n')
-  return sorted(re.match(r'[\w.-]+', line)[0] for line in lines if line)
-
-
 def package_files(distribution: str) -> Files:
   """(name, path) of every .py file of a distribution but its tests, sorted by name.
 
@@ -83,7 +96,7 @@ def package_files(distribution: str) -> Files:
     files = importlib.metadata.files(distribution)
   except importlib.metadata.PackageNotFoundError:
     raise UserError(
-      f'{SETTINGS.name}: requires {distribution}, which is not installed; install it'
+      f'PACKAGES: {distribution} is not installed; must be, for its documents'
     ) from None
   if files is None:
     raise UserError(
@@ -169,8 +182,8 @@ def train_texts(folder: pathlib.Path) -> Iterator[Sequence[str]]:
 
 def write_corpus(folder: pathlib.Path) -> list[str]:
   """Writes the whole of it to a new folder; returns what is to be said of it."""
-  documents, names = Documents(), required(SETTINGS)
-  packages = [file for name in names for file in package_files(name)]
+  documents = Documents()
+  packages = [file for name in PACKAGES for file in package_files(name)]
   documents.add('standard library', standard_library.list_files(), definitions)
   documents.add('packages', packages, docstrings)
   folder.mkdir()
@@ -179,7 +192,7 @@ def write_corpus(folder: pathlib.Path) -> list[str]:
     lines = (json.dumps({'text': text}) + '\n' for text in shard)
     _write(folder / f'documents-{number:05d}.jsonl', lines)
   _write(folder / 'tokenizer.json', [train(train_texts(folder), VOCABULARY)])
-  versions = (f'{name} {importlib.metadata.version(name)}' for name in names)
+  versions = (f'{name} {importlib.metadata.version(name)}' for name in PACKAGES)
   return [*documents.lines, f'of {", ".join(versions)}', *documents.report.lines()]
 
 

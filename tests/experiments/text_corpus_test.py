@@ -1,7 +1,9 @@
 """The corpus of proxy_text, of a library and a package that are made up."""
 
+import configparser
 import hashlib
 import json
+import pathlib
 import re
 
 import pytest
@@ -63,15 +65,9 @@ def made_up(tmp_path, monkeypatch):
   monkeypatch.syspath_prepend(tmp_path / 'packages')
   library = str(tmp_path / 'library')
   monkeypatch.setattr(standard_library.sysconfig, 'get_path', lambda _: library)
-  monkeypatch.setattr(text_corpus, 'SETTINGS', require(tmp_path, 'made-up>=1,<2'))
+  monkeypatch.setattr(text_corpus, 'PACKAGES', ('made-up',))
   monkeypatch.chdir(tmp_path)
   return tmp_path
-
-
-def require(folder, *lines):
-  path = folder / 'setup.cfg'
-  path.write_text('[options]\ninstall_requires =\n' + ''.join(f'  {x}\n' for x in lines))
-  return path
 
 
 def write(output):
@@ -142,10 +138,11 @@ def test_a_place_of_no_rows_is_refused_before_the_work(made_up, cache, words):
 
 def test_there_is_all_of_it_or_nothing(made_up, monkeypatch):
   before = sorted(made_up.iterdir())
-  require(made_up, 'made-up', 'never-installed>=3')
-  with pytest.raises(UserError, match='^setup.cfg: requires never-installed, which is not'):
+  missing = ('made-up', 'never-installed')
+  said = '^PACKAGES: never-installed is not installed; must be'
+  with monkeypatch.context() as patch, pytest.raises(UserError, match=said):
+    patch.setattr(text_corpus, 'PACKAGES', missing)
     write('out')
-  require(made_up, 'made-up')
   with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
     patch.setattr(text_corpus, 'train', lambda texts, size: 1 / 0)
     write('out')
@@ -157,3 +154,11 @@ def test_there_is_all_of_it_or_nothing(made_up, monkeypatch):
   (made_up / 'packages/made_up-1.5.dist-info/RECORD').unlink()
   with pytest.raises(UserError, match='^made-up: its installation names no files; must'):
     write('other')
+
+
+def test_all_packages_are_required_ones():
+  settings = configparser.ConfigParser()
+  settings.read(pathlib.Path(text_corpus.__file__).parents[1] / 'setup.cfg')
+  lines = settings['options']['install_requires'].split()
+  assert {*text_corpus.PACKAGES} <= {re.match(r'[\w.-]+', line)[0] for line in lines}
+  assert sorted(text_corpus.PACKAGES) == list(text_corpus.PACKAGES)
