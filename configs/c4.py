@@ -110,7 +110,7 @@ def get_config(arg: str = '60m,low_rank') -> ConfigDict:
     config,
     'schedule',
     'cosine',
-    warmup_steps=config.train.get_ref('steps') // 10,
+    warmup_steps=0.1,
     warmup_fraction=0.0,
     final_fraction=0.1,
   )

@@ -41,7 +41,6 @@ def get_config(arg: str = '') -> ConfigDict:
 def base(task: str = 'language') -> ConfigDict:
   """All fields: the defaults, and an optimiser and a schedule for small models."""
   config, language = ConfigDict(defaults(task)), task == 'language'
-  steps = config.train.get_ref('steps')  # phases follow an override of it
   choose(
     config,
     'optimizer',
@@ -58,7 +57,7 @@ def base(task: str = 'language') -> ConfigDict:
     config,
     'schedule',
     'cosine',
-    warmup_steps=steps // (10 if language else 20),
+    warmup_steps=0.1 if language else 0.05,
     warmup_fraction=0.1,
     final_fraction=0.05,
   )

@@ -6,7 +6,7 @@ follow the size (rank, lazy_scale, learning rates by size) are filled in by `app
 
 from ml_collections import ConfigDict
 
-from elas_jax.config.overrides import choose, set_field
+from elas_jax.config.overrides import at_most, choose, set_field
 
 LOW_RANK = {'model.linear': 'low_rank'}
 RELU2 = {'model.feed_forward': 'mlp'}
@@ -91,6 +91,15 @@ def apply(config: ConfigDict, method: str, rank: int) -> None:
     warmup = config.schedule.get_ref('warmup_steps')
     decay = config.train.get_ref('steps') - 2 * warmup
     set_field(config, 'schedule.decay_steps', decay)
+  _fit_restarts(config)
+
+
+def _fit_restarts(config: ConfigDict) -> None:
+  """Re-warm-ups end before the next restart, also where few steps lie between two."""
+  if 'restart_every' in config.schedule:
+    last = config.schedule.get_ref('restart_every') - 1
+    length = at_most(config.schedule.restart_warmup_steps, last)
+    set_field(config, 'schedule.restart_warmup_steps', length)
 
 
 def check(method: str, given: str) -> None:
@@ -108,18 +117,18 @@ def apply_short(
   apply(config, method, rank)
   width = relu2_width if squared_relu(method) else swiglu_width
   config.model.feed_forward_width = width
-  steps = config.train.get_ref('steps')
   if config.model.feed_forward.kind == 'relu2_two_four':
-    set_field(config, 'model.feed_forward.dense_steps', steps // 10)
+    set_field(config, 'model.feed_forward.dense_steps', 0.1)
   if config.optimizer.kind == 'loro':
     config.optimizer.learning_rate = 1.6e-2  # lazy steps take R / D of it
-    config.optimizer.get_ref('exact_every').set(steps // 5, type_safe=False)
+    set_field(config, 'optimizer.exact_every', 0.2)
   if config.optimizer.kind == 'galore':
-    set_field(config, 'optimizer.every', steps // 10)
+    set_field(config, 'optimizer.every', 0.1)
   if config.schedule.kind == 'cosine_restarts':
-    set_field(config, 'model.linear.merge_every', steps // 5)
-    set_field(config, 'schedule.restart_every', steps // 5)
+    set_field(config, 'model.linear.merge_every', 0.2)
+    set_field(config, 'schedule.restart_every', 0.2)
     set_field(config, 'schedule.restart_warmup_steps', 10)
+    _fit_restarts(config)
 
 
 def squared_relu(method: str) -> bool:

@@ -1,6 +1,7 @@
 """Changes of a ConfigDict by path: kinds by name, fields by the types of their classes."""
 
 import ast
+import copy
 import dataclasses
 import typing
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,7 @@ from elas_jax.common.errors import UserError
 from elas_jax.common.limits import check_float, cut, shown
 from elas_jax.config import schema
 from elas_jax.config.config import Config, sections_of
+from elas_jax.config.parsing import parse
 from elas_jax.config.schema import KIND
 from elas_jax.systems.kinds import Kinds, is_phase, kinds_of, several_of
 
@@ -151,6 +153,16 @@ def _override(config: ConfigDict, name: str, written: str, text: str, root: Root
   _set(config, place, _value(place, name, text), root)
 
 
+def at_least(limit: int, value: FieldReference) -> FieldReference:
+  """The larger of both, which follows the value; by what a reference can do."""
+  return (value + limit + abs(value - limit)) // 2
+
+
+def at_most(limit: int, value: FieldReference) -> FieldReference:
+  """The smaller of both, which follows the value."""
+  return (value + limit - abs(value - limit)) // 2
+
+
 def _set(config: ConfigDict, place: Place, value: Any, root: Root = CONFIG) -> None:
   """Sets a field; a share of steps as those steps, for what a config file derives."""
   section, name = place.section, place.field.name
@@ -159,8 +171,10 @@ def _set(config: ConfigDict, place: Place, value: Any, root: Root = CONFIG) -> N
     train = find(config, 'train.steps', name).section
     if type(train.get('steps')) is int:
       steps = (train.get_ref('steps') * value + schema.ROUNDING).to_int()
-      section.get_ref(name).set(steps, type_safe=False)
-      return
+      value = at_least(1, steps)
+      if isinstance(_fields(section)[name], FieldReference):  # others may follow it
+        section.get_ref(name).set(value, type_safe=False)
+        return
   _put(section, name, value)
 
 
@@ -285,7 +299,23 @@ def _no_field(config, cls, kinds, section, above: str, part: str, given: str) ->
     return schema.other_kinds(
       kinds, section[KIND], part, above[:-1], given.partition('=')[2]
     )
-  return schema.unknown(cls, part, above, given, _paths(config))
+  takes = lambda path: _takes(config, path, given.partition('=')[2])
+  return schema.unknown(cls, part, above, given, _paths(config), takes)
+
+
+def _takes(config: ConfigDict, path: str, text: str) -> bool:
+  """Whether no check refuses the field at a path for this value, if it is of its type."""
+  tried = copy.deepcopy(config)
+  try:
+    place = find(tried, path, path)
+    _set(tried, place, _value(place, path, text))
+  except UserError:  # a value of another type says nothing
+    return True
+  try:
+    parse(tried)
+  except UserError as error:
+    return not str(error).startswith(f'{path}=')
+  return True
 
 
 def _paths(section: Any, above: str = '') -> list[str]:
@@ -298,9 +328,14 @@ def _paths(section: Any, above: str = '') -> list[str]:
   return found
 
 
+def _fields(section: ConfigDict) -> dict[str, Any]:
+  """With references as such."""
+  return dict(section.items(preserve_field_references=True))
+
+
 def _put(section: ConfigDict, name: str, value: Any) -> None:
   """Sets a field, to a value of another type too; what refers to it follows."""
-  fields = dict(section.items(preserve_field_references=True))
+  fields = _fields(section)
   with section.unlocked():
     if not isinstance(fields.get(name), FieldReference):
       # What is deleted first has no type to keep; ignore_type() walks over all below.

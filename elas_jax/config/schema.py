@@ -171,11 +171,17 @@ def hints(cls: type) -> dict[str, Any]:
 
 
 def unknown(
-  cls: type, name: str, prefix: str, given: str, elsewhere: Sequence[str] = ()
+  cls: type,
+  name: str,
+  prefix: str,
+  given: str,
+  elsewhere: Sequence[str] = (),
+  takes: Callable[[str], bool] = lambda path: True,
 ) -> UserError:
   """The error for a field that a section does not have, with the one that was meant.
 
-  `given` is the path with its value, `elsewhere` paths of other sections.
+  `given` is the path with its value, `elsewhere` paths of other sections, of which those
+  are meant that take the value.
   """
   names = [f.name for f in dataclasses.fields(cls)]
   in_section = lambda path: path.removeprefix(prefix).partition('.')[0] in names
@@ -186,7 +192,7 @@ def unknown(
     found = [prefix + close for close in difflib.get_close_matches(name, names, 1)]
   if not found:
     close = difflib.get_close_matches(name, set(map(last, elsewhere)), 1)
-    found = [path for path in elsewhere if [last(path)] == close]
+    found = [path for path in elsewhere if [last(path)] == close and takes(path)]
   hint = f'did you mean {" or ".join(found[:3])}? ' if found else ''
   accepted = ', '.join(prefix + known for known in sorted(names)) or 'none'
   return UserError(f'{cut(given)}: no such field; {hint}accepted: {accepted}')
@@ -217,11 +223,11 @@ def _typed_field(field: dataclasses.Field, kind: Any, value: Any, where: str, st
 
 
 def steps_of(value: Any, where: str, steps: int) -> int:
-  """A number of steps, or a share of all."""
+  """A number of steps, or a share of all: of these at least one, as 0 may mean all."""
   if isinstance(value, float):
     check_float(where, value)
     if 0 < value < 1:
-      return int(value * steps + ROUNDING)
+      return max(int(value * steps + ROUNDING), 1)
     if not value.is_integer():
       raise UserError(
         f'{where}={shown(value)}: must be a number of steps, or between 0 and 1, a share '

@@ -58,6 +58,18 @@ def test_lazy_steps_of_loro_follow_rank_and_width(flags, scale):
   assert parse(config).optimizer.lazy_scale == scale
 
 
+@pytest.mark.parametrize('method', methods.METHODS)
+def test_short_runs_have_periods_that_can_be(method):
+  config = default.get_config(method)
+  for steps in (2, 5, 12, 29, 54, 3_000):
+    config.train.steps = steps
+    schedule = parse(config).schedule
+    if hasattr(schedule, 'restart_every'):
+      every, most = max(steps // 5, 1), 10 if method == 'relora' else 5
+      assert schedule.restart_every == every
+      assert schedule.restart_warmup_steps == min(most, every - 1)
+
+
 @pytest.mark.parametrize('method', thinned(methods.METHODS, 'elas'))
 def test_loss_falls_on_a_repeated_batch(method):
   """20 steps, which hold a dense warm-up, exact steps, merges and new subspaces."""

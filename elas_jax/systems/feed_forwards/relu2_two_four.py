@@ -46,7 +46,7 @@ class TwoFourSquaredReLU:
     if self.dense_steps >= steps:
       raise UserError(
         f'{where}.dense_steps={self.dense_steps}: must be below train.steps={steps}, or '
-        'nothing is ever pruned'
+        'nothing is ever pruned; 0 prunes from the first step'
       )
     if self.pruned_steps >= steps - self.dense_steps:
       raise UserError(

@@ -21,7 +21,8 @@ from typing import Any
 import jax.numpy as jnp
 import optax
 
-from elas_jax.common.fields import at_least, fraction
+from elas_jax.common.errors import UserError
+from elas_jax.common.fields import fraction
 from elas_jax.systems.kinds import phase
 from elas_jax.systems.schedules.common import WarmUp, check_phases, check_restarts
 
@@ -33,11 +34,16 @@ class DisplacedCosineRestarts(WarmUp):
   decay_steps: int = phase(0.8)  # from the peak to the end
   final_fraction: float = 0.1  # of the peak, the floor
   restart_every: int = phase(500)  # steps between restarts, those between exact steps
-  restart_warmup_steps: int = 5  # linear re-warm-up after each restart
+  restart_warmup_steps: int = phase(5)  # linear re-warm-up after each restart
 
   def check(self, where: str, config: Any) -> None:
     super().check(where, config)
-    at_least(0, where, self, 'decay_steps')
+    if self.decay_steps < 0:  # as where a config file has what the warm-up leaves
+      raise UserError(
+        f'{where}.decay_steps={self.decay_steps}: must be at least 0; '
+        f'{where}.warmup_steps={self.warmup_steps} of train.steps={config.train.steps} may '
+        'leave too few'
+      )
     fraction(where, self, 'final_fraction')
     check_restarts(where, self)
     check_phases(where, self, 'warmup_steps decay_steps', config.train.steps)
