@@ -67,10 +67,9 @@ def train(config: Config, workdir: str | pathlib.Path) -> dict[str, float]:
     folder = place('train.compilation_cache', config.train.compilation_cache)
     jax.config.update('jax_compilation_cache_dir', str(folder))
   past = continuation.past_of(workdir)
-  if past:
-    continuation.check_config(past, config)
+  said = continuation.check_config(past, config) if past else []
   data = task_of(config).prepare(config, continuation.own_tokenizer(past, config))
-  said = continuation.check_data(past, config, data)
+  said += continuation.check_data(past, config, data)
   batches = train_batches(
     data.train,
     batch_size=config.data.batch_size,
@@ -90,8 +89,8 @@ def train(config: Config, workdir: str | pathlib.Path) -> dict[str, float]:
       if (step := int(state.step)) != (past.step if past else 0):
         # Not the checkpoint that was looked at: somebody has trained there meanwhile.
         past = continuation.load_past(workdir, '--workdir', step)
-        continuation.check_config(past, config)
-        said = continuation.check_data(past, config, data)
+        said = continuation.check_config(past, config)
+        said += continuation.check_data(past, config, data)
       workdirs.write_config(workdir, config)
       if not jax.process_index():
         diverged.forget(workdir)

@@ -22,10 +22,11 @@ from elas_jax.data.hashing import fingerprint
 from elas_jax.data.record import difference
 from elas_jax.data.tokenizers import Tokenizer, parse_tokenizer
 from elas_jax.run import checkpoint
-from elas_jax.systems.kinds import is_free, is_phase, is_place
+from elas_jax.systems.kinds import about, is_free, is_phase, is_place
 
 # What may change when a run is continued: nothing that the numbers so far depend on,
-# except train.steps, which lengthens the schedule, and with it what follows from it.
+# except train.steps, which lengthens the schedule, and with it what follows from it; but
+# no step that is done may come into another phase of the model.
 MAY_CHANGE = (
   'train.steps',
   'train.log_every',
@@ -109,12 +110,12 @@ def past_of(workdir: pathlib.Path) -> Past | None:
   return load_past(workdir, '--workdir')
 
 
-def check_config(past: Past, config: Config) -> None:
+def check_config(past: Past, config: Config) -> list[str]:
   """A run is continued with the config that its checkpoint was made with.
 
   Of a file or folder what is there is compared, not its name; only where nothing is known
   of what was there, as in checkpoints older than the record of the data, the name has to
-  do.
+  do. Returns what is to be said: numbers of steps that moved with train.steps.
   """
   old = {path: value for path, value, _ in schema.leaves(past.parsed)}
   lengthened = past.parsed.train.steps != config.train.steps
@@ -136,6 +137,38 @@ def check_config(past: Past, config: Config) -> None:
       f'train.steps={config.train.steps}: the run in {past.workdir} has done {past.step} '
       'already; give at least these, or another --workdir'
     )
+  _check_done(past, config)
+  moved = [
+    f'{path} {old[path]} -> {value}'
+    for path, value, field in schema.leaves(config)
+    if is_phase(field) and old[path] != value
+  ]
+  steps = f'train.steps {past.parsed.train.steps} -> {config.train.steps}'
+  return [f'{steps}, and with it {", ".join(moved)}'] if moved else []
+
+
+def _check_done(past: Past, config: Config) -> None:
+  """Refuses phases of the model that a step which is done was not in."""
+  before = {path: kind for path, _, kind in schema.kinds_in(past.parsed.model, 'model.')}
+  for path, _, kind in schema.kinds_in(config.model, 'model.'):
+    old, steps = before[path], range(1, past.step + 1)
+    other = (step for step in steps if _phase(old, step) != _phase(kind, step))
+    if old == kind or (step := next(other, None)) is None:
+      continue
+    names = [x.name for x in dataclasses.fields(kind) if is_phase(x)]
+    names = [name for name in names if getattr(old, name) != getattr(kind, name)]
+    now = ', '.join(f'{path}.{name}={getattr(kind, name)}' for name in names)
+    flags = ' '.join(f'--config.{path}.{name}={getattr(old, name)}' for name in names)
+    raise UserError(
+      f'{now}: the run in {past.workdir} has done {past.step} steps, of which step {step} '
+      f'was in another phase; give {flags}, what it was started with, or another --workdir'
+    )
+
+
+def _phase(kind: Any, step: int) -> Any:
+  """What stands for a kind in a step; None while it does so itself."""
+  now = about(kind, 'at_step', step, default=kind)
+  return None if now is kind else now
 
 
 def own_tokenizer(past: Past | None, config: Config) -> Tokenizer | None:

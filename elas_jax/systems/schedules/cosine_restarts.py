@@ -25,7 +25,7 @@ from elas_jax.systems.schedules.common import (
 class CosineRestarts(WarmUp):
   final_fraction: float = 0.1  # of the peak, the floor
   restart_every: int = phase(5000)  # steps between restarts
-  restart_warmup_steps: int = 100  # linear re-warm-up after each restart
+  restart_warmup_steps: int = phase(100)  # linear re-warm-up after each restart
 
   def check(self, where: str, config: Any) -> None:
     super().check(where, config)
