@@ -10,7 +10,15 @@ FILE.py the same in results/ beside it.
 from elas_jax.common.errors import UserError
 from elas_jax.config.cli import Parser, run_command
 from elas_jax.tables.render import render, write_list
-from experiments.papers import RESULTS, about, name_on_page, names, results_of, table_of
+from experiments.papers import (
+  RESULTS,
+  about,
+  failures_of,
+  name_on_page,
+  names,
+  results_of,
+  table_of,
+)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -26,7 +34,8 @@ def main(arguments: list[str] | None = None) -> None:
     if not (results / 'runs.jsonl').exists():
       raise UserError(f'--results={results}: has no runs.jsonl, the record of runs')
   for name, table in tables.items():
-    found = render(name_on_page(name), table, places[name])
+    with failures_of(name):
+      found = render(name_on_page(name), table, places[name])
     for section in found:
       done, known = section.done
       print(f'{name}, {section.scale}: {done} of {known} runs', flush=True)

@@ -27,9 +27,17 @@ from elas_jax.run.record import Record, append, read
 from elas_jax.run.workers import claimed, end_with_parent, run_workers
 from elas_jax.tables import asked
 from elas_jax.tables.plan import Line, Plan, Run
-from elas_jax.tables.render import read_page, render, write_list
+from elas_jax.tables.render import Section, read_page, render, write_list
 from elas_jax.train import train
-from experiments.papers import RESULTS, about, name_on_page, names, results_of, table_of
+from experiments.papers import (
+  RESULTS,
+  about,
+  failures_of,
+  name_on_page,
+  names,
+  results_of,
+  table_of,
+)
 
 RUNS = pathlib.Path('runs/experiments')
 WAIT = 1.0  # seconds between two looks at what other processes do
@@ -39,7 +47,7 @@ class Work:
   """What one call works on; it is looked at anew after every run."""
 
   def __init__(self, options: Any, overrides: Sequence[str]):
-    scale, self.only = options.scale, options.only
+    scale, self.only, self.given = options.scale, options.only, options.name
     self.name, self.table = name_on_page(options.name), table_of(options.name)
     if scale not in self.table.scales:
       raise UserError(f'--scale={scale}: must be one of {", ".join(self.table.scales)}')
@@ -74,8 +82,10 @@ class Work:
   def check(self) -> None:
     """Refuses a bad command line before anything is written."""
     plan = self.plan()
-    self.todo(plan)
-    plan.check_overrides()
+    with failures_of(self.given):
+      self.todo(plan)
+      plan.check()
+      Section(self.shown.by(plan.record), self.name).markdown()
     scale, was = plan.scale_name, asked.read(self.results, self.stem, plan.scale_name)
     if was.overrides != self.asked.overrides and self._has_page(scale):
       raise UserError(
@@ -100,7 +110,8 @@ class Work:
               flush=True,
             )
             self.execute(run)
-            render(self.name, self.table, self.results, self.shown, plot=False)
+            with failures_of(self.given):
+              render(self.name, self.table, self.results, self.shown, plot=False)
             number, waiting = number + 1, False
             break
       else:
@@ -131,8 +142,9 @@ class Work:
     plan = self.plan()
     self.tables.mkdir(parents=True, exist_ok=True)
     figure = self.tables / f'{self.stem}_{plan.scale_name}.png'
-    self.table.draw(plan.lines, self.runs, figure)
-    render(self.name, self.table, self.results, self.shown)
+    with failures_of(self.given):
+      self.table.draw(plan.lines, self.runs, figure)
+      render(self.name, self.table, self.results, self.shown)
     for name in names():
       if name != self.name and (self.tables / f'{name}.json').exists():
         render(name, table_of(name), self.results)

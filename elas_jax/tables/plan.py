@@ -182,9 +182,13 @@ class Plan:
         found.setdefault(run.key, run)  # rows that are one run have the name of the first
     return list(found.values())
 
-  def check_overrides(self) -> None:
-    """Refuses one whose field the kinds of no run have."""
-    _ = self.lines
+  def check(self) -> None:
+    """Refuses rows with fields that cannot be, also while their rates are not known.
+
+    And overrides whose field the kinds of no run have.
+    """
+    for line in self.lines:
+      self.config(line.row, line.size)
     for flag in self.overrides:
       if flag.partition('=')[0] not in self._taken:
         raise UserError(f'{flag}: a field of kinds that no row of this table has')

@@ -1,10 +1,12 @@
 """One file a table; `python -m experiments.run --list` names them."""
 
+import contextlib
 import importlib
 import os
 import pathlib
 import pkgutil
 import runpy
+from collections.abc import Iterator
 
 from elas_jax.common.errors import UserError
 from elas_jax.config.cli import where_it_failed
@@ -25,6 +27,23 @@ def names() -> list[str]:
   return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
 
+@contextlib.contextmanager
+def failures_of(name: str) -> Iterator[None]:
+  """Around what runs a table of one's own: a program, which may fail in any way.
+
+  Raises:
+    UserError: it did, with the line; those of the tables here stay what they are.
+  """
+  try:
+    yield
+  except UserError:
+    raise
+  except (Exception, SystemExit) as error:
+    if name in names():
+      raise
+    raise UserError(f'NAME={name}: {where_it_failed(name, error)}') from error
+
+
 def table_of(name: str) -> Table:
   """Of a file here, or of a FILE.py elsewhere that has a TABLE.
 
@@ -38,10 +57,8 @@ def table_of(name: str) -> Table:
     raise UserError(f'NAME={name}: no such table; must be FILE.py or one of {known}')
   if pathlib.Path(name).stem in names():
     raise UserError(f'NAME={name}: a table of experiments/papers has this name; rename it')
-  try:
+  with failures_of(name):
     found = runpy.run_path(name).get('TABLE')
-  except (Exception, SystemExit) as error:  # it is a program, and may fail in any way
-    raise UserError(f'NAME={name}: {where_it_failed(name, error)}') from error
   if not isinstance(found, Table):
     raise UserError(f'NAME={name}: has no TABLE; must be a file like experiments/papers/*')
   return found

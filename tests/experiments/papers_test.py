@@ -60,7 +60,7 @@ def test_every_run_of_every_table_has_a_config_that_can_run(name):
     # quadratic_table has rates of its own.
     overrides = [GIVEN] if scale == 'proxy' and name != 'quadratic_table' else []
     plan = Plan(table, scale, Record(()), overrides)
-    plan.check_overrides()
+    plan.check()
     for size in plan.scale.sizes:
       labels = [line.row.label for line in plan.lines if line.size == size]
       assert len(set(labels)) == len(labels) > 0 and not any(',' in x for x in labels)

@@ -196,10 +196,10 @@ def test_overrides_reach_the_rows_that_have_the_field():
   assert elas.model.feed_forward.dense_steps == 2
   # The scale's: AdamW has no restarts.
   assert elas.schedule.restart_warmup_steps == 1
-  plan.check_overrides()
+  plan.check()
   plan = plan_of(table, scale='smoke', overrides=['--config.optimizer.rank=4'])
   with pytest.raises(UserError, match='rank=4: a field of kinds that no row of this'):
-    plan.check_overrides()
+    plan.check()
   own = pair(rows=lambda at: [Row('one', 'low_rank', {'model.layers': 2})])
   with pytest.raises(UserError, match='layers=3: this table sets model.layers itself'):
     _ = plan_of(own, scale='smoke', overrides=['--config.model.layers=3']).lines
