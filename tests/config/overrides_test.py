@@ -8,14 +8,7 @@ from ml_collections import ConfigDict, FieldReference
 from configs import default, images
 from elas_jax.common.errors import UserError
 from elas_jax.config import schema
-from elas_jax.config.overrides import (
-  apply,
-  at_least,
-  at_most,
-  choose,
-  of_another_kind,
-  set_field,
-)
+from elas_jax.config.overrides import apply, choose, of_another_kind, set_field
 from elas_jax.config.parsing import parse
 
 
@@ -257,26 +250,6 @@ def test_what_is_no_number_of_steps_is_refused(text, said):
   message = refused(f'schedule.warmup_steps={text}')
   assert message.startswith('schedule.warmup_steps=')
   assert said in message
-
-
-@pytest.mark.parametrize('share', ['0.0001', '0.08'])
-def test_a_share_of_steps_is_at_least_one_of_them(share):
-  """None with pruning would be all, and none of warm-up no warm-up."""
-  elas = ('model.feed_forward=relu2_two_four', 'train.steps=12')
-  found = tree(*elas, f'model.feed_forward.pruned_steps={share}')['model']['feed_forward']
-  assert (found['dense_steps'], found['pruned_steps']) == (1, 1)
-  kind = {'kind': 'relu2_two_four', 'pruned_steps': float(share)}
-  found = made({'feed_forward': kind}, 'train.steps=12')['model']['feed_forward']
-  assert (found['dense_steps'], found['pruned_steps']) == (1, 1)
-  assert tree('train.steps=5')['schedule']['warmup_steps'] == 1
-
-
-def test_limits_of_what_follows_another_field():
-  config = ConfigDict({'x': 0})
-  large, small = at_least(3, config.get_ref('x')), at_most(3, config.get_ref('x'))
-  for x in (-2, 0, 2, 3, 4, 90):
-    config.x = x
-    assert (large.get(), small.get()) == (max(x, 3), min(x, 3))
 
 
 def test_whole_numbers_of_steps_may_be_floats():
