@@ -71,8 +71,9 @@ TABLE = Table(
     'D and F: widths of the model and its feed-forward. Decoders of layers with more '
     'parameters an edge are narrower, embeddings too.',
     'quadratic starts as its linear layer (ReLinear); all of its parameters have one rate.',
-    'Of the Kolmogorov-Arnold layers only skan was tried: those with several functions an '
-    'edge make the model half as wide at equal parameters, and none is so fast.',
+    'Of the Kolmogorov-Arnold layers only skan was tried: chebyshev and fast, with several '
+    'functions an edge, make the model half as wide at equal parameters, and took longer '
+    'in a few steps.',
     "swiglu is table 1's full.",
   ),
 )

@@ -5,9 +5,9 @@
 Rows: six of the methods that have published values, wider (D 96, F 264, R 24: half as much
 again) and longer (twice the tokens), with the learning rates of table1_perplexity's
 searches; one seed. The other trial, by another tokenisation, is proxy_text.
-The six: dense and low-rank AdamW and LoRA, which stand alike in the proxy and in print, and
-GaLore, LORO and SLTrain, which do not or which tell these apart. CoLA and LOST have
-published values of third parties alone, and ReLoRA has LoRA's place.
+The six: dense and low-rank AdamW, the first and the last of them in the proxy; GaLore and
+LORO, which are low there and high in print; LoRA, of which the opposite is so; SLTrain.
+CoLA and LOST have published values of third parties alone, and ReLoRA is LoRA with merges.
 Reproduces: no table, and has no paper scale.
 Hardware: proxy a CPU core, 12 runs; by their steps and widths five minutes a run.
 """
