@@ -61,6 +61,17 @@ class Section:
     where = f'{either(run.device for run in runs)}{"" if jax == "-" else f", {jax}"}'
     return f'commit {commits}, on {where}'
 
+  @property
+  def cost(self) -> str:
+    """How long its runs took, also those that it shares; '' if none was timed."""
+    runs = [x.recorded for x in self.plan.runs.values() if x.recorded]
+    timed = [x.seconds for x in runs if x.seconds is not None]
+    if not timed:
+      return ''
+    of = f'{len(timed)} of its' if len(timed) < len(runs) else 'Its'
+    hours = f'{sum(timed) / 3600:.2f} hours'
+    return f' {of} {len(runs)} runs, searches included, took {hours}, one after the other.'
+
   def grid(self, of: Sequence[Entry]) -> list[list[str]]:
     """The header, and a row of cells for each entry: of the table, or of its searches."""
     metrics, own = self.metrics, of is self.entries
@@ -156,7 +167,7 @@ class Section:
     if done < known:
       lines += [f'**Incomplete: {done} of {known} runs are done.**', '']
     lines += [*_markdown(self.grid(self.entries)), '', *(f'- {x}' for x in self.text)]
-    lines += ['', f'Made by `{self.command}`; runs at {self.made}.', '']
+    lines += ['', f'Made by `{self.command}`; runs at {self.made}.{self.cost}', '']
     if self.tried:
       about = list(dict.fromkeys(x.about for x in self.rates.values()))
       if len(about) > 1:

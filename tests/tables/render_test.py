@@ -130,6 +130,19 @@ def test_markdown_by_hand():
   assert '| one | - | - | - | - | - | - | 3 not run yet |' in section.markdown()
 
 
+def test_the_page_says_how_long_its_runs_took():
+  section, runs = made()
+  assert 'hours' not in section.markdown()  # none was timed
+  took = [1800.0, 900.0, 0.0, 360.0, 540.0, 3600.0]
+  timed = [dataclasses.replace(run, seconds=x) for run, x in zip(runs, took, strict=True)]
+  section, _ = made(timed)
+  said = ' Its 6 runs, searches included, took 2.00 hours, one after the other.'
+  assert section.cost == said
+  assert f'on cpu, jax 0.0.{said}\n' in section.markdown()
+  section, _ = made([*timed[:5], runs[5]])
+  assert '5 of its 6 runs, searches included, took 1.00 hours' in section.cost
+
+
 def test_a_published_value_of_another_size_is_not_shown_at_its_own():
   cells = {'60m': (Published(30.0, 'S', 'P'),), '130m': (Published(20.0, 'S', 'P'),)}
   rows = [Row('one', 'full', published=cells)]
