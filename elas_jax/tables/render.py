@@ -56,7 +56,8 @@ class Section:
     """Where the runs were made."""
     runs = [r.recorded for x in (*self.entries, *self.tried) for r in x.runs if r.recorded]
     either = lambda values: ', '.join(sorted({*values} - {''})) or '-'
-    commits = either(run.short_commit for run in runs)
+    # That of a run that was continued is several.
+    commits = either(x for run in runs for x in run.short_commit.split(', '))
     jax = either(f'jax {run.versions["jax"]}' for run in runs if 'jax' in run.versions)
     where = f'{either(run.device for run in runs)}{"" if jax == "-" else f", {jax}"}'
     return f'commit {commits}, on {where}'

@@ -125,6 +125,11 @@ def test_markdown_by_hand():
     'Made by `python -m experiments.run pair --scale=proxy`; runs at commit aaaaaaaaaaaa, '
     'on cpu, jax 0.0.'
   )
+  # One run was continued by other code, which is not said twice.
+  runs = record_all(table, bits_of)
+  runs[1] = dataclasses.replace(runs[1], commit=f'{"a" * 40}, {"b" * 40}-modified')
+  section = Section(plan_of(table, runs), 'pair')
+  assert section.made.startswith('commit aaaaaaaaaaaa, bbbbbbbbbbbb-modified, on')
   section, _ = made([])
   assert '**Incomplete: 0 of 6 runs are done.**' in section.markdown()
   assert '| one | - | - | - | - | - | - | 3 not run yet |' in section.markdown()
