@@ -10,7 +10,7 @@ Reproduces: no table; asked by one. ELAS is 0.44 of perplexity above its dense m
 130m and 1.14 at 350m, but 0.06 at 60m and 0.13 at 1b (arXiv 2605.03667, table 1). Of what
 differs at 350m (N 24 at D 1024; R / D 1/4, as at 60m and 1b; a dense warm-up of 1,000 of
 60,000 steps) this varies what a small model can.
-Hardware: proxy a CPU core, 36 runs (9 of which elas_gap has); 1.4 hours on two.
+Hardware: proxy 1.4 hours on two CPU cores, 36 runs (9 of which elas_gap has).
 """
 
 from collections.abc import Iterable
