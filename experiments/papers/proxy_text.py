@@ -9,8 +9,8 @@ tokens, a document a row) and by configs/proxy.py (bytes, documents joined), who
 those of table1_perplexity. Of the other methods that have published values LoRA and ReLoRA
 change places between sizes, and LOST and CoLA have values of third parties alone.
 Reproduces: no table, and has no paper scale.
-Hardware: smoke two minutes; proxy three minutes a run on a CPU core, about 30 runs by
-proxy_text, without `--only=proxy_text` as many by proxy that table 1 lacks.
+Hardware: smoke two minutes; proxy 1.4 hours on two CPU cores, 66 runs: half of them by
+proxy_text, the others by proxy, which table 1 has.
 """
 
 import dataclasses

@@ -8,8 +8,8 @@
 
 Reproduces: the table of arXiv 2605.03667 (v1) at 60m to 1b, with two controls that it
 lacks, squared ReLU without pruning by LORO (loro_relu2) and by AdamW (low_rank_relu2).
-Hardware: smoke three minutes; proxy three minutes a run on a CPU core, about 90 runs; paper
-GPUs, not yet run on any.
+Hardware: smoke three minutes; proxy 2.6 hours on two CPU cores, 86 runs; paper GPUs, not
+yet run on any.
 """
 
 from configs.methods import METHODS
