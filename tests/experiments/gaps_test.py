@@ -1,4 +1,4 @@
-"""What the tables of ELAS's gap to its controls conclude, by values that are made."""
+"""What tables of gaps conclude, by values that are made."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from scipy import stats
 
 from elas_jax.run.record import Record
 from elas_jax.tables.render import Section
-from experiments.papers import elas_gap, weak_point
+from experiments.papers import decoder_networks, elas_gap, order_trials, weak_point
 from tests.tables.fakes import plan_of, record_all
 
 GAPS = (0.02, -0.01, 0.03, 0.0, 0.01, 0.02, -0.02, 0.015)  # by seed
@@ -65,3 +65,61 @@ def test_what_closes_a_gap_that_is_shown(shown):
     assert not_shown.startswith('elas_depth_8_straight_through: ')
   else:
     assert closes.endswith('elas_depth_8 has no gap to close that is shown.')
+
+
+def test_each_trial_of_the_order_has_its_gate_and_gaps():
+  order = {
+    'usual': ['full', 'lora', 'galore', 'loro'],
+    'wider': ['full', 'galore', 'lora', 'loro'],
+    'longer': ['full', 'loro', 'galore', 'lora'],
+  }
+
+  def bits(label, seed, rate):
+    method, _, trial = label.partition('_')
+    return 1 + 0.25 * order[trial].index(method) if seed == 0 else 2.0
+
+  of = lambda run: bits(run.label, run.seed, run.config.optimizer.learning_rate)
+  table = order_trials.TABLE
+  entries = Section(plan_of(table).by(Record(record_all(table, of))), 'a').entries
+  usual, wider, longer = table.first(entries)
+  assert usual.startswith('usual: ') and longer.startswith('longer: ')
+  assert 'bits per byte: full, lora, galore, loro.' in usual
+  assert 'bits per byte: full, galore, lora, loro.' in wider
+  assert 'bits per byte: full, loro, galore, lora.' in longer
+  assert table.conclude(entries) == [
+    'galore - full, bits per byte: usual +0.5000, wider +0.2500, longer +0.5000.',
+    'loro - full, bits per byte: usual +0.7500, wider +0.7500, longer +0.2500.',
+    'lora - full, bits per byte: usual +0.2500, wider +0.5000, longer +0.7500.',
+  ]
+
+
+def test_trials_of_the_order_change_widths_or_steps_alone():
+  plan = plan_of(order_trials.TABLE)
+  config = {line.row.label: plan.config(line.row, 'proxy') for line in plan.lines}
+  shapes = lambda x: (x.model.width, x.model.feed_forward_width, x.train.steps)
+  for method in order_trials.METHODS:
+    found = [shapes(config[f'{method}_{trial}']) for trial in order_trials.TRIALS]
+    assert found == [(64, 176, 2500), (96, 264, 2500), (64, 176, 5000)]
+  for trial, rank in (('usual', 16), ('wider', 24)):
+    assert config[f'loro_{trial}'].model.linear.rank == rank
+    assert config[f'lora_{trial}'].model.linear.rank == rank
+    assert config[f'galore_{trial}'].optimizer.rank == rank
+  # LORO's lazy steps go by rank and width, whose ratio is the same.
+  lazy = [config[f'loro_{trial}'].optimizer.lazy_scale for trial in ('usual', 'wider')]
+  assert lazy[0] == lazy[1]
+
+
+def test_the_usual_decoders_are_compared_too():
+  bits = lambda label, seed, rate: 2 + 0.1 * label.startswith('relu2') + 0.001 * seed
+  said = concluded(decoder_networks.TABLE, bits)
+  pairs = [x.partition(' (')[0] for x in said]
+  assert pairs == [
+    'relu2 - swiglu',
+    'kat - swiglu',
+    'kat - relu2',
+    'quadratic - swiglu',
+    'quadratic - relu2',
+  ]
+  assert said[0].endswith(
+    'By bits per byte: relu2 is higher by 0.1000 (95 % interval 0.1000 to 0.1000)'
+  )
