@@ -72,6 +72,7 @@ def test_each_trial_of_the_order_has_its_gate_and_gaps():
     'usual': ['full', 'lora', 'galore', 'loro'],
     'wider': ['full', 'galore', 'lora', 'loro'],
     'longer': ['full', 'loro', 'galore', 'lora'],
+    'more_text': ['full', 'galore', 'loro', 'lora'],
   }
 
   def bits(label, seed, rate):
@@ -81,25 +82,39 @@ def test_each_trial_of_the_order_has_its_gate_and_gaps():
   of = lambda run: bits(run.label, run.seed, run.config.optimizer.learning_rate)
   table = order_trials.TABLE
   entries = Section(plan_of(table).by(Record(record_all(table, of))), 'a').entries
-  usual, wider, longer = table.first(entries)
+  usual, wider, longer, more_text = table.first(entries)
   assert usual.startswith('usual: ') and longer.startswith('longer: ')
   assert 'bits per byte: full, lora, galore, loro.' in usual
   assert 'bits per byte: full, galore, lora, loro.' in wider
   assert 'bits per byte: full, loro, galore, lora.' in longer
+  assert 'bits per byte: full, galore, loro, lora.' in more_text
   assert table.conclude(entries) == [
-    'galore - full, bits per byte: usual +0.5000, wider +0.2500, longer +0.5000.',
-    'loro - full, bits per byte: usual +0.7500, wider +0.7500, longer +0.2500.',
-    'lora - full, bits per byte: usual +0.2500, wider +0.5000, longer +0.7500.',
+    'galore - full, bits per byte: usual +0.5000, wider +0.2500, longer +0.5000, '
+    'more_text +0.2500.',
+    'loro - full, bits per byte: usual +0.7500, wider +0.7500, longer +0.2500, '
+    'more_text +0.5000.',
+    'lora - full, bits per byte: usual +0.2500, wider +0.5000, longer +0.7500, '
+    'more_text +0.7500.',
   ]
 
 
-def test_trials_of_the_order_change_widths_or_steps_alone():
+def test_trials_of_the_order_change_nothing_else():
   plan = plan_of(order_trials.TABLE)
   config = {line.row.label: plan.config(line.row, 'proxy') for line in plan.lines}
-  shapes = lambda x: (x.model.width, x.model.feed_forward_width, x.train.steps)
+  shapes = lambda x: (
+    x.model.width,
+    x.model.feed_forward_width,
+    x.train.steps,
+    x.eval.units,
+  )
   for method in order_trials.METHODS:
     found = [shapes(config[f'{method}_{trial}']) for trial in order_trials.TRIALS]
-    assert found == [(64, 176, 2500), (96, 264, 2500), (64, 176, 5000)]
+    assert found == [
+      (64, 176, 2500, 131_072),
+      (96, 264, 2500, 131_072),
+      (64, 176, 5000, 131_072),
+      (64, 176, 2500, 1_048_576),
+    ]
   for trial, rank in (('usual', 16), ('wider', 24)):
     assert config[f'loro_{trial}'].model.linear.rank == rank
     assert config[f'lora_{trial}'].model.linear.rank == rank
