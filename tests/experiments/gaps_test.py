@@ -68,27 +68,32 @@ def test_what_closes_a_gap_that_is_shown(shown):
 
 
 def test_each_trial_of_the_order_has_its_gate_and_gaps():
+  rest = ['sltrain', 'cola', 'lost', 'relora', 'low_rank']
   order = {
-    'usual': ['full', 'lora', 'galore', 'loro'],
+    'usual': ['full', 'lora', 'galore', 'loro', *rest],
     'wider': ['full', 'galore', 'lora', 'loro'],
     'longer': ['full', 'loro', 'galore', 'lora'],
-    'more_text': ['full', 'galore', 'loro', 'lora'],
+    'more_text': ['full', 'galore', 'loro', 'lora', *rest[::-1]],
   }
 
-  def bits(label, seed, rate):
-    method, _, trial = label.partition('_')
-    return 1 + 0.25 * order[trial].index(method) if seed == 0 else 2.0
+  def bits(run):
+    if run.seed >= 1000:  # of a search
+      return 2.0
+    trial = next(x for x in order if run.label.endswith(f'_{x}'))
+    method = run.label.removesuffix(f'_{trial}')
+    return 1 + 0.25 * order[trial].index(method)
 
-  of = lambda run: bits(run.label, run.seed, run.config.optimizer.learning_rate)
   table = order_trials.TABLE
-  entries = Section(plan_of(table).by(Record(record_all(table, of))), 'a').entries
+  entries = Section(plan_of(table).by(Record(record_all(table, bits))), 'a').entries
   usual, wider, longer, more_text = table.first(entries)
   assert usual.startswith('usual: ') and longer.startswith('longer: ')
-  assert 'bits per byte: full, lora, galore, loro.' in usual
+  assert 'bits per byte: full, lora, galore, loro, sltrain, cola,' in usual
   assert 'bits per byte: full, galore, lora, loro.' in wider
   assert 'bits per byte: full, loro, galore, lora.' in longer
-  assert 'bits per byte: full, galore, loro, lora.' in more_text
-  assert table.conclude(entries) == [
+  assert 'bits per byte: full, galore, loro, lora, low_rank,' in more_text
+  said = {x.partition(' ')[0]: x for x in table.conclude(entries)}
+  assert said['cola'] == 'cola - full, bits per byte: usual +1.2500, more_text +1.7500.'
+  assert [said[x] for x in ('galore', 'loro', 'lora')] == [
     'galore - full, bits per byte: usual +0.5000, wider +0.2500, longer +0.5000, '
     'more_text +0.2500.',
     'loro - full, bits per byte: usual +0.7500, wider +0.7500, longer +0.2500, '
@@ -107,7 +112,7 @@ def test_trials_of_the_order_change_nothing_else():
     x.train.steps,
     x.eval.units,
   )
-  for method in order_trials.METHODS:
+  for method in order_trials.FOUR:
     found = [shapes(config[f'{method}_{trial}']) for trial in order_trials.TRIALS]
     assert found == [
       (64, 176, 2500, 131_072),
