@@ -108,8 +108,9 @@ def shape(configs: list[Config]) -> str:
 
 
 EASY = (
-  ' Of the first 131,072 bytes 42 % are entries of character tables, of all 9 %: they are '
-  'easier than code (order_trials has the order of methods over a million bytes).'
+  ' Of the first 131,072 bytes 42 % are entries of character tables, of all 9 %. Nearly '
+  'the same tables are in the training files, so they are easier than code (order_trials '
+  'has the order of methods over a million bytes).'
 )
 
 

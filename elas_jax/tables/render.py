@@ -312,7 +312,7 @@ def write_list(results: pathlib.Path, about: Sequence[str] = ()) -> None:
 
   `about`: paragraphs above them.
   """
-  rows = [['table', 'scale', 'runs', 'says']]
+  rows = [['table', 'scale', 'runs', 'says first']]
   for path in sorted((results / 'tables').glob('*.json')):
     tree = read_page(path)
     for scale, x in tree['scales'].items():

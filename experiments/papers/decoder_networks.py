@@ -69,9 +69,10 @@ TABLE = Table(
   notes=(
     'D and F: widths of the model and its feed-forward. Decoders of layers with more '
     'parameters an edge are narrower, embeddings too.',
-    'quadratic starts as its linear layer (ReLinear); all of its parameters have one rate.',
+    'quadratic starts as its linear layer (ReLinear); all of its parameters but '
+    'embedding and head have one rate.',
     'Kolmogorov-Arnold layers with a function on every edge (kan_skan and others) are not '
-    'in it: at equal parameters they took twice as long or more in a few steps.',
+    'in it, for what they cost: at equal parameters they take longer.',
     "swiglu is table 1's full.",
   ),
 )

@@ -6,7 +6,7 @@ Rows: full rank and low rank, each at both rates that were considered, with the 
 of the other parameters beside each. One seed, that of all searches. The rate of the lower
 mean over both methods is in configs/default.py, for all tables of small language models.
 Reproduces: no table, and has no paper scale: published runs have one rate.
-Hardware: proxy three minutes a run on a CPU core, 18 runs.
+Hardware: proxy 0.6 hours on two CPU cores, 17 runs.
 """
 
 import statistics

@@ -125,5 +125,6 @@ TABLE = Table(
     'dense_start: dense for a quarter of the run instead of a tenth. dense_end: dense for '
     'the last tenth too, and evaluated so: what is left of the gap is what pruning did to '
     'training. straight_through: no pruning in the backward pass.',
+    'Of so many differences about one in twenty has an interval without zero by chance.',
   ),
 )
