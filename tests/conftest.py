@@ -6,12 +6,17 @@ import functools
 import gc
 import os
 import pathlib
+import signal
 import sys
 
 from absl import flags
 
 # Grain reads absl flags in its workers, and nobody parses them under pytest.
 flags.FLAGS.mark_as_parsed()
+
+# A shell's background jobs ignore Control-C, and so would what tests start and stop by it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+  signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Read when the first program is compiled, here and in processes that tests start. Each of
 # these small programs is compiled on one thread, as one module: splitting costs more than
