@@ -4,13 +4,14 @@ python -m elas_jax.generate --workdir=DIR --prompt='def main' --prompt='import '
 """
 
 import argparse
+from typing import get_args
 
 import jax
 
 from elas_jax.common.errors import UserError
 from elas_jax.common.limits import LARGEST
 from elas_jax.config.cli import Parser, integer, run_command
-from elas_jax.models.sampling import generate, readable
+from elas_jax.models.sampling import SkipZeros, generate, readable
 from elas_jax.run.workdir import open_run
 
 
@@ -27,6 +28,13 @@ def main(arguments: list[str] | None = None) -> None:
   parser.add_argument('--temperature', type=float, default=0.8)
   parser.add_argument('--top_p', type=float, default=0.95)
   parser.add_argument('--seed', type=integer(0, LARGEST['seed']), default=0)
+  parser.add_argument(
+    '--skip_zeros',
+    choices=get_args(SkipZeros),
+    default='auto',
+    help='read only the rows of the last maps of feed-forwards whose activation is not '
+    'zero; auto: for one prompt, on a CPU, where kernels are large',
+  )
   options = parser.parse_args(arguments)
   run = open_run(options.workdir, options.step, {'eval.batch_size': jax.device_count()})
   if run.tokenizer is None:
@@ -45,6 +53,7 @@ def main(arguments: list[str] | None = None) -> None:
     top_p=options.top_p,
     seed=options.seed,
     behind_end=run.config.data.protocol == 'packed',
+    skip_zeros=options.skip_zeros,
   )
   for prompt, text in zip(prompts, texts):
     print(f'--- {prompt!r}')

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +13,11 @@ from elas_jax.common.limits import LARGEST, LARGEST_INTEGER, check_float
 from elas_jax.common.memory import check_memory, tree_bytes
 from elas_jax.config.config import ModelConfig
 from elas_jax.data.tokenizers import Tokenizer
-from elas_jax.models.decoder import Decoder, empty_cache
-from elas_jax.systems.kinds import about
+from elas_jax.models.decoder import Decoder, apart, empty_cache
+from elas_jax.systems.kinds import about, kernels
+
+SkipZeros = Literal['auto', 'always', 'never']
+LEAST_ENTRIES = 1 << 20  # of a kernel: 4 MB in float32, what caches do not hold of N layers
 
 
 def generate(
@@ -28,6 +31,7 @@ def generate(
   top_p: float,
   seed: int,
   behind_end: bool = True,
+  skip_zeros: SkipZeros = 'auto',
 ) -> list[str]:
   """Continues each prompt by up to `length` tokens; returns the continuations.
 
@@ -41,8 +45,13 @@ def generate(
     behind_end: whether texts start behind the end of another, as data.protocol='packed'
       has them. Of 'document' none does, and its model has not learned that token as an
       input; an empty prompt has no other, though.
+    skip_zeros: whether the last map of feed-forwards reads only the rows whose activation
+      is not zero, which gives the same outputs up to rounding: 'always', 'never', or
+      'auto', where it may pay (`pays`). For one prompt alone.
   """
   _check_sampling(length, temperature, top_p, seed)
+  if skip_zeros == 'always':
+    _check_skipping(model, len(prompts))
   prompts = [readable('prompt', text) for text in prompts]
   read = [list(map(int, tokenizer.encode(text)[0])) for text in prompts]
   ids = [[tokenizer.eos_id, *row] if behind_end or not row else row for row in read]
@@ -53,7 +62,8 @@ def generate(
     )
   lengths_B = np.array([len(row) for row in ids])
   longest = int(lengths_B.max())
-  _check_length(model, variables, len(ids), longest, length)
+  skipping = skip_zeros == 'always' or (skip_zeros == 'auto' and pays(model, len(ids)))
+  _check_length(model, variables, len(ids), longest, length, copies=1 + skipping)
   tokens_BxS = np.full((len(ids), longest + length), tokenizer.eos_id, np.int32)
   for row, prompt in zip(tokens_BxS, ids):
     row[: len(prompt)] = prompt
@@ -66,6 +76,7 @@ def generate(
     jnp.float32(temperature),
     jnp.float32(top_p),
     shared=int(lengths_B.min()),
+    skip_zeros=skipping,
   )
   texts = []
   for row, start, prompt in zip(np.asarray(filled_BxS), lengths_B, read):
@@ -87,6 +98,43 @@ def _check_sampling(length: int, temperature: float, top_p: float, seed: int) ->
     raise UserError(f'top_p={top_p}: must be above 0 and at most 1')
   if not 0 <= seed <= LARGEST['seed']:
     raise UserError(f'seed={seed}: must be between 0 and {LARGEST["seed"]}')
+
+
+def pays(model: ModelConfig, rows: int) -> bool:
+  """Whether to pass over zeros in decoding so many rows may be faster than not to.
+
+  On one CPU, one row, feed-forwards whose activations are often exactly zero, and maps too
+  large for its caches: then a token takes as long as its kernels take to be read. Whether
+  it is faster then depends on how many are zero, which each layer finds out at each token
+  (ops/live_rows.py); with few of them nothing is lost but a count.
+  """
+  entries = (
+    model.feed_forward_width * about(model.linear, 'short', default=('', model.width))[1]
+  )
+  alone = jax.default_backend() == 'cpu' and jax.device_count() == 1
+  return rows == 1 and alone and not _not_skipping(model) and entries >= LEAST_ENTRIES
+
+
+def _not_skipping(model: ModelConfig) -> str:
+  """Why nothing could be passed over in this model; '' if something can."""
+  if not kernels(model.linear):
+    return 'its linear maps are no plain products'
+  feed_forwards = [layer.feed_forward for layer in model.cycle]
+  if not any(about(kind, 'zeros', default=False) for kind in feed_forwards):
+    return 'no feed-forward of it has activations that are zero'
+  return ''
+
+
+def _check_skipping(model: ModelConfig, prompts: int) -> None:
+  if prompts != 1:
+    raise UserError(
+      f"skip_zeros='always': must be 'auto' or 'never' with {prompts} prompts, of which "
+      'each would need other rows'
+    )
+  if why := _not_skipping(model):
+    raise UserError(
+      f"skip_zeros='always': must be 'auto' or 'never' with this model: {why}"
+    )
 
 
 def readable(field: str, prompt: str) -> str:
@@ -115,9 +163,12 @@ def continuation(tokenizer: Tokenizer, prompt: list[int], new: list[int]) -> str
 
 
 def _check_length(
-  model: ModelConfig, variables: Any, rows: int, longest: int, length: int
+  model: ModelConfig, variables: Any, rows: int, longest: int, length: int, copies: int
 ) -> None:
-  """Refuses a length whose positions or whose cache there is no room for."""
+  """Refuses a length whose positions or whose cache there is no room for.
+
+  `copies` of the parameters: stacked, and by layer as well.
+  """
   most = LARGEST_INTEGER - longest
   if length > most:
     raise UserError(f'tokens={length}: must be at most {most} behind such a prompt')
@@ -129,24 +180,29 @@ def _check_length(
     )
   cache = jax.eval_shape(lambda: empty_cache(model, rows, longest + length))
   needed = {
-    'parameters': tree_bytes(variables),
+    'parameters': copies * tree_bytes(variables),
     # Several devices may share it.
     'keys and values': tree_bytes(cache) // jax.device_count(),
   }
   check_memory(f'tokens={length}', needed)
 
 
-@functools.partial(jax.jit, static_argnames=('model', 'shared'))
-def _fill(model, variables, tokens_BxS, lengths_B, key, temperature, top_p, *, shared):
+@functools.partial(jax.jit, static_argnames=('model', 'shared', 'skip_zeros'))
+def _fill(
+  model, variables, tokens_BxS, lengths_B, key, temperature, top_p, *, shared, skip_zeros
+):
   """Replaces the tokens behind each row's prompt by samples; `shared` = min length."""
   B, S = tokens_BxS.shape
 
-  def apply(tokens_BxL, cache, start):
+  def apply(tokens_BxL, cache, start, decoder, variables):
     rngs = {'noise': jax.random.fold_in(key, S + start)}
-    return Decoder(model).apply(variables, tokens_BxL, cache, start, rngs=rngs)
+    return decoder.apply(variables, tokens_BxL, cache, start, rngs=rngs)
 
-  cache = empty_cache(model, B, S)
-  logits_BxLxV, cache = apply(tokens_BxS[:, :shared], cache, 0)
+  decoder, cache = Decoder(model), empty_cache(model, B, S)
+  logits_BxLxV, cache = apply(tokens_BxS[:, :shared], cache, 0, decoder, variables)
+  if skip_zeros:
+    decoder = Decoder(model, by_layer=True, skip_zeros=True)
+    variables, cache = apart(model, variables, cache)
 
   def fill_one(carry, position):
     tokens_BxS, logits_BxV, cache = carry
@@ -154,7 +210,8 @@ def _fill(model, variables, tokens_BxS, lengths_B, key, temperature, top_p, *, s
     sampled_B = sample(step_key, logits_BxV, temperature, top_p)
     token_B = jnp.where(position < lengths_B, tokens_BxS[:, position], sampled_B)
     tokens_BxS = tokens_BxS.at[:, position].set(token_B)
-    logits_Bx1xV, cache = apply(token_B[:, None], cache, position)
+    given = token_B[:, None], cache, position
+    logits_Bx1xV, cache = apply(*given, decoder, variables)
     return (tokens_BxS, logits_Bx1xV[:, 0], cache), None
 
   carry = (tokens_BxS, logits_BxLxV[:, -1], cache)

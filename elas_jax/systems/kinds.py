@@ -184,6 +184,8 @@ class Parts:
     opening: whether the linear map is the first of a feed-forward's two.
     nested: whether KANs and quadratic maps are modules inside of the linear map's own, as
       the paths of a decoder's parameters have it.
+    skip_zeros: whether the last map of a feed-forward reads only the rows whose activation
+      is not zero: in decoding, of one token.
   """
 
   width: int
@@ -200,6 +202,7 @@ class Parts:
   length: int = 0
   opening: bool = False
   nested: bool = False
+  skip_zeros: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

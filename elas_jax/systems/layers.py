@@ -59,8 +59,14 @@ class Stack:
     """How often the cycle comes: the length of the stacked axis."""
     return self.layers // len(self.cycle)
 
-  def make(self, train: bool, name: str) -> nn.Module:
-    """(x (B, L, D), states or None, angles, start, segments) -> (x, states)."""
+  def make(self, train: bool, name: str, apart: bool = False) -> nn.Module:
+    """(x (B, L, D), states or None, angles, start, segments) -> (x, states).
+
+    With `apart` the layers' parameters and states are not stacked but as
+    `layers_apart` has them, and every layer is compiled.
+    """
+    if apart:
+      return Apart(self, train, name=name)
     one = len(self.cycle) == 1
     module = nn.scan(
       self.block() if one else Cycle,
@@ -164,6 +170,34 @@ class Cycle(nn.Module):
       state, own = None if states is None else states[name], angles[number : number + 1]
       x_BxLxD, after[name] = block(x_BxLxD, state, own, start, segments)
     return x_BxLxD, None if states is None else after
+
+
+class Apart(nn.Module):
+  """All layers, one after the other, each with arrays of its own."""
+
+  stack: Stack
+  train: bool
+
+  @nn.compact
+  def __call__(
+    self, x_BxLxD: jax.Array, states: Any, angles: Any, start: Any, segments: Any
+  ):
+    after, cycle = {}, self.stack.cycle
+    for number in range(self.stack.layers):
+      at, name = number % len(cycle), str(number)
+      block = self.stack.block()(self.stack, cycle[at], self.train, name=name)
+      state, own = None if states is None else states[name], angles[at : at + 1]
+      x_BxLxD, after[name] = block(x_BxLxD, state, own, start, segments)
+    return x_BxLxD, None if states is None else after
+
+
+def layers_apart(stack: Stack, stacked: Any) -> dict[str, Any]:
+  """Parameters, buffers or states of stacked layers, by the number of the layer."""
+  found, cycle = {}, len(stack.cycle)
+  for number in range(stack.layers):
+    of = stacked if cycle == 1 else stacked[_name(number % cycle)]
+    found[str(number)] = jax.tree.map(lambda x, n=number // cycle: x[n], of)
+  return found
 
 
 def _name(number: int) -> str:

@@ -2,6 +2,7 @@
 
   make(parts, name)   a function of an array, or a module where it has parameters
   gate(gate, up)      function(gate) * up, if it has a cheaper gradient than the formula
+  zeros()             whether it is exactly zero for a range of inputs; by default not
 
 truth(kind, x, p).
 """

@@ -6,6 +6,8 @@
   at_step(step)    the kind of one step (from 1), with the same parameters; itself unless
                    a kind has phases; after(step) the kind of a run that starts anew
                    with what it has become by then
+  zeros()          whether of what enters the last map many entries may be exactly zero, so
+                   that decoding can pass over them (parts.skip_zeros)
   probed()         whether the activation that it sows is y >= 0, for the statistics of 2:4
   notes(parts, length)   lines that a run prints at its start
 

@@ -12,7 +12,8 @@ import jax
 import numpy as np
 
 from elas_jax.systems.activations import ACTIVATIONS
-from elas_jax.systems.kinds import Map, Parts, room, section
+from elas_jax.systems.feed_forwards.common import last_map
+from elas_jax.systems.kinds import Map, Parts, about, room, section
 from elas_jax.systems.sown import sow
 
 
@@ -30,6 +31,9 @@ class MLP:
   def inner(self, parts: Parts) -> dict[str, Any]:
     return {'activation': self.activation}
 
+  def zeros(self) -> bool:
+    return about(self.activation, 'zeros', default=False)
+
   def probed(self) -> bool:
     return isinstance(self.activation, ACTIVATIONS['relu2'])
 
@@ -45,7 +49,7 @@ class Module(nn.Module):
     h_BxLxF = linear.make(parts.hidden, first, name='up')(x_BxLxD)
     y_BxLxF = kind.make(parts, name='activation')(h_BxLxF)
     sow(self, 'activation', lambda: y_BxLxF.reshape(-1, parts.hidden))
-    return linear.make(parts.width, parts, name='down')(y_BxLxF)
+    return last_map(parts, y_BxLxF)
 
 
 CASES = (MLP(), MLP(ACTIVATIONS['gelu']()))

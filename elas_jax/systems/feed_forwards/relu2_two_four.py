@@ -17,9 +17,11 @@ from elas_jax.common.fields import at_least
 from elas_jax.common.limits import quoted
 from elas_jax.ops.activation import squared_relu
 from elas_jax.ops.linear import chain
+from elas_jax.ops.live_rows import chain_of_live
 from elas_jax.ops.two_four import (
   HAVE_KERNELS,
   described,
+  pruned_activations,
   two_four_feed_forward,
   without_kernels,
 )
@@ -113,6 +115,9 @@ class TwoFourSquaredReLU:
   def probed(self) -> bool:
     return True
 
+  def zeros(self) -> bool:
+    return True
+
   def notes(self, parts: Parts, length: int) -> list[str]:
     """What its products run on, here."""
     recipe = self.recipe.build(length, self.implementation)
@@ -135,7 +140,11 @@ class Module(nn.Module):
     which = 'xla' if self.is_initializing() else kind.implementation
     recipe = kind.recipe.build(x_BxLxD.shape[1], which)
     given = kind.recipe.given(self, x_TxD, up, down)
-    y_TxD = two_four_feed_forward(recipe, x_TxD, up, down, **given)
+    if parts.skip_zeros and len(x_TxD) == 1:
+      z_1xF = pruned_activations(recipe, chain(x_TxD, up), **given)
+      y_TxD = chain_of_live(z_1xF, down)
+    else:
+      y_TxD = two_four_feed_forward(recipe, x_TxD, up, down, **given)
     sow(self, 'activation', lambda: squared_relu(chain(x_TxD, up)))
     return y_TxD.reshape(x_BxLxD.shape)
 
