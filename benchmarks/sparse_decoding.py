@@ -180,7 +180,7 @@ def table(found: list[dict[str, Any]]) -> list[str]:
     'decode the same tokens. Zeros: measured, of the activations before any pruning. Gain: '
     'skipping over the faster of the two dense programs.',
     '',
-    '| size | V | M weights | feed-forward | zeros | stacked | by layer | skipping | gain |',
+    '| size | V | M weights | layer | zeros | stacked | by layer | skipping | gain |',
     '|---|---|---|---|---|---|---|---|---|',
   ]
   for one in found:
