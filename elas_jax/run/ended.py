@@ -23,7 +23,11 @@ from elas_jax.run.revisions import revisions
 from elas_jax.run.state import init_variables, parameter_count, state_from
 
 POINTS = 24  # of a curve
-CURVES = ('train/loss', 'eval/loss')
+# What is sparse or massive is told of as it comes about, beside the losses.
+CURVES = (
+  *('train/loss', 'eval/loss', 'sparsity/zero_fraction'),
+  *('ppl_sparsity/activation_ratio', 'massive/ratio'),
+)
 
 
 def recorded(

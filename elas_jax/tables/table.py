@@ -36,6 +36,17 @@ class Published(NamedTuple):
     return text if self.std is None else f'{text} ± {self.std:.2f}'
 
 
+class Look(NamedTuple):
+  """What is found out of a finished run beyond its last evaluation.
+
+  `of` gives numbers by name of its workdir; they are recorded as NAME/that name. Where the
+  code behind it changes what comes out it needs another name, by which it is done anew.
+  """
+
+  name: str
+  of: Callable[[Path], dict[str, float]]
+
+
 @dataclasses.dataclass(frozen=True)
 class Row:
   """A method, and what is different about it here.
@@ -45,6 +56,10 @@ class Row:
     published: size -> values.
     rate_of: the row whose search gives the learning rate; None: the method's, as it is.
     config: FILE.py:ARGUMENT, with {size} and {method}; '': that of the scale.
+    after: the row whose run of the same seed a run of this one starts from.
+    converter: what makes the start of that run, 'prune --converter.sparsity=0.5'; '': its
+      parameters as they are. `fields` must then give the config of what is made.
+    look: at each of its runs.
   """
 
   label: str
@@ -53,6 +68,9 @@ class Row:
   published: dict[str, tuple[Published, ...]] = dataclasses.field(default_factory=dict)
   rate_of: 'Row | None' = None
   config: str = ''
+  after: 'Row | None' = None
+  converter: str = ''
+  look: Look | None = None
 
   @property
   def searched(self) -> 'Row':
