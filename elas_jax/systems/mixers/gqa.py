@@ -1,7 +1,7 @@
 """Attention of H heads in groups that share J keys and values (GQA, arXiv 2305.13245).
 
 The formula is in common.py, with H_q = H: x (B, L, D), q (B, L, H, K), k and v
-(B, L, J, K), K = D / H. Keys and values, and with them the state, are J / H of those of mha.
+(B, L, J, K), K = D / H. Keys and values, and with them the state, are J / H of mha's.
 """
 
 import dataclasses

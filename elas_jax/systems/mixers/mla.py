@@ -10,12 +10,12 @@ holds c and r of the positions before, kv_rank + rope_heads rope_size numbers ea
 defaults, which are PLM's, 576 where mha has 4096. Norms are RMSNorms with a learnt scale.
 
 Decoding absorbs the maps from the latent, where these are plain products: key_h goes into
-the query, n_h W_h^T, and value_h behind the weighted mean of c, so that no key or value of a
-head is formed. Of many queries at once, a prompt, the FLOPs are fewer with them formed: see
-`absorbs`.
+the query, n_h W_h^T, and value_h behind the weighted mean of c, so that no key or value of
+a head is formed. Of many queries at once, a prompt, the FLOPs are fewer with them formed:
+see `absorbs`.
 
-The authors' code joins the maps latent and rope_key to one (kv_a_proj_with_mqa), and key and
-value (kv_b_proj), head by head: the same for dense maps. It turns interleaved pairs of
+The authors' code joins the maps latent and rope_key to one (kv_a_proj_with_mqa), and key
+and value (kv_b_proj), head by head: the same for dense maps. It turns interleaved pairs of
 entries, the kind of position here the pairs (i, i + rope_size / 2): a fixed permutation of
 the rope entries of queries and keys. rope_heads > 1 is what GQA becomes
 (converters/gqa_to_mla.py): several keys side by side, each rotated on its own. A qk_norm

@@ -2,9 +2,9 @@
 
 The formula is in common.py: H says the head size alone, K = D / H, and there are H_q < H
 query heads and J <= H_q heads of keys and values. x (B, L, D), q (B, L, H_q, K), k and v
-(B, L, J, K); query maps D to H_q K and output maps H_q K to D. Products of queries and keys
-are H_q / H of those of mha; the state, and with it the speed of decoding, follows J. Checked
-against the authors' code (RxAI-dev/rxlm); its reversed form, J > H_q, is not here.
+(B, L, J, K); query maps D to H_q K and output maps H_q K to D. Products of queries and
+keys are H_q / H of those of mha; the state, and with it the speed of decoding, follows J.
+Checked against the authors' code (RxAI-dev/rxlm); its reversed form, J > H_q, is not here.
 """
 
 import dataclasses
