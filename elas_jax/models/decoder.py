@@ -29,6 +29,7 @@ class Decoder(nn.Module):
     cache: Any = None,
     start: Any = 0,
     segments_BxL: jax.Array | None = None,
+    train: bool = False,
   ) -> tuple[jax.Array, Any]:
     """Returns (logits (B, L, V) in float32, cache).
 
@@ -50,10 +51,10 @@ class Decoder(nn.Module):
       positions = _positions_in(segments_BxL)
     x_BxLxD = c.position.make(c.parts, name='position')(x_BxLxD, positions)
 
-    layers = c.stack.make(train=False, name='layers')
+    layers = c.stack.make(train, name='layers')
     x_BxLxD, cache = layers(x_BxLxD, cache, c.stack.angles(positions), start, segments_BxL)
 
-    x_BxLxD = c.norm.make(c.parts, name='final_norm')(x_BxLxD)
+    x_BxLxD = c.norm.make(c.parts, name='final_norm', train=train)(x_BxLxD)
     if c.tied_head:
       head_DxV = table_VxD.T
     else:

@@ -184,6 +184,7 @@ class Parts:
     opening: whether the linear map is the first of a feed-forward's two.
     nested: whether KANs and quadratic maps are modules inside of the linear map's own, as
       the paths of a decoder's parameters have it.
+    train: whether the pass trains, so that dropout draws; modules of one set it.
   """
 
   width: int
@@ -200,6 +201,7 @@ class Parts:
   length: int = 0
   opening: bool = False
   nested: bool = False
+  train: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
