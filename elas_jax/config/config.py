@@ -151,9 +151,9 @@ class NetworkConfig:
   activation: Any = section(ACTIVATIONS, 'none')
   norm: Any = section(NORMS, 'none')  # of each layer
   use_bias: bool = False  # of linear maps
-  # Of dense kernels: uniform within 1 / sqrt(I), or normal of variance 2 / I; attention of
-  # a vit starts with variance 1 / I.
-  init: Literal['lecun', 'he'] = 'lecun'
+  # Of dense kernels: uniform within 1 / sqrt(I), or normal of variance 1 / I (SELU's), or
+  # 2 / I; attention of a vit starts with variance 1 / I.
+  init: Literal['lecun', 'lecun_normal', 'he'] = 'lecun'
   label_smoothing: float = 0.0  # share of a class that goes to all
   param_dtype: Dtype = 'float32'  # of layers; plain first and last ones are float32
 
@@ -188,6 +188,7 @@ class NetworkConfig:
       init=self.init,
       use_bias=self.use_bias,
       param_dtype=self.param_dtype,
+      causal=False,
     )
 
   @property

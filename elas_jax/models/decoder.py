@@ -33,6 +33,7 @@ class Decoder(nn.Module):
     cache: Any = None,
     start: Any = 0,
     segments_BxL: jax.Array | None = None,
+    train: bool = False,
   ) -> tuple[jax.Array, Any]:
     """Returns (logits (B, L, V) in float32, cache).
 
@@ -58,10 +59,10 @@ class Decoder(nn.Module):
     if self.skip_zeros and self.by_layer:
       parts = dataclasses.replace(stack.parts, skip_zeros=True)
       stack = dataclasses.replace(stack, parts=parts)
-    layers = stack.make(train=False, name='layers', apart=self.by_layer)
+    layers = stack.make(train, name='layers', apart=self.by_layer)
     x_BxLxD, cache = layers(x_BxLxD, cache, stack.angles(positions), start, segments_BxL)
 
-    x_BxLxD = c.norm.make(c.parts, name='final_norm')(x_BxLxD)
+    x_BxLxD = c.norm.make(c.parts, name='final_norm', train=train)(x_BxLxD)
     if c.tied_head:
       head_DxV = table_VxD.T
     else:

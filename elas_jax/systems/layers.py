@@ -142,9 +142,10 @@ class Block(nn.Module):
   def __call__(
     self, x_BxLxD: jax.Array, state: Any, angles: Any, start: Any, segments: Any
   ):
-    parts = self.stack.parts
+    parts = dataclasses.replace(self.stack.parts, train=self.train)
+    of_attention = dataclasses.replace(self.stack.attention_parts, train=self.train)
     norm = lambda name: parts.norm.make(parts, name=name, train=self.train)
-    attention = self.layer.attention.make(self.stack.attention_parts, name='attention')
+    attention = self.layer.attention.make(of_attention, name='attention')
     feed_forward = self.layer.feed_forward.make(parts, name='feed_forward')
     given = (norm('attention_norm')(x_BxLxD), angles[0], state, start)
     # Not every kind takes segments.

@@ -85,6 +85,7 @@ def forward(
     variables,
     inputs_BxL,
     segments_BxL=batch.get('segments'),
+    train=train,
     rngs={'noise': key},
     mutable=mutable(train, sown),
   )

@@ -91,7 +91,7 @@ FORCED = "model.feed_forward.implementation='mosaic'"
       'full',
       {'model.norm': 'batch'},
       "model.norm='batch': would show a token those after it; 'rms', "
-      "'layer', 'none' do not",
+      "'layer', 'none', 'evonorm_s0' do not",
     ),
     (
       'full',

@@ -1,5 +1,6 @@
 """What architectures share: checks of images, and layers that are plain by design."""
 
+import dataclasses
 import math
 from typing import Any
 
@@ -8,7 +9,7 @@ import flax.linen as nn
 from elas_jax.common.errors import UserError
 from elas_jax.common.fields import at_least
 from elas_jax.common.limits import quoted
-from elas_jax.systems.kinds import Axes, name_of
+from elas_jax.systems.kinds import Axes, Parts, name_of
 from elas_jax.systems.linears import LINEARS
 
 # Of flax's own layers.
@@ -78,15 +79,19 @@ class Network(nn.Module):
   model: Any
   train: bool
 
+  @property
+  def parts(self) -> Parts:
+    return dataclasses.replace(self.model.parts, train=self.train)
+
   def norm(self, name: str) -> Any:
-    return self.model.norm.make(self.model.parts, name=name, train=self.train)
+    return self.model.norm.make(self.parts, name=name, train=self.train)
 
   def activation(self, name: str) -> Any:
-    return self.model.activation.make(self.model.parts, name=name)
+    return self.model.activation.make(self.parts, name=name)
 
   def linear(self, features: int, name: str) -> nn.Module:
-    return self.model.linear.make(features, self.model.parts, name=name)
+    return self.model.linear.make(features, self.parts, name=name)
 
   def convolution(self, features: int, stride: int, name: str) -> nn.Module:
     c, kernel = self.model, window(self.model, KERNEL)
-    return c.linear.convolve(features, kernel, stride, c.parts, name=name)
+    return c.linear.convolve(features, kernel, stride, self.parts, name=name)

@@ -2,8 +2,9 @@
 
 x (..., I), W 'kernel' (I, O), 'bias' (O,) only with parts.use_bias, zero at the start. W is
 normal of standard deviation parts.init_std or, where that is None, as parts.init says:
-uniform within 1 / sqrt(I), or normal of variance 2 / I. On images it is a convolution whose
-kernel (h, w, I, O) starts with variance 2 / (h w I).
+uniform within 1 / sqrt(I), or normal of variance 1 / I or 2 / I. On images it is a
+convolution whose kernel (h, w, I, O) starts with variance 2 / (h w I), or, where
+parts.init='lecun_normal', 1 / (h w I).
 """
 
 import dataclasses
@@ -30,6 +31,8 @@ class Dense:
     self, features: int, kernel: tuple[int, int], stride: int, parts: Parts, name: str
   ) -> nn.Module:
     """Of so many pixels, odd numbers, with zeros beyond the border."""
+    lecun = parts.init == 'lecun_normal'
+    start = nn.initializers.lecun_normal if lecun else nn.initializers.he_normal
     return nn.Conv(
       features,
       kernel,
@@ -37,7 +40,7 @@ class Dense:
       padding=[(side // 2, side // 2) for side in kernel],
       use_bias=parts.use_bias,
       param_dtype=parts.param_dtype,
-      kernel_init=nn.initializers.he_normal(),
+      kernel_init=start(),
       name=name,
     )
 
