@@ -174,7 +174,7 @@ def rows_of(config: Any) -> dict[str, Any]:
 def fields(seen: Seen) -> dict[str, Any]:
   """What is left of it outside of a compiled function."""
   arrays = {field.name: getattr(seen, field.name) for field in dataclasses.fields(seen)}
-  return arrays | {'config': None, 'matrices': seen.matrices()}
+  return arrays | {'config': None, 'again': None, 'matrices': seen.matrices()}
 
 
 def in_float64(arrays: dict[str, Any], config: Any) -> Seen:

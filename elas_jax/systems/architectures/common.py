@@ -4,12 +4,14 @@ import math
 from typing import Any
 
 import flax.linen as nn
+import jax
 
 from elas_jax.common.errors import UserError
 from elas_jax.common.fields import at_least
 from elas_jax.common.limits import quoted
 from elas_jax.systems.kinds import Axes, name_of
 from elas_jax.systems.linears import LINEARS
+from elas_jax.systems.sown import sow
 
 # Of flax's own layers.
 DENSE: Axes = {'kernel': ('in', 'out'), 'bias': (None,)}
@@ -82,7 +84,14 @@ class Network(nn.Module):
     return self.model.norm.make(self.model.parts, name=name, train=self.train)
 
   def activation(self, name: str) -> Any:
-    return self.model.activation.make(self.model.parts, name=name)
+    function = self.model.activation.make(self.model.parts, name=name)
+
+    def given_away(x: jax.Array) -> jax.Array:
+      y = function(x)
+      sow(self, 'activation', lambda: y.reshape(-1, y.shape[-1]), part=name)
+      return y
+
+    return given_away
 
   def linear(self, features: int, name: str) -> nn.Module:
     return self.model.linear.make(features, self.model.parts, name=name)

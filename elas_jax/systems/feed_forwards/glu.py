@@ -13,7 +13,7 @@ import numpy as np
 
 from elas_jax.systems.activations import ACTIVATIONS
 from elas_jax.systems.kinds import Map, Parts, room, section
-from elas_jax.systems.sown import sow
+from elas_jax.systems.sown import cut, sow
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Module(nn.Module):
     else:
       y_BxLxF = kind.make(parts, name='activation')(gate_BxLxF) * up_BxLxF
     sow(self, 'activation', lambda: y_BxLxF.reshape(-1, parts.hidden))
-    return linear.make(parts.width, parts, name='down')(y_BxLxF)
+    return linear.make(parts.width, parts, name='down')(cut(self, y_BxLxF))
 
 
 CASES = (GLU(), GLU(ACTIVATIONS['none']()))

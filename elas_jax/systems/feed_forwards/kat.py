@@ -16,7 +16,7 @@ from elas_jax.common.fields import at_least, divides
 from elas_jax.systems.feed_forwards.mlp import MLP
 from elas_jax.systems.kinds import Map, Parts
 from elas_jax.systems.linears.rational import GroupRational
-from elas_jax.systems.sown import sow
+from elas_jax.systems.sown import cut, sow
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Module(nn.Module):
     h_BxLxF = linear.make(parts.hidden, first, name='up')(x_BxLxD)
     y_BxLxF = rational('swish', 'rational_2')(h_BxLxF)
     sow(self, 'activation', lambda: y_BxLxF.reshape(-1, parts.hidden))
-    return linear.make(parts.width, parts, name='down')(y_BxLxF)
+    return linear.make(parts.width, parts, name='down')(cut(self, y_BxLxF))
 
 
 NO_DECAY = tuple(
