@@ -8,8 +8,10 @@ import pytest
 from matplotlib import image
 
 from elas_jax.common.errors import UserError
+from elas_jax.common.limits import quoted
 from elas_jax.measure import COLUMNS, main, table
 from elas_jax.run.metrics import read_metrics
+from elas_jax.systems.measures import MEASURES
 from tests.conftest import ROOT, thinned
 
 FIXTURES = ROOT / 'tests/fixtures'
@@ -51,7 +53,7 @@ def test_the_runs_own_measures_of_another_step_and_fewer_rows(run):
   assert 40 <= written['units'] < 80
 
 
-ACCEPTED = "'activations', 'spectrum'"
+ACCEPTED = quoted(sorted(MEASURES))
 
 
 @pytest.mark.parametrize(

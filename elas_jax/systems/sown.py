@@ -46,7 +46,7 @@ def sow(
 
 
 def cut(module: nn.Module, y: jax.Array) -> jax.Array:
-  """y (..., F) on its way to the last map, without what is too small in this pass.
+  """What goes on of y (..., F) to the last map: what is not too small in this pass.
 
   Zero where |y| is at or below the thresholds (F,) that the pass was given for this module,
   see systems/seen.py:Seen.again. In any other pass y itself, and nothing is computed.
@@ -66,7 +66,7 @@ def thresholds_of(module: nn.Module, features: int) -> jax.Array | None:
 
 
 def above(y: jax.Array, thresholds_F: jax.Array) -> jax.Array:
-  """y (..., F), zero where |y| is at or below the thresholds."""
+  """The entries of y (..., F) above the thresholds in magnitude, and zeros."""
   return jnp.where(jnp.abs(y) > thresholds_F.reshape((1,) * (y.ndim - 1) + (-1,)), y, 0)
 
 
