@@ -6,7 +6,7 @@ stacked over the layers where these are. Where nobody asks, nothing is computed 
 
   name         of                what
   activation   feed-forwards     y (T, F), what enters the last map; before it is pruned
-               classifiers       y (T, D) of each activation, T rows or positions of images
+               classifiers       y (T, D) of each activation but none, T rows or positions
   thresholds   feed-forwards     (F,), of this pass: see `cut`
   residual     layers            x (T, D), what a layer of a transformer gives
   inputs       B-spline layers   x (P, I), float32, where their splines are evaluated

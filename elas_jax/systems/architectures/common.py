@@ -9,6 +9,7 @@ import jax
 from elas_jax.common.errors import UserError
 from elas_jax.common.fields import at_least
 from elas_jax.common.limits import quoted
+from elas_jax.systems.activations import ACTIVATIONS
 from elas_jax.systems.kinds import Axes, name_of
 from elas_jax.systems.linears import LINEARS
 from elas_jax.systems.sown import sow
@@ -84,7 +85,10 @@ class Network(nn.Module):
     return self.model.norm.make(self.model.parts, name=name, train=self.train)
 
   def activation(self, name: str) -> Any:
-    function = self.model.activation.make(self.model.parts, name=name)
+    kind = self.model.activation
+    function = kind.make(self.model.parts, name=name)
+    if isinstance(kind, ACTIVATIONS['none']):
+      return function
 
     def given_away(x: jax.Array) -> jax.Array:
       y = function(x)

@@ -2,12 +2,21 @@
 
 import types
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from elas_jax.run.state import init_variables
+from elas_jax.systems.activations import ACTIVATIONS
+from elas_jax.systems.architectures import ARCHITECTURES
 from elas_jax.systems.measures import MEASURES
 from elas_jax.systems.seen import Seen
+from elas_jax.systems.sown import asked
+from elas_jax.tasks import task_of
+from tests.conformance.hosts import batch, language, network, transformer
+
+LATER = pytest.mark.conformance
 
 
 def seen(weights, matrices=None, **sown):
@@ -142,3 +151,46 @@ def test_a_curve_is_found_again(published):
   errors = rough - curve.at(steps)
   expected = 1 - (errors**2).mean() / rough.var()
   assert curve.r2(steps, rough) == pytest.approx(expected)
+
+
+RELU = {'activation': ACTIVATIONS['relu'](), 'depth': 2}
+
+
+@pytest.mark.parametrize(
+  'config, layers',
+  [
+    (network(**RELU), 2),
+    pytest.param(network(**RELU, architecture=ARCHITECTURES['convnet']()), 2, marks=LATER),
+    pytest.param(network(**RELU, architecture=ARCHITECTURES['resnet']()), 13, marks=LATER),
+    pytest.param(language(), 2, marks=LATER),
+    pytest.param(transformer(), 1, marks=LATER),
+  ],
+  ids=['stack', 'convnet', 'resnet', 'decoder', 'vit'],
+)
+def test_units_without_inputs_are_dead_in_any_network(config, layers):
+  """One of the first layer, or of each feed-forward, that has lost its weights."""
+  kinds = tuple(MEASURES[name]() for name in ('dead_neurons', 'codes', 'sparsity'))
+  variables = init_variables(config)
+
+  @jax.jit
+  def look(params):
+    now, key = variables | {'params': params}, jax.random.key(0)
+    rows = {name: jnp.asarray(x) for name, x in batch(config).items()}
+    seen = task_of(config).forward(config, now, rows, key, False, asked(kinds))
+    return [kind.measure(seen) for kind in kinds]
+
+  def without_inputs(path, p):
+    name = jax.tree_util.keystr(path, simple=True, separator='/')
+    first = name.endswith(('layer_0/kernel', 'first_0_0/kernel', 'up/kernel'))
+    return p.at[..., 0].set(0) if first else p
+
+  params = jax.tree_util.tree_map_with_path(without_inputs, variables['params'])
+  dead, codes, sparsity = look(params)
+  for values in (dead, codes, sparsity):
+    shapes = {np.shape(x) for x in values.values()}
+    assert shapes <= {(layers,), ()} and all(np.isfinite(x).all() for x in values.values())
+  cut = dead['static_rate'] > 0
+  assert cut.sum() == (layers if 'feed_forward' in str(config.model) else 1)
+  assert (codes['constant_share'][cut] > 0).all()
+  assert (dead['alive_share'] + dead['static_rate'] <= 1 + 1e-6).all()
+  assert (look(variables['params'])[0]['static_rate'] == 0).all()
