@@ -3,9 +3,9 @@
 Of x (T, D), what each layer of a transformer gives, after the residual, over all valid
 tokens of the batch:
 
-  ratio      max |x| / median |x|
-  position   of the largest in its row, from 0
-  feature    of D in which it is
+  ratio              max |x| / median |x|
+  largest/position   of the largest in its row, from 0
+  largest/feature    of D in which it is
 
 by layer. The paper's ratios are of ten sequences; its code, which may take maximum and
 median of each sequence instead, was not to be had.
@@ -15,8 +15,8 @@ Over the evaluations of a run `fitted` gives, of each layer's ratio, the paper's
   ratio(t) = A exp(-lambda x) log(x) + K,   x = gamma t + t0
 
 after t steps, with lambda, gamma and t0 above 0, by least squares: A and K are linear, the
-other three are searched for from several starts. Its peak, at peak_step, is where x is
-exp(W(1 / lambda)), with Lambert's W.
+other three are searched for from several starts. Its peak (of A < 0 its trough), at step
+peak_step, is where x = exp(W(1 / lambda)), with Lambert's W.
 """
 
 import dataclasses
@@ -29,6 +29,8 @@ import numpy as np
 
 from elas_jax.systems.measures.common import Curve
 
+NAMES = 'ratio', 'largest/position', 'largest/feature'
+
 
 @dataclasses.dataclass(frozen=True)
 class Massive:
@@ -40,7 +42,7 @@ class Massive:
 
   def measure(self, seen: Any) -> dict[str, jax.Array]:
     found_Nx3 = seen.each('residual', lambda x_TxD: _largest(seen, x_TxD))
-    return dict(zip(('ratio', 'position', 'feature'), found_Nx3.T))
+    return dict(zip(NAMES, found_Nx3.T))
 
   def fitted(self, steps: np.ndarray, values: np.ndarray) -> Curve:
     """The curve through values (E,) at steps (E,)."""
@@ -105,4 +107,4 @@ def truth(kind: Massive, seen: Any) -> dict[str, np.ndarray]:
     median = (sizes[half] + sizes[~half]) / 2
     ((token, feature),) = np.argwhere((np.abs(x_TxD) == sizes[-1]) & counts[:, None])
     found.append((sizes[-1] / median, token % (len(x_TxD) // rows), feature))
-  return dict(zip(('ratio', 'position', 'feature'), np.transpose(found)))
+  return dict(zip(NAMES, np.transpose(found)))

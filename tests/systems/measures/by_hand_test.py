@@ -128,7 +128,7 @@ def test_the_place_of_a_massive_activation():
   x[0, 6, 3], x[0, 7, 1] = -50, 90  # the larger is at no token
   given = seen([[1, 1, 1, 1], [1, 1, 1, 0]], residual={'layers': x})
   found = MEASURES['massive']().measure(given)
-  close(found, {'ratio': [50], 'position': [2], 'feature': [3]})
+  close(found, {'ratio': [50], 'largest/position': [2], 'largest/feature': [3]})
 
 
 @pytest.mark.parametrize(
