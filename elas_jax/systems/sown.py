@@ -6,10 +6,12 @@ stacked over the layers where these are. Where nobody asks, nothing is computed 
 
   name         of                what
   activation   feed-forwards     y (T, F), what enters the last map; before it is pruned
-               classifiers       y (T, D) of each activation but none, T rows or positions
-  thresholds   feed-forwards     (F,), of this pass: see `cut`
-  residual     layers            x (T, D), what a layer of a transformer gives
   inputs       B-spline layers   x (P, I), float32, where their splines are evaluated
+  residual     transformers      x (T, D), what each layer gives
+  thresholds   feed-forwards     (F,), those of this pass, see `cut`
+
+Networks that are no transformers have an `activation` y (T, D) of each layer, unless theirs
+is none; T are rows, or positions of images.
 """
 
 import re
