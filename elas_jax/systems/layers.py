@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from elas_jax.ops.remat import REMAT_POLICIES
 from elas_jax.systems.kinds import Map, Parts, about
-from elas_jax.systems.sown import EVERY_NAME
+from elas_jax.systems.sown import EVERY_NAME, sow
 
 # A kind, or of what belongs to none the axes themselves; and the map whose they are.
 Owners = dict[str, tuple[Any, Map | None]]
@@ -151,7 +151,9 @@ class Block(nn.Module):
     # Not every kind takes segments.
     y_BxLxD, state = attention(*given, *(() if segments is None else (segments,)))
     x_BxLxD = x_BxLxD + y_BxLxD
-    return x_BxLxD + feed_forward(norm('feed_forward_norm')(x_BxLxD)), state
+    x_BxLxD = x_BxLxD + feed_forward(norm('feed_forward_norm')(x_BxLxD))
+    sow(self, 'residual', lambda: x_BxLxD.reshape(-1, parts.width))
+    return x_BxLxD, state
 
 
 class Cycle(nn.Module):

@@ -97,7 +97,8 @@ def forward(
     'bytes': batch['bytes'].astype(jnp.float32).sum(),
   }
   computed = {'outputs': logits_BxLxV, 'weights': weights_BxL, 'sums': sums}
-  return seen_of(config, variables, batch, changed, sown, **computed)
+  again = lambda variables: forward(config, variables, batch, key, train, sown)
+  return seen_of(config, variables, batch, changed, sown, again, **computed)
 
 
 def exp(loss: float) -> float:

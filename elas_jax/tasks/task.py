@@ -11,7 +11,7 @@ import numpy as np
 from elas_jax.config.config import Config
 from elas_jax.models import layout
 from elas_jax.systems.seen import Seen
-from elas_jax.systems.sown import collections, gathered
+from elas_jax.systems.sown import as_thresholds, collections, gathered
 
 Batch = dict[str, Any]  # arrays of B rows, among them `valid`; see `Task.rows`
 Sums = dict[str, jax.Array]
@@ -28,9 +28,14 @@ def seen_of(
   batch: Batch,
   changed: Mapping[str, Any],
   sown: Sequence[str],
+  again: Callable[[Any], Seen],
   **computed: jax.Array,
 ) -> Seen:
-  """A pass: what it was given, the collections that it changed, what was `computed`."""
+  """A pass: what it was given, the collections that it changed, what was `computed`.
+
+  `again` makes it of other variables.
+  """
+  network = {name: variables[name] for name in ('params', 'buffers')}
   return Seen(
     config=config,
     params=variables['params'],
@@ -38,7 +43,8 @@ def seen_of(
     batch=batch,
     sown=gathered(changed, sown),
     changed=changed.get('buffers', variables['buffers']),
-    matrices=lambda: layout.matrices(config.model, variables),
+    matrices=lambda: layout.matrices(config.model, network),
+    again=lambda thresholds: again(network | as_thresholds(thresholds)),
     **computed,
   )
 

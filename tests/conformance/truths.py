@@ -174,7 +174,7 @@ def rows_of(config: Any) -> dict[str, Any]:
 def fields(seen: Seen) -> dict[str, Any]:
   """What is left of it outside of a compiled function."""
   arrays = {field.name: getattr(seen, field.name) for field in dataclasses.fields(seen)}
-  return arrays | {'config': None, 'matrices': seen.matrices()}
+  return arrays | {'config': None, 'again': None, 'matrices': seen.matrices()}
 
 
 def in_float64(arrays: dict[str, Any], config: Any) -> Seen:
@@ -224,6 +224,9 @@ def of_measure(kind: Any) -> None:
       return kind.measure(seen), fields(seen)
 
     values, arrays = look(config, init_variables(config), rows_of(config))
+    if not hasattr(room(kind), 'truth'):  # its file says what is tested instead
+      assert values and all(np.isfinite(x).all() for x in values.values())
+      continue
     expected = room(kind).truth(kind, in_float64(arrays, config))
     assert expected and any(np.max(x) > 0.01 for x in expected.values())
     close(values, expected)

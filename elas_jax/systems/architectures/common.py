@@ -5,12 +5,15 @@ import math
 from typing import Any
 
 import flax.linen as nn
+import jax
 
 from elas_jax.common.errors import UserError
 from elas_jax.common.fields import at_least
 from elas_jax.common.limits import quoted
+from elas_jax.systems.activations import ACTIVATIONS
 from elas_jax.systems.kinds import Axes, Parts, name_of
 from elas_jax.systems.linears import LINEARS
+from elas_jax.systems.sown import sow
 
 # Of flax's own layers.
 DENSE: Axes = {'kernel': ('in', 'out'), 'bias': (None,)}
@@ -87,7 +90,17 @@ class Network(nn.Module):
     return self.model.norm.make(self.parts, name=name, train=self.train)
 
   def activation(self, name: str) -> Any:
-    return self.model.activation.make(self.parts, name=name)
+    kind = self.model.activation
+    function = kind.make(self.parts, name=name)
+    if isinstance(kind, ACTIVATIONS['none']):
+      return function
+
+    def given_away(x: jax.Array) -> jax.Array:
+      y = function(x)
+      sow(self, 'activation', lambda: y.reshape(-1, y.shape[-1]), part=name)
+      return y
+
+    return given_away
 
   def linear(self, features: int, name: str) -> nn.Module:
     return self.model.linear.make(features, self.parts, name=name)

@@ -14,7 +14,6 @@ import numpy as np
 from elas_jax.systems.activations import ACTIVATIONS
 from elas_jax.systems.feed_forwards.common import last_map
 from elas_jax.systems.kinds import Map, Parts, about, room, section
-from elas_jax.systems.sown import sow
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,8 +48,7 @@ class Module(nn.Module):
       y_BxLxF = kind.gate(gate_BxLxF, up_BxLxF)
     else:
       y_BxLxF = kind.make(parts, name='activation')(gate_BxLxF) * up_BxLxF
-    sow(self, 'activation', lambda: y_BxLxF.reshape(-1, parts.hidden))
-    return last_map(parts, y_BxLxF)
+    return last_map(self, parts, y_BxLxF)
 
 
 CASES = (GLU(), GLU(ACTIVATIONS['none']()))
