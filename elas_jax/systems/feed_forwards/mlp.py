@@ -31,7 +31,7 @@ class MLP:
     return {'activation': self.activation}
 
   def probed(self) -> bool:
-    return isinstance(self.activation, ACTIVATIONS['relu2'])
+    return isinstance(self.activation, (ACTIVATIONS['relu'], ACTIVATIONS['relu2']))
 
 
 class Module(nn.Module):
