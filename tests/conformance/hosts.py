@@ -114,6 +114,11 @@ def transformer(linear: Any = None, norm: Any = None, **parts: Any) -> Config:
   return network(architecture=kind, norm=norm, use_bias=biases, **linear)
 
 
+def experts(**sections: Any) -> Config:
+  """A decoder with a router in each layer, of four experts."""
+  return language(feed_forward=FEED_FORWARDS['block'](experts=4), **sections)
+
+
 def hybrid(mixer: Any) -> Config:
   """A decoder of two layers, the second with that mixer."""
   name = name_of(MIXERS, mixer)
@@ -191,7 +196,9 @@ def _candidates(section: str, kind: Any) -> list[Config]:
       make(
         train=TrainConfig(steps=20, log_every=1, compilation_cache='', objectives=(kind,))
       )
-      for make in (network, language)
+      for make in (
+        (experts,) if {'router', 'experts'} & {*kind.sown} else (network, language)
+      )
     ],
     'eval.measures': lambda: [
       make(eval=EvalConfig(batch_size=4, measures=(kind,))) for make in (network, language)
