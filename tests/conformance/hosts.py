@@ -214,6 +214,8 @@ def _taken_by(converter: Any) -> list[Config]:
   """Of a decoder and a network of each linear kind those that the converter takes."""
   first = {name: case for _, name, case in reversed(list(cases('model.linear')))}
   models = [make(linear=case) for case in first.values() for make in (language, network)]
+  if all(_takes(converter, config) for config in models):
+    models = models[:2]  # it does not look at linear maps: the first stands for all
   return [config for config in models if _takes(converter, config)]
 
 

@@ -13,5 +13,10 @@ UserError, and then nothing is written.
 
 from elas_jax.systems.converters.extend_grid import ExtendGrid
 from elas_jax.systems.converters.merge import Merge
+from elas_jax.systems.converters.replace_activation import ReplaceActivation
 
-CONVERTERS = {'extend_grid': ExtendGrid, 'merge': Merge}
+CONVERTERS = {
+  'extend_grid': ExtendGrid,
+  'merge': Merge,
+  'replace_activation': ReplaceActivation,
+}
