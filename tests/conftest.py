@@ -176,8 +176,9 @@ def shared_programs():
     return dataclasses.replace(config, train=own, eval=EvalConfig(), **none)
 
   def for_start(config):
-    """Without what is done in a step; an optimiser may start by its schedule."""
-    own = TrainConfig(steps=config.train.steps)
+    """Without what is done in a step; an optimiser may start by its schedule, and
+    objectives with what they keep."""
+    own = TrainConfig(steps=config.train.steps, objectives=config.train.objectives)
     return dataclasses.replace(for_step(config), train=own)
 
   def for_evaluation(config):

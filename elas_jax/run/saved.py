@@ -18,7 +18,7 @@ from elas_jax.common.errors import UserError
 from elas_jax.common.paths import path_name
 from elas_jax.config.migrate import moved_arrays
 from elas_jax.run import checksums
-from elas_jax.run.state import TrainState
+from elas_jax.run.state import KEPT, TrainState
 from elas_jax.run.stored_arrays import as_stored, as_today
 
 # What reading a broken file ends with: TensorStore's errors and those of JSON and UTF-8 are
@@ -83,7 +83,8 @@ class Saved:
     """All of it, placed as `abstract_state` says; UserError if of another model."""
     moved = moved_arrays(self.json('config'))
     stored = as_stored(abstract_state, moved)
-    kinds = self._check_same_model(stored.variables)
+    parts = {'params': stored.params, 'buffers': stored.buffers}
+    kinds = self._check_same_model(parts)
     if moved:  # some of them had another dtype
       asked, stored = stored, _in_dtypes(kinds, stored)
       if rounded := _other_dtypes(asked, stored):
@@ -97,7 +98,11 @@ class Saved:
     kinds = self._check_same_model(stored)
     # Compared with their checksums as they were saved, and only then converted.
     as_saved = _in_dtypes(kinds, stored)
-    loaded = as_today(self._arrays(as_saved), abstract_variables, moved)
+    # Orbax finds no empty dict where there is something, such as what objectives keep.
+    loaded = as_saved | self._arrays(
+      {part: tree for part, tree in as_saved.items() if tree}
+    )
+    loaded = as_today(loaded, abstract_variables, moved)
     return jax.tree.map(lambda x, like: x.astype(like.dtype), loaded, abstract_variables)
 
   def _arrays(self, abstract: Any) -> Any:
@@ -158,6 +163,8 @@ class Saved:
   def _check_same_model(self, abstract_variables: Any) -> dict[str, Any]:
     """Names the first parameter or buffer in which the checkpoint and this model differ.
 
+    What objectives keep is no part of the model: it counts where it is asked for.
+
     Returns the dtypes that they were saved in, by path; none if that is not readable:
     loading them says why.
     """
@@ -172,7 +179,10 @@ class Saved:
       )
     }
     parts = ('params', 'buffers')
-    theirs = arrays({part: saved.get(part) or {} for part in parts})
+    stored = {part: dict(saved.get(part) or {}) for part in parts}
+    if KEPT not in abstract_variables['buffers']:
+      stored['buffers'].pop(KEPT, None)
+    theirs = arrays(stored)
     ours = arrays({part: abstract_variables[part] for part in parts})
     describe = lambda x: 'absent' if x is None else f'of shape {tuple(x.shape)}'
     for name in sorted(set(theirs) | set(ours)):

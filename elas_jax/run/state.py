@@ -12,20 +12,33 @@ from jax.sharding import Mesh
 from elas_jax.config.config import Config
 from elas_jax.run.optimizer import make_optimizer
 from elas_jax.run.sharding import state_shardings
+from elas_jax.systems.kinds import by_name
+from elas_jax.systems.objectives import OBJECTIVES
+from elas_jax.systems.objectives.common import State
 from elas_jax.tasks import task_of
+
+KEPT = 'objectives'  # no module of a network has this name
 
 
 @flax.struct.dataclass
 class TrainState:
   step: jax.Array  # optimiser steps done
   params: Any
-  buffers: Any  # what layers keep beside parameters: fixed supports, running scales
+  # What layers keep beside parameters, fixed supports and running scales; and under KEPT
+  # what objectives do, in runs in which one does.
+  buffers: Any
   opt_state: Any
 
   @property
   def variables(self) -> dict[str, Any]:
     """What the model is applied to."""
-    return {'params': self.params, 'buffers': self.buffers}
+    buffers = {name: x for name, x in self.buffers.items() if name != KEPT}
+    return {'params': self.params, 'buffers': buffers}
+
+  @property
+  def kept(self) -> dict[str, State]:
+    """By the names of the objectives what they keep."""
+    return self.buffers.get(KEPT, {})
 
 
 def init_variables(config: Config) -> dict[str, Any]:
@@ -48,8 +61,16 @@ def optimizer_of(config: Config) -> optax.GradientTransformation:
 
 def state_from(config: Config, variables: dict[str, Any]) -> TrainState:
   """A state at step 0 with these parameters and buffers."""
-  opt_state = optimizer_of(config).init(variables['params'])
-  return TrainState(step=jnp.zeros((), jnp.int32), opt_state=opt_state, **variables)
+  params, opt_state = variables['params'], optimizer_of(config).init(variables['params'])
+  named = by_name(OBJECTIVES, config.train.objectives).items()
+  kept = {name: state for name, one in named if (state := one.state())}
+  buffers = with_kept(variables['buffers'], kept)
+  return TrainState(jnp.zeros((), jnp.int32), params, buffers, opt_state)
+
+
+def with_kept(buffers: dict[str, Any], kept: dict[str, State]) -> dict[str, Any]:
+  """The buffers of a state: a network's, and what objectives keep, if some do."""
+  return buffers | {KEPT: kept} if kept else buffers
 
 
 @functools.cache

@@ -6,6 +6,8 @@ stacked over the layers where these are. Where nobody asks, nothing is computed 
 
   name         of                what
   activation   feed-forwards     y (T, F), what enters the last map; before it is pruned
+  router       BlockFFN          A0 (T, E), the router's scores of the experts
+  experts      BlockFFN          A1 (T, E) >= 0, the same after a ReLU: 0 where one is off
   inputs       B-spline layers   x (P, I), float32, where their splines are evaluated
   keys_values  mixers of J       [k, v] (T, 2 J K), before k is normalised and rotated
   residual     transformers      x (T, D), what each layer gives

@@ -114,6 +114,11 @@ def transformer(linear: Any = None, norm: Any = None, **parts: Any) -> Config:
   return network(architecture=kind, norm=norm, use_bias=biases, **linear)
 
 
+def experts(**sections: Any) -> Config:
+  """A decoder with a router in each layer, of four experts."""
+  return language(feed_forward=FEED_FORWARDS['block'](experts=4), **sections)
+
+
 def hybrid(mixer: Any) -> Config:
   """A decoder of two layers, the second with that mixer."""
   name = name_of(MIXERS, mixer)
@@ -191,7 +196,9 @@ def _candidates(section: str, kind: Any) -> list[Config]:
       make(
         train=TrainConfig(steps=20, log_every=1, compilation_cache='', objectives=(kind,))
       )
-      for make in (network, language)
+      for make in (
+        (experts,) if {'router', 'experts'} & {*kind.sown} else (network, language)
+      )
     ],
     'eval.measures': lambda: [
       make(eval=EvalConfig(batch_size=4, measures=(kind,))) for make in (network, language)
@@ -207,6 +214,8 @@ def _taken_by(converter: Any) -> list[Config]:
   """Of a decoder and a network of each linear kind those that the converter takes."""
   first = {name: case for _, name, case in reversed(list(cases('model.linear')))}
   models = [make(linear=case) for case in first.values() for make in (language, network)]
+  if all(_takes(converter, config) for config in models):
+    models = models[:2]  # it does not look at linear maps: the first stands for all
   return [config for config in models if _takes(converter, config)]
 
 

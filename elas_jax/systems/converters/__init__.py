@@ -14,5 +14,11 @@ UserError, and then nothing is written.
 from elas_jax.systems.converters.extend_grid import ExtendGrid
 from elas_jax.systems.converters.gqa_to_mla import GQAToMLA
 from elas_jax.systems.converters.merge import Merge
+from elas_jax.systems.converters.replace_activation import ReplaceActivation
 
-CONVERTERS = {'extend_grid': ExtendGrid, 'merge': Merge, 'gqa_to_mla': GQAToMLA}
+CONVERTERS = {
+  'extend_grid': ExtendGrid,
+  'merge': Merge,
+  'gqa_to_mla': GQAToMLA,
+  'replace_activation': ReplaceActivation,
+}

@@ -15,14 +15,18 @@ All but make and maps need not be there. Each sows what enters its last map (sow
 truth(kind, x, p, linear), `linear` a map's (x, p).
 """
 
+from elas_jax.systems.feed_forwards.block import Block
 from elas_jax.systems.feed_forwards.glu import GLU
 from elas_jax.systems.feed_forwards.kat import KAT
 from elas_jax.systems.feed_forwards.mlp import MLP
 from elas_jax.systems.feed_forwards.relu2_two_four import TwoFourSquaredReLU
+from elas_jax.systems.feed_forwards.top_k import TopK
 
 FEED_FORWARDS = {
   'glu': GLU,
   'mlp': MLP,
   'relu2_two_four': TwoFourSquaredReLU,
   'kat': KAT,
+  'top_k': TopK,
+  'block': Block,
 }

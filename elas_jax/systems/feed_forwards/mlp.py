@@ -34,7 +34,7 @@ class MLP:
     return about(self.activation, 'zeros', default=False)
 
   def probed(self) -> bool:
-    return isinstance(self.activation, ACTIVATIONS['relu2'])
+    return isinstance(self.activation, (ACTIVATIONS['relu'], ACTIVATIONS['relu2']))
 
 
 class Module(nn.Module):
