@@ -66,7 +66,8 @@ def main(arguments: list[str] | None = None) -> None:
   compared = source.comparison(config, variables, options.converter)
   for line in (*source.said, *changes(source.config, config), compared):
     print(line)
-  write_run(options.output, config, variables, source.saved_data())
+  made = {'workdir': str(options.workdir), 'step': run.step} | tree.to_dict()
+  write_run(options.output, config, variables, source.saved_data(), made)
   changed = flags(source.config, config)
   print(f'to train on: python -m elas_jax.train --config=AS_BEFORE {changed}')
   print(f'  with --workdir={options.output}, or --config.restore={options.output}')

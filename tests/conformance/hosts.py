@@ -24,9 +24,10 @@ from elas_jax.config.config import (
   TrainConfig,
 )
 from elas_jax.run import objectives
-from elas_jax.run.conversion import linear_maps, outputs_of
+from elas_jax.run.conversion import linear_maps, loss_of, outputs_of, slopes_of
 from elas_jax.run.measures import lacking
 from elas_jax.run.sharding import make_mesh
+from elas_jax.run.state import init_variables
 from elas_jax.systems.architectures import ARCHITECTURES
 from elas_jax.systems.converters.common import Given
 from elas_jax.systems.feed_forwards import FEED_FORWARDS
@@ -224,12 +225,16 @@ def _with_data(config: Config, **fields: Any) -> Config:
 
 def given(config: Config, variables: Any, said: list[str]) -> Given:
   """What a converter is given of a run with these variables, whose rows are `batch`."""
+  mesh = mesh_of(config)
   return Given(
     config=config,
     variables=variables,
     linear_maps=linear_maps(config.model),
     rows=lambda units: batch(config),
-    outputs=functools.partial(outputs_of, mesh_of(config)),
+    outputs=functools.partial(outputs_of, mesh),
+    start=lambda: jax.jit(init_variables, static_argnums=0)(config),
+    loss=functools.partial(loss_of, mesh),
+    slopes=functools.partial(slopes_of, mesh),
     check=check,
     say=said.append,
   )

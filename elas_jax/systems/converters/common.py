@@ -21,6 +21,13 @@ class Given:
       Data are prepared only if they are asked for; a UserError if they cannot be.
     outputs: (config, variables, rows, names=()) -> (outputs, sown): what a model gives in
       float32, and what its layers give away by these names (systems/sown.py).
+    start: () -> the variables that the run began with, fresh ones of its seed; a UserError
+      if it began with others.
+    loss: (config, variables, rows) -> mean loss of the task over their units, in nats where
+      it is one of probabilities, as an evaluation has it.
+    slopes: (config, variables, rows, along=None) -> gradient of that mean as a step of
+      training has it, by the parameters; or the product of its Hessian with `along`, a
+      tree as theirs.
     check: refuses a config that cannot run; for those who compute much before they return
       one, since the command asks it only then.
     say: prints a line.
@@ -31,6 +38,9 @@ class Given:
   linear_maps: tuple[str, ...]
   rows: Callable[[int], dict[str, Any]]
   outputs: Callable[..., tuple[jax.Array, Sown]]
+  start: Callable[[], dict[str, Any]]
+  loss: Callable[..., float]
+  slopes: Callable[..., Any]
   check: Callable[[Any], None]
   say: Callable[[str], None]
 
