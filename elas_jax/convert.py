@@ -59,7 +59,8 @@ def main(arguments: list[str] | None = None) -> None:
   converter.check('converter', run.past.parsed)
   source = Source(run, options.accept_changed)
   config, variables = converter.convert(source.given)
-  config = after(config, run.step)
+  if not getattr(converter, 'rewind', False):
+    config = after(config, run.step)
   check(config)
   check_variables(config, variables, options.converter)
   check_finite(variables, options.converter)

@@ -120,7 +120,7 @@ class Source:
     workdir = pathlib.Path(self.run.past.workdir)
     if (workdir / MADE).exists():
       name = json.loads((workdir / MADE).read_text())['converter']['kind']
-      if not getattr(CONVERTERS.get(name), 'rewinds', False):
+      if not getattr(CONVERTERS.get(name), 'fresh', False):
         raise UserError(
           f'--workdir={workdir}: made by the converter {name!r}; must have begun with '
           'fresh parameters'

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 
+from elas_jax.common.errors import UserError
 from elas_jax.systems.sown import Sown
 
 
@@ -48,6 +49,25 @@ class Given:
 def with_model(config: Any, **fields: Any) -> Any:
   """The config with other fields of its section `model`."""
   return dataclasses.replace(config, model=dataclasses.replace(config.model, **fields))
+
+
+def with_hidden(config: Any, hidden: int, field: str) -> Any:
+  """The config whose feed-forwards have that width; `field` asked for it.
+
+  Raises:
+    UserError: the model has its widths in multiples of D, and this is none.
+  """
+  model = config.model
+  if hasattr(model, 'feed_forward_width'):
+    return with_model(config, feed_forward_width=hidden)
+  expansion, rest = divmod(hidden, model.width)
+  if rest:
+    raise UserError(
+      f'{field}: makes a width of {hidden}; must be a multiple of model.width='
+      f'{model.width}, by which a vit has its feed-forwards'
+    )
+  architecture = dataclasses.replace(model.architecture, expansion=expansion)
+  return with_model(config, architecture=architecture)
 
 
 def span(x: jax.Array) -> str:

@@ -83,7 +83,9 @@ def by_magnitude(found: Arrays, sparsity: float, scope: str = 'global') -> Array
     return {path: ~x for path, x in gone.items()}
   kept = {}
   for path, x in sizes.items():
-    of_map = [~smallest(one, round(sparsity * one.size)) for one in layers(path, x).values()]
+    of_map = [
+      ~smallest(one, round(sparsity * one.size)) for one in layers(path, x).values()
+    ]
     kept[path] = np.stack(of_map).reshape(x.shape)
   return kept
 

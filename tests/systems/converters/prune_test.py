@@ -185,5 +185,7 @@ def test_essential_sparsity_is_where_the_perplexity_leaves_its_tolerance():
   after = perplexity(*converted(Prune(more), config, variables)[:2])
   assert after > (1 + tolerance) * dense
   assert said[0].startswith(f'perplexity {dense:.4g}; of the pruned model at a sparsity of')
-  zeros = 1 - jnp.mean(jnp.concatenate([x.ravel() for x in jax.tree.leaves(new['buffers'])]))
+  zeros = 1 - jnp.mean(
+    jnp.concatenate([x.ravel() for x in jax.tree.leaves(new['buffers'])])
+  )
   np.testing.assert_allclose(zeros, share, atol=2e-3)
