@@ -19,6 +19,7 @@ UserError, and then nothing is written.
 from elas_jax.systems.converters.ap import AP
 from elas_jax.systems.converters.essential import Essential
 from elas_jax.systems.converters.extend_grid import ExtendGrid
+from elas_jax.systems.converters.layers import Layers
 from elas_jax.systems.converters.merge import Merge
 from elas_jax.systems.converters.prune import Prune
 from elas_jax.systems.converters.width import Width
@@ -30,4 +31,5 @@ CONVERTERS = {
   'essential': Essential,
   'ap': AP,
   'width': Width,
+  'layers': Layers,
 }

@@ -65,8 +65,8 @@ class Width:
     name, now = config.model.hidden
     if self.hidden(config.model.width) >= now:
       raise UserError(
-        f'{where}.ratio={self.ratio!r}: must be below {now / config.model.width:g}, that of '
-        f'{name}={now} to model.width={config.model.width}'
+        f'{where}.ratio={self.ratio!r}: must be below {now / config.model.width:g}, that '
+        f'of {name}={now} to model.width={config.model.width}'
       )
     self.config(where, config)
 
@@ -118,8 +118,8 @@ def check_feed_forwards(config: Any, accepted: tuple[type, ...]) -> None:
     if type(layer.feed_forward) not in accepted:
       names = (name for name, kind in FEED_FORWARDS.items() if kind in accepted)
       raise UserError(
-        f'model.feed_forward={name_of(FEED_FORWARDS, layer.feed_forward)!r}: must be one of '
-        f'{quoted(names)} to lose hidden units'
+        f'model.feed_forward={name_of(FEED_FORWARDS, layer.feed_forward)!r}: must be one '
+        f'of {quoted(names)} to lose hidden units'
       )
 
 
@@ -149,7 +149,7 @@ def _arrays(flat: dict[str, Any], path: str, linear: Any) -> dict[str, jax.Array
 def _cut(
   x: jax.Array, roles: tuple[str | None, ...], side: str, keep_NxF: np.ndarray
 ) -> jax.Array:
-  """x with these units of that side, where it has it: a bias is of the outputs."""
+  """An array with these units of that side, where it has it: a bias is of the outputs."""
   roles = ('out',) if roles == (None,) else roles
   if side not in roles:
     return x

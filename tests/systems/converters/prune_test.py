@@ -163,7 +163,7 @@ def test_the_drop_is_found_by_bisection(limit):
 
 
 def test_essential_sparsity_is_where_the_perplexity_leaves_its_tolerance():
-  """The share that is found fits, and one a little larger does not, by the loss in NumPy."""
+  """The share that is found fits, and a little more does not, by the loss in NumPy."""
   config = language()
   variables = drawn(config)
   rows = batch(config)
