@@ -21,6 +21,7 @@ from elas_jax.systems.converters.essential import Essential
 from elas_jax.systems.converters.extend_grid import ExtendGrid
 from elas_jax.systems.converters.layers import Layers
 from elas_jax.systems.converters.merge import Merge
+from elas_jax.systems.converters.merge_features import MergeFeatures
 from elas_jax.systems.converters.prune import Prune
 from elas_jax.systems.converters.width import Width
 
@@ -32,4 +33,5 @@ CONVERTERS = {
   'ap': AP,
   'width': Width,
   'layers': Layers,
+  'merge_features': MergeFeatures,
 }
