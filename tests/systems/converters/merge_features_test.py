@@ -53,13 +53,13 @@ def stop(w_in, bias, w_out, beta, summed):
 @pytest.mark.parametrize('beta', [0.2, 0.3])
 def test_rounds_by_loops(beta, summed):
   """Two layers in step: as many rounds as both have, and each on its own for its count."""
-  random = np.random.default_rng(0)
+  random = np.random.default_rng(5)  # by which they differ in that
   layers, arrays, alone = [], {}, {}
   for n in range(2):
     # Some units are near to others.
-    nearness = random.integers(0, 4 - n, 10)
-    draw = lambda *shape, of=nearness: (
-      random.normal(size=shape)[..., of] + 0.4 * random.normal(size=(*shape[:-1], 10))
+    like, apart = random.integers(0, 4, 10), 0.3 + 0.2 * n
+    draw = lambda *shape, like=like, apart=apart: (
+      random.normal(size=shape)[..., like] + apart * random.normal(size=(*shape[:-1], 10))
     )
     x = draw(5, 4), draw(4), draw(3, 4).T
     arrays |= {('in', n): x[0], ('bias', n): x[1], ('out', n): x[2]}
