@@ -149,7 +149,8 @@ def test_other_data_are_refused_or_accepted(old, capsys):
     (['--workdir=w', '--converter=merge'], '--output: missing; --help shows the flags'),
     (
       ['--workdir=w', '--output=o', '--converter=mrge'],
-      "converter='mrge': did you mean 'merge'? must be one of 'extend_grid', 'merge'",
+      "converter='mrge': did you mean 'merge'? must be one of 'ap', 'essential', "
+      "'extend_grid', 'layers', 'merge', 'merge_features', 'prune', 'width'",
     ),
     (
       ['--workdir=w', '--output=o', '--converter=merge', '--converter.grid=3'],
@@ -188,12 +189,18 @@ def test_a_run_that_does_not_fit_is_refused(tmp_path, monkeypatch):
 def test_help_lists_converters_and_their_fields(capsys):
   convert.main(['--help'])
   out = capsys.readouterr().out
-  for text in ('--workdir', '--accept_changed', '\n  extend_grid  New knots', '\n  merge '):
+  for text in (
+    '--workdir',
+    '--accept_changed',
+    '\n  extend_grid  ',
+    ' New knots',
+    '\n  merge ',
+  ):
     assert text in out
   convert.main(['--help=extend_grid'])
   out = capsys.readouterr().out
   assert '\n  grid                   int = 0\n' in out
-  with pytest.raises(UserError, match="^converter='x': must be one of 'extend_grid', 'me"):
+  with pytest.raises(UserError, match="^converter='x': must be one of 'ap', 'essential'"):
     convert.main(['--help=x'])
 
 

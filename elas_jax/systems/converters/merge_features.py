@@ -69,9 +69,7 @@ class Units:
 
 @dataclasses.dataclass(frozen=True)
 class MergeFeatures:
-  beta: float = (
-    0.1  # largest D of a pair, as a share of the layer's; published 0.001 to 0.3
-  )
+  beta: float = 0.1  # D of a pair over the largest, at most; published 0.001 to 0.3
   summed: Literal['rows', 'columns'] = 'rows'  # what of a pair is; the others are averaged
 
   equal: ClassVar[bool] = False

@@ -45,10 +45,10 @@ FIRST, LAST = ('gate', 'up'), 'down'
 
 @dataclasses.dataclass(frozen=True)
 class Width:
-  ratio: float = (
-    2.4  # F' / D; published 4.0, 3.6, 3.2, 2.8, 2.4, 2.0, 1.6 of a model of 4.0
+  ratio: float = 2.4  # of the new F to D; published 4.0 to 1.6 in steps of 0.4
+  score: Literal['peak_to_peak', 'largest'] = (
+    'peak_to_peak'  # code and version 3, or version 1
   )
-  score: Literal['peak_to_peak', 'largest'] = 'peak_to_peak'  # as the code, or v1's formula
 
   equal: ClassVar[bool] = False
 
