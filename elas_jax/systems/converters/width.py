@@ -46,9 +46,8 @@ FIRST, LAST = ('gate', 'up'), 'down'
 @dataclasses.dataclass(frozen=True)
 class Width:
   ratio: float = 2.4  # of the new F to D; published 4.0 to 1.6 in steps of 0.4
-  score: Literal['peak_to_peak', 'largest'] = (
-    'peak_to_peak'  # code and version 3, or version 1
-  )
+  # Of a unit: as in the code and version 3 of the paper, or in version 1.
+  score: Literal['peak_to_peak', 'largest'] = 'peak_to_peak'
 
   equal: ClassVar[bool] = False
 

@@ -1,6 +1,8 @@
 """Importances in NumPy, which layers go, and that the others are what they were."""
 
 import dataclasses
+import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -8,15 +10,20 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
+from elas_jax import convert
 from elas_jax.common.errors import UserError
+from elas_jax.config.config import MeshConfig
 from elas_jax.run import conversion
+from elas_jax.run.sharding import make_mesh
+from elas_jax.run.state import create_state
+from elas_jax.run.workdir import open_run
 from elas_jax.systems.activations import ACTIVATIONS
 from elas_jax.systems.architectures import ARCHITECTURES
 from elas_jax.systems.converters.layers import Layers
 from elas_jax.systems.linears import LINEARS
 from elas_jax.systems.mixers import MIXERS
 from tests.conformance.hosts import batch, given, hybrid, language, network, transformer
-from tests.conftest import thinned
+from tests.conftest import ROOT, thinned
 from tests.systems.converters.drawn import at, converted, drawn, outputs
 
 
@@ -191,3 +198,33 @@ def test_a_pattern_loses_whole_cycles():
 def test_what_cannot_be_is_refused(converter, config, message):
   with pytest.raises(UserError, match=message):
     converter.check('converter', config)
+
+
+@pytest.mark.conformance
+@pytest.mark.usefixtures('four_devices')
+@pytest.mark.parametrize('rewind', [True, False])
+def test_phases_begin_again_with_the_parameters(rewind, tmp_path, monkeypatch, capsys):
+  """A run of 3 dense steps, at step 6: by the command, on its own rows."""
+  for name in ('elas', 'corpus'):
+    shutil.copytree(ROOT / 'tests/fixtures/version_0' / name, tmp_path / name)
+  monkeypatch.chdir(tmp_path)
+  places = '--workdir=elas', '--output=new', '--converter=layers'
+  convert.main([*places, f'--converter.rewind={rewind}'])
+  assert 'importance: layer 0 ' in capsys.readouterr().out
+  old, new = (open_run(name, None, {'eval.batch_size': 4}) for name in ('elas', 'new'))
+  count = old.past.parsed.model.layers
+  assert new.past.parsed.model.layers == count - 1
+  assert new.past.parsed.model.feed_forward.dense_steps == (3 if rewind else 0)
+  config = old.past.parsed
+  start = create_state(config, make_mesh(dataclasses.replace(config, mesh=MeshConfig())))
+  of = start.params if rewind else old.variables['params']
+  same = np.array_equal
+  np.testing.assert_array_equal(new.variables['params']['embedding'], of['embedding'])
+  ups = [
+    np.float64(x['layers']['feed_forward']['up']['a'])
+    for x in (new.variables['params'], of)
+  ]
+  assert all(any(same(one, other) for other in ups[1]) for one in ups[0])
+  made = json.loads((tmp_path / 'new/conversion.json').read_text())
+  assert made['workdir'] == 'elas' and made['step'] == 6
+  assert made['converter'].items() >= {'kind': 'layers', 'rewind': rewind}.items()
