@@ -197,7 +197,7 @@ def test_help_lists_converters_and_their_fields(capsys):
   convert.main(['--help=extend_grid'])
   out = capsys.readouterr().out
   assert '\n  grid                   int = 0\n' in out
-  with pytest.raises(UserError, match="^converter='x': must be one of 'extend_grid', 'me"):
+  with pytest.raises(UserError, match="^converter='x': must be one of 'ap', 'essential'"):
     convert.main(['--help=x'])
 
 

@@ -166,7 +166,7 @@ def test_impossible_combination_is_refused_by_name(method, changes, said):
     (['optimizer=loro', 'model.linear=dense'], "optimizer='loro': needs a model.linear of"),
     (
       ['model.feed_forward=relu2_two_four', 'model.linear=lora', 'model.linear.rank=8'],
-      "model.linear='lora': must be one of 'dense', 'low_rank' with a 2:4",
+      "model.linear='lora': must be one of 'dense', 'low_rank', 'masked' with a 2:4",
     ),
     (['model.norm=batch'], "model.norm='batch': would show a token those after it"),
     (

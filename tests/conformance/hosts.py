@@ -24,9 +24,11 @@ from elas_jax.config.config import (
   TrainConfig,
 )
 from elas_jax.run import objectives
-from elas_jax.run.conversion import linear_maps, outputs_of
+from elas_jax.run.conversion import linear_maps, loss_of, outputs_of, slopes_of
 from elas_jax.run.measures import lacking
 from elas_jax.run.sharding import make_mesh
+from elas_jax.run.state import init_variables
+from elas_jax.systems.activations import ACTIVATIONS
 from elas_jax.systems.architectures import ARCHITECTURES
 from elas_jax.systems.converters.common import Given
 from elas_jax.systems.feed_forwards import FEED_FORWARDS
@@ -211,12 +213,26 @@ def _candidates(section: str, kind: Any) -> list[Config]:
 
 
 def _taken_by(converter: Any) -> list[Config]:
-  """Of a decoder and a network of each linear kind those that the converter takes."""
+  """Those that the converter takes, of models of each linear kind and of other parts."""
   first = {name: case for _, name, case in reversed(list(cases('model.linear')))}
   models = [make(linear=case) for case in first.values() for make in (language, network)]
   if all(_takes(converter, config) for config in models):
     models = models[:2]  # it does not look at linear maps: the first stands for all
+  relu = ACTIVATIONS['relu']()
+  models += [
+    language(feed_forward=FEED_FORWARDS['glu']()),
+    language(feed_forward=FEED_FORWARDS['mlp'](relu)),
+    _deeper(transformer()),
+    *(
+      network(architecture=ARCHITECTURES[name](), activation=relu, depth=2)
+      for name in ('convnet', 'resnet')
+    ),
+  ]
   return [config for config in models if _takes(converter, config)]
+
+
+def _deeper(config: Config) -> Config:
+  return dataclasses.replace(config, model=dataclasses.replace(config.model, depth=2))
 
 
 def _takes(converter: Any, config: Config) -> bool:
@@ -233,12 +249,16 @@ def _with_data(config: Config, **fields: Any) -> Config:
 
 def given(config: Config, variables: Any, said: list[str]) -> Given:
   """What a converter is given of a run with these variables, whose rows are `batch`."""
+  mesh = mesh_of(config)
   return Given(
     config=config,
     variables=variables,
     linear_maps=linear_maps(config.model),
     rows=lambda units: batch(config),
-    outputs=functools.partial(outputs_of, mesh_of(config)),
+    outputs=functools.partial(outputs_of, mesh),
+    start=lambda: jax.jit(init_variables, static_argnums=0)(config),
+    loss=functools.partial(loss_of, mesh),
+    slopes=functools.partial(slopes_of, mesh),
     check=check,
     say=said.append,
   )

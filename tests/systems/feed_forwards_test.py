@@ -222,7 +222,7 @@ def test_soft_scale_is_estimated_in_training_and_then_read():
     (
       PRUNED(dense_steps=0),
       {'linear': LINEARS['cola'](rank=4)},
-      r"model.linear='cola': must be one of 'dense', 'low_rank' with a 2:4",
+      r"model.linear='cola': must be one of 'dense', 'low_rank', 'masked' with a 2:4",
     ),
     (
       PRUNED(dense_steps=0),
