@@ -317,6 +317,7 @@ def golden_model() -> dict:
     'model.vocab_size': 61,
     'model.width': 32,
     'model.layers': 2,
+    'model.attention': 'gqa',
     'model.attention.heads': 4,
     'model.attention.kv_heads': 2,
     'model.feed_forward_width': 48,

@@ -9,7 +9,7 @@ MOVED = {
   'model.layer': 'model.linear',
   'model.kan': 'model.linear',
   'model.heads': 'model.attention.heads model.architecture.attention.heads',
-  'model.kv_heads': 'model.attention.kv_heads',
+  'model.kv_heads': 'model.attention.kv_heads',  # of gqa
   'model.patch': 'model.architecture.patch',
   'model.rational_groups': 'model.linear.groups model.feed_forward.groups',
   'model.architecture.heads': 'model.architecture.attention.heads',

@@ -51,7 +51,7 @@ FORCED = "model.feed_forward.implementation='mosaic'"
     ),
     (
       'loro',
-      {'model.attention.kv_heads': 1, 'model.linear.rank': 33},
+      {'model.attention': 'gqa', 'model.attention.kv_heads': 1, 'model.linear.rank': 33},
       'model.linear.rank=33: must be at most 32',
     ),
     ('sltrain', {'model.width': 2**16}, 'model.width=65536, model.feed_forward_width='),

@@ -17,8 +17,8 @@ def stored(method='elas'):
 
 
 def test_stored_configs_say_their_version():
-  assert VERSION == 3
-  assert stored()['version'] == 3
+  assert VERSION == 4
+  assert stored()['version'] == 4
   assert 'version' not in lifted(stored())
 
 
@@ -27,7 +27,7 @@ def test_other_versions_are_refused_in_one_line(version):
   with pytest.raises(UserError) as error:
     parse_stored(stored() | {'version': version})
   assert str(error.value) == (
-    f'version={version!r}: this code reads stored configs of versions 0 to 3'
+    f'version={version!r}: this code reads stored configs of versions 0 to 4'
   )
 
 

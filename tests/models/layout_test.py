@@ -87,7 +87,7 @@ def decoders():
   yield from (decoder(linear) for linear in LINEAR_CASES)
   yield from (dataclasses.replace(dense, feed_forward=one) for one in FEED_FORWARD_CASES)
   yield dataclasses.replace(dense, norm=NORMS['layer'](), tied_head=True)
-  yield dataclasses.replace(dense, attention=MIXERS['mha'](2, 1))
+  yield dataclasses.replace(dense, attention=MIXERS['gqa'](2, 1))
 
 
 def representatives(models):
@@ -172,7 +172,7 @@ SQUARES = 4 * 32 * 32
     ({'linear': DENSE, 'feed_forward': FEED_FORWARDS['glu']()}, 2 * (SQUARES + 3 * 2048)),
     # Two of the four heads for keys and values.
     (
-      {'linear': DENSE, 'attention': MIXERS['mha'](4, 2)},
+      {'linear': DENSE, 'attention': MIXERS['gqa'](4, 2)},
       2 * (2 * 32 * 32 + 2 * 32 * 16 + 2 * 32 * 64),
     ),
     # W = B A^T: (inputs + outputs) x R.

@@ -57,7 +57,7 @@ def test_segments_are_apart(flash, monkeypatch):
   segments = np.sort(np.random.default_rng(2).integers(0, 6, (2, 150)), axis=1)
   if flash:  # what cuDNN would be given, by XLA
     whole = jax.nn.dot_product_attention
-    monkeypatch.setattr(attention, '_takes_flash', lambda q: True)
+    monkeypatch.setattr(attention, '_takes_flash', lambda q, v: True)
     by_xla = lambda *x, implementation, **given: whole(*x, **given)
     monkeypatch.setattr(jax.nn, 'dot_product_attention', by_xla)
   np.testing.assert_allclose(
@@ -70,7 +70,7 @@ def test_segments_are_apart(flash, monkeypatch):
 
 def test_an_odd_length_with_segments_is_not_cudnns(monkeypatch):
   # Which refuses the gradient of a mask there.
-  monkeypatch.setattr(attention, '_takes_flash', lambda q: True)
+  monkeypatch.setattr(attention, '_takes_flash', lambda q, v: True)
   q, k, v = inputs(2, 9, 4, 2, 8)
   segments = np.zeros((2, 9), np.int32)
   given = causal_attention(q, k, v, jnp.asarray(segments))

@@ -12,6 +12,7 @@ UserError, and then nothing is written.
 """
 
 from elas_jax.systems.converters.extend_grid import ExtendGrid
+from elas_jax.systems.converters.gqa_to_mla import GQAToMLA
 from elas_jax.systems.converters.merge import Merge
 
-CONVERTERS = {'extend_grid': ExtendGrid, 'merge': Merge}
+CONVERTERS = {'extend_grid': ExtendGrid, 'merge': Merge, 'gqa_to_mla': GQAToMLA}
