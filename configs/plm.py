@@ -15,10 +15,10 @@ decay does, and at 1.8b another where the rate has reached its floor.
 Data: at tiny two halves of the running interpreter's library, as bytes, modules and files
 of packages; at 60m C4 as in configs/c4.py, and that library; at 1.8b folders of one's own
 in plm/ and the tokenizer of Qwen2. Download first; no network is used here.
-Hardware: tiny takes two CPU cores about two minutes. The others are meant for GPUs or TPUs
-and have not been run on any; `--config.mesh.fsdp=8` shards 1.8b, and `--dry_run` prints its
-memory.
-Expected: tiny ends with 2.1 bits per byte of its validation documents.
+Hardware: two CPU cores for tiny, some minutes, below 3 GB of memory. The others are meant
+for GPUs or TPUs and have not been run on any; `--config.mesh.data=1 --config.mesh.fsdp=8`
+shards 1.8b, and `--dry_run` prints its memory.
+Expected: tiny ends with 2.18 bits per byte of its validation documents.
 """
 
 import sysconfig
