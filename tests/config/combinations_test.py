@@ -10,6 +10,7 @@ from tests.config.checks_test import refusal, with_fields
 
 MOSAIC = {'model.feed_forward.implementation': 'mosaic'}
 BFLOAT16 = {'model.compute_dtype': 'bfloat16'}
+MQA_OF_32 = {'model.attention': 'mqa', 'model.attention.heads': 4}
 FORCED = "model.feed_forward.implementation='mosaic'"
 
 
@@ -51,7 +52,7 @@ FORCED = "model.feed_forward.implementation='mosaic'"
     ),
     (
       'loro',
-      {'model.attention': 'gqa', 'model.attention.kv_heads': 1, 'model.linear.rank': 33},
+      MQA_OF_32 | {'model.linear.rank': 33},
       'model.linear.rank=33: must be at most 32',
     ),
     ('sltrain', {'model.width': 2**16}, 'model.width=65536, model.feed_forward_width='),

@@ -91,7 +91,11 @@ def test_a_language_model():
   parsed = tree_of(parse_stored(LANGUAGE))
   parsed['optimizer']['decay_rules'] = []  # JSON has no tuples
   # What came later, as it was before.
-  younger = {'model': {'embedding_std': 0.0}, 'optimizer': {'embedding_rate': 0.0}}
+  attention = expected['model']['attention'] | {'qk_norm': False}
+  younger = {
+    'model': {'embedding_std': 0.0, 'attention': attention},
+    'optimizer': {'embedding_rate': 0.0},
+  }
   assert parsed == {k: x | younger[k] if k in younger else x for k, x in expected.items()}
 
 

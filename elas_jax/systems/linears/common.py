@@ -56,6 +56,20 @@ def check_rank(where: str, kind: Any, config: Any) -> None:
     raise UserError(f'{where}.rank={kind.rank}: must be at most {full}, {which} {names}')
 
 
+def check_svd(where: str, kind: Any, config: Any) -> None:
+  """Refuses a rank beyond the full one of its narrowest map, whose SVD has no more."""
+  stack = config.model.stack
+  owners = stack.owners() if stack else {}
+  own = {path: one for path, (owner, one) in owners.items() if one and owner == kind}
+  sides = {path: min(one.inputs, one.outputs) for path, one in own.items()}
+  if sides and kind.rank > min(sides.values()):
+    name = min(sides, key=sides.get)
+    raise UserError(
+      f'{where}.rank={kind.rank}: must be at most {sides[name]} to start as an SVD, the '
+      f'width of the map {name!r}'
+    )
+
+
 def check_share(where: str, kind: Any) -> None:
   if not 0 < kind.sparse_share < 1:
     raise UserError(

@@ -20,7 +20,7 @@ entries, the kind of position here the pairs (i, i + rope_size / 2): a fixed per
 the rope entries of queries and keys. rope_heads > 1 is what GQA becomes
 (converters/gqa_to_mla.py): several keys side by side, each rotated on its own. A qk_norm
 there is not: keys of heads would have to be formed for it. Checked against DeepSeek-V2 and
--V3 in transformers, see tests/golden/record_mla.py.
+-V3 in transformers, see tests/golden/record_attention.py.
 """
 
 import dataclasses

@@ -1,0 +1,43 @@
+"""The benchmark of decoding: equal outputs both ways, caches by hand, and its table."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from benchmarks import attention_decode
+
+
+def test_both_ways_of_latent_attention_give_the_same():
+  outputs = []
+  for name in ('mla', 'mla, formed'):
+    kind, parts = attention_decode.kinds(True)[name], attention_decode.parts(True)
+    function, inputs = attention_decode.decoding(kind, parts, 2, 32)
+    assert kind.absorbs(parts, 1) == (name == 'mla')
+    outputs.append(jax.jit(function)(*inputs))
+  assert np.ptp(outputs[0]) > 0.01
+  np.testing.assert_allclose(*outputs, rtol=1e-4, atol=1e-5 * np.abs(outputs[0]).max())
+
+
+# Numbers of a token in the caches of 16 heads of 128.
+CACHES = {'mla': 512 + 64, 'mha': 2 * 16 * 128, 'gqa': 2 * 4 * 128, 'sqa': 2 * 4 * 128}
+
+
+@pytest.mark.parametrize('name', CACHES)
+def test_caches_of_the_measured_sizes(name):
+  kind, parts = attention_decode.kinds(False)[name], attention_decode.parts(False)
+  state = jax.eval_shape(lambda: kind.empty_state(parts, 1, 1))
+  assert sum(x.size for x in state.values()) == CACHES[name]
+
+
+def test_a_smoke_run_writes_its_table(tmp_path, monkeypatch):
+  few = {name: attention_decode.kinds(True)[name] for name in ('mla', 'mha')}
+  monkeypatch.setattr(attention_decode, 'kinds', lambda smoke: few)
+  attention_decode.main(['--smoke', '--repetitions=1', f'--output={tmp_path}'])
+  (path,) = tmp_path.glob('*.json')
+  (case,) = json.loads(path.read_text())['cases']
+  # Two rows of 32 positions in float32.
+  assert case['cache_bytes'] == {'mla': 2 * 32 * 4 * (16 + 2), 'mha': 2 * 32 * 4 * 2 * 64}
+  text = path.with_suffix('.md').read_text()
+  assert 'A smoke run' in text and '| batch 2 | mla | ' in text and ' | 0.141 | ' in text
