@@ -70,6 +70,7 @@ from elas_jax.config.overrides import choose, set_field, set_fields  # noqa: E40
 from elas_jax.config.parsing import parse  # noqa: E402
 from elas_jax.systems.optimizers import OPTIMIZERS  # noqa: E402
 from elas_jax.systems.schedules import SCHEDULES  # noqa: E402
+from elas_jax.systems.sources import SOURCES  # noqa: E402
 
 
 def tiny_config(folder: pathlib.Path, **overrides) -> Config:
@@ -173,6 +174,8 @@ def shared_programs():
     """Without what the loop alone looks at."""
     own = dataclasses.replace(config.train, tensorboard=False)
     none = {'restore': '', 'profile_steps': '', 'checkpoint': CheckpointConfig()}
+    if config.traits.text:
+      none['data'] = dataclasses.replace(config.data, source=SOURCES['python_source']())
     return dataclasses.replace(config, train=own, eval=EvalConfig(), **none)
 
   def for_start(config):

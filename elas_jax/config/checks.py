@@ -46,7 +46,7 @@ def check(config: Config) -> None:
 def _check_phases(config: Config) -> None:
   """A share of the steps has become a number of them, unless a kind was made by hand."""
   for path, value, field in schema.leaves(config):
-    if is_phase(field) and not isinstance(value, int):
+    if is_phase(field) and not isinstance(value, int | str):
       raise UserError(
         f'{path}={value!r}: must be a number of steps here; `filled` makes one of a share'
       )

@@ -6,6 +6,7 @@ from typing import Any
 from elas_jax.common.errors import UserError
 from elas_jax.common.fields import at_least, fraction
 from elas_jax.common.places import check_place
+from elas_jax.data.mixed_order import Phase
 
 OWN_SOURCES = ('python_source', 'text_files')
 
@@ -51,6 +52,29 @@ class Corpus:
       return self.named
     field = 'path' if self.source == 'text_files' else 'data_dir'
     return f'{self.named} data.source.{field}={self.path!r}'
+
+
+@dataclasses.dataclass(frozen=True)
+class Mixed:
+  """Corpora by name, of the same tokenizer and length, and how training mixes them."""
+
+  corpora: dict[str, Corpus]
+  phases: tuple[Phase, ...]
+
+  named = "data.source='mixture'"
+
+  @property
+  def tokenizer(self) -> str:
+    return next(iter(self.corpora.values())).tokenizer
+
+  @property
+  def max_bad_share(self) -> float:
+    return next(iter(self.corpora.values())).max_bad_share
+
+
+def by_name(corpus: Corpus | Mixed) -> dict[str, Corpus]:
+  """The corpora of a mixture, or the only one, which has no name."""
+  return corpus.corpora if isinstance(corpus, Mixed) else {'': corpus}
 
 
 def corpus_of(data: Any, source: str, **fields: Any) -> Corpus:

@@ -7,6 +7,7 @@ Give the file to training as --config.data.tokenizer=file
 """
 
 import argparse
+import itertools
 import os
 import pathlib
 import sys
@@ -17,6 +18,7 @@ from elas_jax.common.errors import UserError
 from elas_jax.common.interruption import cleaned_up
 from elas_jax.config.cli import Parser, integer, run_command
 from elas_jax.data.bad_records import BadRecords
+from elas_jax.data.corpus import by_name
 from elas_jax.data.prepare import corpus_named, source_arguments
 from elas_jax.data.progress import Progress
 from elas_jax.data.sources import Source, open_source
@@ -83,12 +85,15 @@ def main(arguments: list[str] | None = None) -> None:
   vocab_size, output = options.pop('vocab_size'), options.pop('output')
   # Only the documents are read.
   corpus = corpus_named(options, Bytes(), protocol='packed', sequence_length=1, processes=1)
-  source, report = open_source(corpus), BadRecords()
-  text = train(read_texts(source, report), vocab_size)
+  sources = [open_source(one) for one in by_name(corpus).values()]
+  report = BadRecords()
+  texts = itertools.chain(*(read_texts(source, report) for source in sources))
+  text = train(texts, vocab_size)
   report.check(corpus.named, corpus.max_bad_share)
   _write_atomically(output, text)
-  for line in (*source.report.lines(), *report.lines()):
-    print(line, file=sys.stderr)
+  for found in (*(source.report for source in sources), report):
+    for line in found.lines():
+      print(line, file=sys.stderr)
   print(f'wrote {output}')
 
 

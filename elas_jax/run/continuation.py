@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import json
 import pathlib
+import shlex
 from typing import Any
 
 import jax
@@ -26,7 +27,7 @@ from elas_jax.systems.kinds import about, is_free, is_phase, is_place
 
 # What may change when a run is continued: nothing that the numbers so far depend on,
 # except train.steps, which lengthens the schedule, and with it what follows from it; but
-# no step that is done may come into another phase of the model.
+# no step that is done may come into another phase of the model or of a mixture of data.
 MAY_CHANGE = (
   'train.steps',
   'train.log_every',
@@ -148,9 +149,14 @@ def check_config(past: Past, config: Config) -> list[str]:
 
 
 def _check_done(past: Past, config: Config) -> None:
-  """Refuses phases of the model that a step which is done was not in."""
-  before = {path: kind for path, _, kind in schema.kinds_in(past.parsed.model, 'model.')}
-  for path, _, kind in schema.kinds_in(config.model, 'model.'):
+  """Refuses phases of the model or the data that a step which is done was not in."""
+  in_phases = lambda config: {
+    path: kind
+    for section in ('model', 'data')
+    for path, _, kind in schema.kinds_in(getattr(config, section), f'{section}.')
+  }
+  before = in_phases(past.parsed)
+  for path, kind in in_phases(config).items():
     old, steps = before[path], range(1, past.step + 1)
     other = (step for step in steps if _phase(old, step) != _phase(kind, step))
     if old == kind or (step := next(other, None)) is None:
@@ -158,7 +164,8 @@ def _check_done(past: Past, config: Config) -> None:
     names = [x.name for x in dataclasses.fields(kind) if is_phase(x)]
     names = [name for name in names if getattr(old, name) != getattr(kind, name)]
     now = ', '.join(f'{path}.{name}={getattr(kind, name)}' for name in names)
-    flags = ' '.join(f'--config.{path}.{name}={getattr(old, name)}' for name in names)
+    was = (f'--config.{path}.{name}={getattr(old, name)}' for name in names)
+    flags = ' '.join(map(shlex.quote, was))
     raise UserError(
       f'{now}: the run in {past.workdir} has done {past.step} steps, of which step {step} '
       f'was in another phase; give {flags}, what it was started with, or another --workdir'

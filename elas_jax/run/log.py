@@ -286,7 +286,10 @@ SHORT_NAMES = {
 
 
 def _short(values: dict[str, float]) -> str:
-  formats = SHORT_NAMES | objectives.formats(values) | measures.formats(values)
+  # Of the sources of a mixture.
+  own = [name for name in values if name.startswith('eval/loss_')]
+  formats = SHORT_NAMES | {x: x.removeprefix('eval/loss_') + ' {:.4f}' for x in own}
+  formats |= objectives.formats(values) | measures.formats(values)
   return '  '.join(
     text.format(values[name]) for name, text in formats.items() if name in values
   )

@@ -47,6 +47,15 @@ def phase(default: int | float) -> Any:
   return dataclasses.field(default=default, metadata={'phase': True})
 
 
+def starts(resolve: Callable[[str, str, Callable[[int | float], int]], str]) -> Any:
+  """A config field of text in which numbers of steps stand, as in those of `phase`.
+
+  `resolve` (text, where, steps_of) -> the text with steps_of(number) for each; '' is its
+  default.
+  """
+  return dataclasses.field(default='', metadata={'phase': True, 'resolve': resolve})
+
+
 def place(default: str = '') -> Any:
   """A config field that names a file or a folder, of which the content counts."""
   return dataclasses.field(default=default, metadata={'place': True})
@@ -69,6 +78,11 @@ def several_of(field: dataclasses.Field) -> Kinds | None:
 
 def is_phase(field: dataclasses.Field) -> bool:
   return field.metadata.get('phase', False)
+
+
+def resolve_of(field: dataclasses.Field) -> Callable[..., str] | None:
+  """Of a field made by `starts`, else None."""
+  return field.metadata.get('resolve')
 
 
 def is_place(field: dataclasses.Field) -> bool:

@@ -14,6 +14,8 @@ from elas_jax.systems.sources.tfds import Tfds
 from elas_jax.systems.tokenizers import TOKENIZERS
 from tests.conftest import thinned
 
+RUN = types.SimpleNamespace(train=types.SimpleNamespace(steps=8))
+
 
 def cases(folder: pathlib.Path, table: dict) -> list:
   found = []
@@ -36,7 +38,7 @@ def test_cases_are_prepared(name, tmp_path):
   if name == 'python_source':  # as many tokens as it is
     tokenizers = tokenizers[:1]
   for source in sources:
-    source.check('data.source', None)
+    source.check('data.source', RUN)
     for tokenizer in tokenizers:
       tokenizer.check('data.tokenizer', None)
       data = types.SimpleNamespace(
