@@ -21,7 +21,9 @@ from typing import Any
 import jax
 
 from elas_jax.common.errors import UserError
+from elas_jax.common.places import new_folder
 from elas_jax.config.cli import Parser, integer, run_command
+from elas_jax.config.config import Config
 from elas_jax.convert import main as convert
 from elas_jax.run.checkpoint import steps_in
 from elas_jax.run.diverged import Diverged
@@ -30,7 +32,8 @@ from elas_jax.run.host_memory import keep_freed_memory, share_one_arena
 from elas_jax.run.record import Record, append, read
 from elas_jax.run.workers import claimed, end_with_parent, run_workers, waited_for
 from elas_jax.tables import asked
-from elas_jax.tables.plan import Line, Plan, Run
+from elas_jax.tables.plan import Line, Plan
+from elas_jax.tables.planned_run import Run
 from elas_jax.tables.render import Section, read_page, render, write_list
 from elas_jax.train import train
 from experiments.papers import (
@@ -129,7 +132,7 @@ class Work:
 
     Raises UserError if a signal stopped it.
     """
-    config = dataclasses.replace(run.config, restore=self.start_of(run))
+    config = self.config_of(run)
     workdir, start, step = run.workdir(self.runs), time.monotonic(), None
     fresh = not (workdir / 'metrics.jsonl').exists()
     try:
@@ -153,6 +156,20 @@ class Work:
       found = dataclasses.replace(found, seconds=was.seconds)
     append(self.path, dataclasses.replace(found, values=values))
 
+  def config_of(self, run: Run) -> Config:
+    """What it is trained by here: its start and the files made for it are there."""
+    start = self.start_of(run)
+    if run.made is None:
+      return run.config_here(start, None)
+    folder = run.made_in(self.runs)
+    with waited_for(self.runs / '.locks', f'made-{folder.name}'):
+      if not folder.exists():
+        with new_folder('--runs', folder) as fresh, failures_of(self.given):
+          fresh.mkdir()
+          run.made.of(pathlib.Path(start) if start else None, fresh, run.seed)
+        jax.clear_caches()
+    return run.config_here(start, folder)
+
   def start_of(self, run: Run) -> str:
     """The workdir that a run starts from, made if it is not there; '' if there is none."""
     if run.after is None:
@@ -162,7 +179,7 @@ class Work:
     with waited_for(self.runs / '.locks', before.key):
       if before.config.train.steps not in steps_in(workdir / 'checkpoints'):
         print(f'{before.label}, seed {before.seed}: trained, to start from', flush=True)
-        train(dataclasses.replace(before.config, restore=self.start_of(before)), workdir)
+        train(self.config_of(before), workdir)
         jax.clear_caches()
       if not folder.exists():
         where = [f'--workdir={workdir}', f'--output={folder}']

@@ -4,7 +4,6 @@ import copy
 import dataclasses
 import functools
 import math
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,76 +14,9 @@ from elas_jax.config.cli import load_config
 from elas_jax.config.config import Config
 from elas_jax.config.overrides import apply, of_another_kind
 from elas_jax.config.parsing import parse
-from elas_jax.run.ended import workdir_of
-from elas_jax.run.record import DIVERGED, FINISHED, Record, Recorded, key
-from elas_jax.run.revisions import revisions
-from elas_jax.systems.kinds import name_of
-from elas_jax.systems.optimizers import OPTIMIZERS
-from elas_jax.tables.table import RATE, Look, Rates, Row, Table
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-  """A run of a table, and what the record has of it.
-
-  `before` is what was made before a revision: kept and said, but neither shown nor taken.
-  `after` is the run that it starts from, which `converter` changes first. Of one that is
-  recorded without its `look`, there is no `recorded` either.
-  """
-
-  label: str
-  size: str
-  config: Config
-  recorded: Recorded | None
-  before: Recorded | None
-  after: 'Run | None' = None
-  converter: str = ''
-  look: Look | None = None
-
-  @property
-  def key(self) -> str:
-    return key(self.config)
-
-  def workdir(self, runs: pathlib.Path) -> pathlib.Path:
-    """That of its config, which several tables may have."""
-    return workdir_of(runs, _stem(self.config), self.config)
-
-  def start(self, runs: pathlib.Path) -> pathlib.Path:
-    """The workdir that it starts from: of `after`, or made of that by the converter."""
-    if not self.converter:
-      return self.after.workdir(runs)
-    return runs / 'converted' / self.config.restore
-
-  @property
-  def seed(self) -> int:
-    return self.config.seed
-
-  @property
-  def ready(self) -> bool:
-    """Whether what it starts from is recorded."""
-    return self.after is None or self.after.recorded is not None
-
-  @property
-  def without_start(self) -> bool:
-    """Whether what it would start from has diverged, so that it cannot be made."""
-    after = self.after
-    return after is not None and (after.status == DIVERGED or after.without_start)
-
-  @property
-  def lacks(self) -> list[str]:
-    """Revisions that the run of before was made without."""
-    return [
-      x for x in revisions(self.config) if self.before and x not in self.before.revisions
-    ]
-
-  @property
-  def status(self) -> str:
-    return self.recorded.status if self.recorded else 'not run'
-
-  @property
-  def values(self) -> dict[str, float]:
-    """Of a finished run."""
-    return self.recorded.values if self.status == FINISHED else {}
+from elas_jax.run.record import DIVERGED, Record, Recorded
+from elas_jax.tables.planned_run import Run, looked, name_of_start, with_starts
+from elas_jax.tables.table import RATE, Rates, Row, Table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,7 +119,7 @@ class Plan:
   def runs(self) -> dict[str, Run]:
     """All that are known so far by their keys, searches first."""
     searched = [run for search in self.searches for run in search.grid.values()]
-    rows = [x for line in self.lines for run in line.runs for x in _with_starts(run)]
+    rows = [x for line in self.lines for run in line.runs for x in with_starts(run)]
     return {run.key: run for run in searched + rows}
 
   def todo(self, lines: Sequence[Line]) -> list[Run]:
@@ -196,7 +128,7 @@ class Plan:
     searches = [x for x in self.searches if every or id(x) in own]
     runs = [run for search in searches for run in search.grid.values()]
     ready = [x for x in lines if x.search is None or x.search.best is not None]
-    runs += [x for line in ready for run in line.runs for x in _with_starts(run)]
+    runs += [x for line in ready for run in line.runs for x in with_starts(run)]
     found: dict[str, Run] = {}
     for run in runs:
       if not run.recorded and not run.without_start:
@@ -289,14 +221,14 @@ class Plan:
       config = dataclasses.replace(config, optimizer=optimizer)
     after = self._after(row, size, seed)
     if after:
-      config = dataclasses.replace(config, restore=_name_of_start(after, row.converter))
+      config = dataclasses.replace(config, restore=name_of_start(after, row.converter))
     recorded = self.record.find(config)
     before = None if recorded else self.record.before(config)
     look = None if steps else row.look
     if recorded and look and not looked(recorded, look):
       recorded = None
     label = f'{row.label} at {rate:g}' if steps else row.label
-    return Run(label, size, config, recorded, before, after, row.converter, look)
+    return Run(label, size, config, recorded, before, after, row.converter, row.made, look)
 
   def _after(self, row: Row, size: str, seed: int) -> Run | None:
     """The run that a run of this row starts from, of the same seed."""
@@ -309,27 +241,6 @@ class Plan:
         f'{RATE}: a rate that is searched is not known beforehand'
       )
     return self._run(row.after, size, seed, None)
-
-
-def _with_starts(run: Run) -> list[Run]:
-  """The run behind those that it starts from, the first one first."""
-  return [*(_with_starts(run.after) if run.after else ()), run]
-
-
-def looked(run: Recorded, look: Look) -> bool:
-  """Whether the record has what this look finds out, or there is nothing to look at."""
-  return run.status == DIVERGED or any(x.startswith(f'{look.name}/') for x in run.values)
-
-
-def _stem(config: Config) -> str:
-  """What the name of a workdir begins with."""
-  return f'{config.data.source.label()}-{name_of(OPTIMIZERS, config.optimizer)}'
-
-
-def _name_of_start(after: Run, converter: str) -> str:
-  """What stands for the start of a run in its config: the same wherever runs lie."""
-  name = f'{after.key}-{"".join(c if c.isalnum() else "_" for c in converter)}'
-  return name.rstrip('-')
 
 
 def _check_labels(labels: Sequence[str]) -> None:

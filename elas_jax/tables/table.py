@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from elas_jax.config.config import Config
 
 RATE = 'optimizer.learning_rate'
+MADE = '{made}'  # in fields of a row: the folder of the files that are made for it
 Metric = tuple[str, str, int]  # name, header, digits
 MARKS = {
   'P': 'read in the source',
@@ -47,6 +48,18 @@ class Look(NamedTuple):
   of: Callable[[Path], dict[str, float]]
 
 
+class Made(NamedTuple):
+  """Files that a run reads and that are made for it, by other code than training.
+
+  `of` writes them into an empty folder, from the workdir that the run starts from, if there
+  is one, and its seed. MADE in the fields of the row stands for the folder. Where the
+  code behind it changes what it writes it needs another name.
+  """
+
+  name: str
+  of: Callable[[Path | None, Path, int], None]
+
+
 @dataclasses.dataclass(frozen=True)
 class Row:
   """A method, and what is different about it here.
@@ -59,6 +72,7 @@ class Row:
     after: the row whose run of the same seed a run of this one starts from.
     converter: what makes the start of that run, 'prune --converter.sparsity=0.5'; '': its
       parameters as they are. `fields` must then give the config of what is made.
+    made: files for each of its runs.
     look: at each of its runs.
   """
 
@@ -70,6 +84,7 @@ class Row:
   config: str = ''
   after: 'Row | None' = None
   converter: str = ''
+  made: Made | None = None
   look: Look | None = None
 
   @property

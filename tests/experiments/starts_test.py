@@ -13,7 +13,7 @@ from tests.experiments.run_test import flags_of
 
 CHAIN = """
 from elas_jax.run.workdir import open_run
-from elas_jax.tables.table import RATE, Look, Row, Table
+from elas_jax.tables.table import MADE, RATE, Look, Made, Row, Table
 from experiments.language import LANGUAGE, METRICS, scales
 
 def size(workdir):
@@ -24,11 +24,21 @@ SLOW = 'optimizer.embedding_rate'
 FIRST = Row('first', 'low_rank', {RATE: 1e-2})
 FIELDS = {RATE: 1e-9, SLOW: 1e-9, 'model.feed_forward': 'glu'}
 LOOK = Look('look', size)
+
+def write(start, folder, seed):
+  step = open_run(start, None, {}).step
+  lines = [f'def {name}(x): return x + {seed + step}\\n' * 30 for name in 'abcdefgh']
+  for number, text in enumerate(lines):
+    (folder / f'{number}.txt').write_text(text)
+
+OWN = Made('own', write)
 MERGED = Row('merged', 'full', FIELDS, after=FIRST, converter='merge', look=LOOK)
+READ = FIELDS | {'data.source': 'text_files', 'data.source.path': MADE}
+READER = Row('reader', 'full', READ, after=MERGED, made=OWN)
 
 TABLE = Table(
   title='A chain',
-  rows=lambda at: [MERGED],
+  rows=lambda at: [MERGED] if at.scale == 'smoke' else [READER],
   family=LANGUAGE,
   scales=scales(),
 )
@@ -86,3 +96,22 @@ def test_a_look_that_fails_names_the_file(flags, tmp_path):
   with pytest.raises(UserError, match=r'pair\.py: line \d+: KeyError'):
     run.main(flags)
   assert len(record.read(tmp_path / 'results/runs.jsonl')) == 1
+
+
+@pytest.mark.conformance
+def test_files_are_made_for_a_run_from_what_it_starts_from(flags, tmp_path):
+  """Without a path of this machine in the record, so that a clone finds the run."""
+  (tmp_path / 'pair.py').write_text(CHAIN.replace('[MERGED] if', '[READER] if'))
+  of_corpus = [x for x in flags if not x.startswith('--config.data.source')]
+  lines = (tmp_path / 'corpus/0.txt').read_text()
+  run.main([*of_corpus, '--config.model.vocab_size=257'])
+  *_, last = record.read(tmp_path / 'results/runs.jsonl')
+  assert last.config['data']['source']['path'] == '{made}'
+  (folder,) = (tmp_path / 'runs/smoke/made').iterdir()
+  assert folder.name.startswith('own-seed0-') and len(list(folder.iterdir())) == 8
+  assert '+ 10' in (folder / '0.txt').read_text() not in lines
+  assert str(tmp_path) not in json.dumps(last.config)
+  count = len(record.read(tmp_path / 'results/runs.jsonl'))
+  shutil.rmtree(tmp_path / 'runs')
+  run.main([*of_corpus, '--config.model.vocab_size=257'])
+  assert len(record.read(tmp_path / 'results/runs.jsonl')) == count == 3
