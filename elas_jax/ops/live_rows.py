@@ -24,14 +24,18 @@ def chain_of_live(y_1xF: jax.Array, kernels: tuple[jax.Array, ...]) -> jax.Array
   first, *rest = kernels
   first = first.astype(y_1xF.dtype)
   F = first.shape[0]
-  # The least that is worth a program, in whole rows of eight.
-  sizes = sorted({-(-int(F * share) // 8) * 8 for share in SHARES} - {0})
-  sizes = [size for size in sizes if size < F]
+  of = sizes(F)
   count = (y_1xF != 0).sum()
-  branch = jnp.sum(count > jnp.array(sizes, jnp.int32))
-  some = [functools.partial(_of_rows, size) for size in sizes]
+  branch = jnp.sum(count > jnp.array(of, jnp.int32))
+  some = [functools.partial(_of_rows, size) for size in of]
   y_1xO = jax.lax.switch(branch, [*some, dense], y_1xF, first)
   return chain(y_1xO, tuple(rest))
+
+
+def sizes(features: int) -> list[int]:
+  """Of how many rows there is a program, beside that of all: whole eights."""
+  found = {-(-int(features * share) // 8) * 8 for share in SHARES} - {0}
+  return sorted(size for size in found if size < features)
 
 
 def _of_rows(size: int, y_1xF: jax.Array, kernel_FxO: jax.Array) -> jax.Array:
