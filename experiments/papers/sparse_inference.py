@@ -125,8 +125,8 @@ TABLE = Table(
   metrics=(METRICS[0], ZEROS, *FOUND),
   conclude=conclude,
   notes=(
-    f'{TOKENS} tokens of validation text, one sequence, on this machine. Rows are shares of '
-    'F, the mean over tokens and layers. There are programs for 1/32, 1/16, 1/8 and 1/4 of '
+    f'{TOKENS} tokens of validation text, one sequence. Rows are shares of F, the '
+    'mean over tokens and layers. There are programs for 1/32, 1/16, 1/8 and 1/4 of '
     'the rows; with more, all are read.',
     'Of two_four zeros are those before pruning, rows those after it.',
     'Tokens a second: benchmarks/results/sparse_decoding, at 60m and 350m.',
