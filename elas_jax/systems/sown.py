@@ -9,7 +9,7 @@ stacked over the layers where these are. Where nobody asks, nothing is computed 
   router       BlockFFN          A0 (T, E), the router's scores of the experts
   experts      BlockFFN          A1 (T, E) >= 0, the same after a ReLU: 0 where one is off
   inputs       B-spline layers   x (P, I), float32, where their splines are evaluated
-  keys_values  mixers of J       [k, v] (T, 2 J K), before k is normalised and rotated
+  keys_values  mha to xsmqa      [k, v] (T, 2 J K), before k is normalised and rotated
   residual     transformers      x (T, D), what each layer gives
   thresholds   feed-forwards     (F,), those of this pass, see `cut`
 
