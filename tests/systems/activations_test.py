@@ -340,6 +340,16 @@ def test_the_gate_of_silu_keeps_two_arrays():
   assert [leaf.shape for leaf in jax.tree.leaves(backward)] == [X.shape, X.shape]
 
 
+@pytest.mark.parametrize('case', [case for _, case in ALL if no_decay(case)])
+def test_trained_activations_keep_their_input(case):
+  """And their numbers, for the backward pass."""
+  x = jnp.bfloat16(X.reshape(2, 81))
+  p, function = applied(case, x)
+  backward = jax.vjp(function, p, x)[1]
+  large = [leaf for leaf in jax.tree.leaves(backward) if leaf.ndim == 2]
+  assert [(leaf.shape, leaf.dtype) for leaf in large] == [((2, 81), jnp.bfloat16)]
+
+
 def test_kinds_can_be_keys():
   """They are static arguments of compiled functions."""
   for _, case in ALL:

@@ -41,7 +41,11 @@ class Trained:
 
 
 class Module(nn.Module):
-  """Computes in float32, since powers and products of bfloat16 lose too much."""
+  """Computes in float32, since powers and products of bfloat16 lose too much.
+
+  Saved for the backward pass: x and the numbers. The formula is computed again there, as
+  PolyCom does it: autodiff would keep several arrays of x's size.
+  """
 
   kind: Trained
   dtype: str
@@ -49,10 +53,16 @@ class Module(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     numbers = {
-      name: self.param(name, start, shape, self.dtype).astype(jnp.float32)
+      name: self.param(name, start, shape, self.dtype)
       for name, (start, shape) in self.kind.starts().items()
     }
-    return self.kind.formula(x.astype(jnp.float32), **numbers).astype(x.dtype)
+
+    @jax.checkpoint
+    def computed(x: jax.Array, numbers: dict[str, jax.Array]) -> jax.Array:
+      wide = {name: value.astype(jnp.float32) for name, value in numbers.items()}
+      return self.kind.formula(x.astype(jnp.float32), **wide).astype(x.dtype)
+
+    return computed(x, numbers)
 
 
 def constant(value: float) -> tuple[Callable, tuple[int, ...]]:

@@ -3,8 +3,10 @@
 EvoNorm-B0, which replaces a norm and the activation behind it. sd = sqrt(variance +
 epsilon), of each channel: in training of the batch, all devices together, otherwise by a
 running average, which is a buffer; of one example over space (evonorm_common.py) always,
-and sqrt(epsilon) of rows, which have no space. Not in a decoder. Checked against the
-authors' code. In the resnet nothing follows the sum, where they have a ReLU. In float32.
+and sqrt(epsilon) of rows, which have no space. Nothing is subtracted: where a batch of rows
+has the same c < 0 everywhere in a channel, as raw pixels may, that becomes c /
+sqrt(epsilon). Not in a decoder. Checked against the authors' code. In the resnet nothing
+follows the sum, where they have a ReLU. In float32.
 """
 
 import dataclasses
