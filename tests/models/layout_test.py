@@ -31,6 +31,7 @@ PLACES = (
   (r'(^|/)embedding$', ('tensor', 'fsdp')),
   (r'(^|/)head$', ('fsdp', 'tensor')),
   (r'norm/(scale|bias)$', (None,)),
+  (r'/router/kernel$', (None, None)),
   (r'/(values|support|columns|scale|passes)$', (None,)),
   (r'/(output|down)/sparse$', (None, 'fsdp')),
   (r'/sparse$', (None, 'tensor')),

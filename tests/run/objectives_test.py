@@ -15,7 +15,7 @@ from elas_jax.run.log import Log
 from elas_jax.run.metrics import MetricsWriter, read_metrics
 from elas_jax.run.saved import Saved
 from elas_jax.run.sharding import make_mesh
-from elas_jax.run.state import KEPT, abstract_state
+from elas_jax.run.state import abstract_state, abstract_variables
 from elas_jax.run.workdir import open_run
 from elas_jax.systems.objectives import OBJECTIVES
 from elas_jax.systems.schedules import SCHEDULES
@@ -81,7 +81,10 @@ CHUNKS = {
   'model.feed_forward.experts': 4,
   'model.linear': 'dense',
   'train.accumulation': 2,
+  'model.layers': 1,
   'train.steps': 12,
+  'checkpoint.every': 12,
+  'eval.every': 12,
   'train.objectives': {
     'chunk_sparsity': {'chunk': 8, 'hold_steps': 4, 'every': 2, 'coefficient': 0.5}
   },
@@ -115,7 +118,9 @@ def test_what_is_kept_survives_a_stop_within_a_window(make_config, corpus, tmp_p
   np.testing.assert_allclose(found, expected, rtol=1e-5)
 
   # The network is what it is without: it opens, and others start from it.
-  assert KEPT not in open_run(whole, None, {}).variables['buffers']
+  own = jax.tree.structure(abstract_variables(config))
+  for holder in (one, open_run(whole, None, {})):
+    assert jax.tree.structure(holder.variables) == own
   fresh = types.SimpleNamespace(latest_step=None)
   for kinds in ({}, CHUNKS['train.objectives']):
     config = make_config(**CHUNKS | {'restore': str(whole), 'train.objectives': kinds})
