@@ -25,7 +25,8 @@ Checked against the authors' code, from which differ: its quantile is of a sampl
 contribution of exactly the threshold is left out, so that zeros are never active; where the
 least of them is too much nothing is left out; and a token whose sum is zero counts as one
 without error. A bias of the last map is no neuron's. Of a 2:4 feed-forward a is before
-pruning, and what is left of it is pruned.
+pruning, and what is left of it is pruned. It takes 21 passes of the network, and 336
+products by the last maps.
 """
 
 import dataclasses

@@ -130,7 +130,10 @@ def test_loss_rises_as_said(activation, fields, p):
     # The threshold is within the CETT, and the next of the candidates is not.
     a = a[model.counts]
     most = np.quantile(np.abs(a) * norm, 0.99)
-    step = (most - (np.abs(a) * norm).min()) / 65535
+    least = (np.abs(a) * norm).min()
+    step = (most - least) / 65535
+    number = (threshold - least) / step
+    assert abs(number - round(number)) < 0.2
 
     def cett(t):
       tail = np.where(np.abs(a) * norm <= t, a, 0) @ w  # noqa: B023
