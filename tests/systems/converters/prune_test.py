@@ -1,6 +1,5 @@
 """Masks of drawn weights against plain sorting, and what the pruned model computes."""
 
-import dataclasses
 import re
 
 import jax
