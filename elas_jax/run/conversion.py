@@ -118,16 +118,25 @@ class Source:
         'with fresh parameters; what is converted is trained on in its own workdir'
       )
     workdir = pathlib.Path(self.run.past.workdir)
-    if (workdir / MADE).exists():
-      name = json.loads((workdir / MADE).read_text())['converter']['kind']
-      if not getattr(CONVERTERS.get(name), 'fresh', False):
-        raise UserError(
-          f'--workdir={workdir}: made by the converter {name!r}; must have begun with '
-          'fresh parameters'
-        )
+    name = made_by(workdir)
+    if name and not getattr(CONVERTERS.get(name), 'fresh', False):
+      raise UserError(
+        f'--workdir={workdir}: made by the converter {name!r}; must have begun with fresh '
+        'parameters'
+      )
     placed = jax.tree.map(lambda x: x.sharding, self.run.variables)
     fresh = jax.jit(init_variables, static_argnums=0, out_shardings=placed)
     return fresh(self.config)
+
+
+def made_by(workdir: pathlib.Path) -> str:
+  """The name of the converter that wrote a workdir; '' if none did."""
+  try:
+    return json.loads((workdir / MADE).read_text())['converter']['kind']
+  except FileNotFoundError:
+    return ''
+  except (OSError, ValueError, LookupError, TypeError) as error:
+    raise UserError(f'{workdir / MADE}: is damaged: {error!r}') from None
 
 
 def outputs_of(

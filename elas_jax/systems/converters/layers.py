@@ -61,13 +61,13 @@ class Layers:
         'model.pattern'
       )
     if self.remove >= count:
-      raise UserError(f'{where}.remove={self.remove}: must be below {field}={count}')
+      raise UserError(f'{where}.remove={self.remove}: must be below model.{field}={count}')
 
   def convert(self, given: Given) -> tuple[Any, dict[str, Any]]:
     variables = _begun(given) if self.rewind else given.variables
     importance = self._importance(given, variables)
     field, count = _depth(given.config)
-    config = with_model(given.config, **{field.partition('.')[2]: count - self.remove})
+    config = with_model(given.config, **{field: count - self.remove})
     change = _of_stack if given.config.model.stack else _of_blocks
     flat = {part: flatten_dict(x, sep='/') for part, x in variables.items()}
     new = change(given, importance, flat, self.remove)
@@ -79,24 +79,15 @@ class Layers:
     slopes = given.slopes(given.config, variables, rows)
     if self.criterion == 'grasp':
       slopes = given.slopes(given.config, variables, rows, slopes)
-    product = lambda w, slope: np.float64(w) * np.float64(slope)
-    found = flatten_dict(jax.tree.map(product, params, slopes), sep='/')
-    return (
-      {path: np.abs(x) for path, x in found.items()} if self.criterion == 'snip' else found
-    )
+    of = np.abs if self.criterion == 'snip' else np.asarray
+    product = lambda w, slope: of(np.float64(w) * np.float64(slope))
+    return flatten_dict(jax.tree.map(product, params, slopes), sep='/')
 
 
 def _depth(config: Any) -> tuple[str, int]:
-  """The field with the number of layers, and its value."""
-  model = config.model
-  return (
-    ('model.layers', model.layers)
-    if hasattr(model, 'layers')
-    else (
-      'model.depth',
-      model.depth,
-    )
-  )
+  """The field of the model with the number of its layers, and that."""
+  field = 'layers' if hasattr(config.model, 'layers') else 'depth'
+  return field, getattr(config.model, field)
 
 
 def _begun(given: Given) -> dict[str, Any]:

@@ -5,7 +5,7 @@ share of all weights of the linear maps, of which the smallest |w| go, wherever 
 (scope 'global', as arXiv 2306.03805 prunes language models) or the same share of every map
 (scope 'map'). With a `pattern` N:M it is N of every M consecutive inputs of an output that
 stay, the largest, and of equal ones the first (arXiv 2104.08378): 2:4 is 50 %. In a
-convolution these are channels of one pixel.
+convolution these are channels of one pixel. Maps whose inputs M does not divide stay whole.
 
 Factors are multiplied into dense maps first, as the converter merge does. A run that is
 masked already keeps its zeros, which count as weights of magnitude 0.
@@ -57,21 +57,27 @@ class Prune:
     given = dense_or_masked(given)
     found = weights(given)
     if self.pattern:
-      kept = {path: self._pattern(path, w) for path, w in found.items()}
+      kept = self._by_pattern(given, found)
     else:
       kept = by_magnitude(found, self.sparsity, self.scope)
     config, variables = masked_run(given, kept)
     tell(given, variables)
     return config, variables
 
-  def _pattern(self, path: str, w: np.ndarray) -> np.ndarray:
+  def _by_pattern(self, given: Given, found: Arrays) -> Arrays:
     n, m = map(int, self.pattern.split(':'))
-    if w.shape[-2] % m:
+    whole = [path for path, w in found.items() if w.shape[-2] % m]
+    if len(whole) == len(found):
       raise UserError(
-        f'converter.pattern={self.pattern!r}: {path} has {w.shape[-2]} inputs; must be a '
-        f'multiple of {m}'
+        f'converter.pattern={self.pattern!r}: {whole[0]} has {found[whole[0]].shape[-2]} '
+        f'inputs; those of some map must be a multiple of {m}'
       )
-    return of_groups(w, n, m)
+    if whole:
+      given.say(f'left whole, as their inputs are no multiple of {m}: {", ".join(whole)}')
+    return {
+      path: np.ones(w.shape, bool) if path in whole else of_groups(w, n, m)
+      for path, w in found.items()
+    }
 
 
 def by_magnitude(found: Arrays, sparsity: float, scope: str = 'global') -> Arrays:

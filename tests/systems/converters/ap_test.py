@@ -128,4 +128,7 @@ def test_cycles_begin_at_the_first_start(tmp_path, capsys):
   assert to_json(variables_of(tmp_path / 'restored')[0]) == to_json(restored)
   with pytest.raises(UserError, match="^restore='.*second': must be empty, since the run"):
     command(tmp_path / 'restored', tmp_path / 'fourth', 'ap')
+  (second / 'conversion.json').write_text('{"converter": ')
+  with pytest.raises(UserError, match='second/conversion.json: is damaged: JSONDecode'):
+    command(second, tmp_path / 'fourth', 'ap')
   assert not (tmp_path / 'fourth').exists()
