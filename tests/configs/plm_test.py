@@ -43,7 +43,7 @@ def test_eight_devices_share_the_state_evenly(sizes):
 def test_phases_begin_where_the_rate_changes():
   for size, starts in (('tiny', [700]), ('1.8b', [413_000, 531_000])):
     config = parse(plm.get_config(size))
-    phases = config.data.source.mixed()
+    phases = config.data.source.mixed
     assert [phase.start for phase in phases[1:]] == starts
     rate, peak = learning_rate(config), config.optimizer.learning_rate
     assert rate(starts[0]) == pytest.approx(peak)

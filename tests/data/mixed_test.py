@@ -147,7 +147,11 @@ def test_any_part_of_the_evaluation_is_like_the_whole(blocks):
     assert np.abs(had - count * np.array(SIZES) / sum(SIZES)).max() < 1.5
   # A process without a row of the last batch.
   alone = list(eval_batches(blocks, batch_size=32, **options))
-  last = list(eval_batches(blocks, batch_size=32, **options | {'process_count': 8}))[-1]
+  last = list(
+    eval_batches(
+      blocks, batch_size=32, **options | {'process_count': 8, 'process_index': 7}
+    )
+  )[-1]
   assert {name: x.shape for name, x in last.items()} == {
     name: (4, *x.shape[1:]) for name, x in alone[-1].items()
   }

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import shutil
 
 import jax
@@ -55,7 +56,9 @@ def test_a_run_that_is_stopped_in_phase_two_ends_as_if_it_were_not(make, capsys)
   found = json.loads(pathlib.Path('whole/evaluation.json').read_text())
   assert {'eval/loss_web', 'eval/loss_code'} <= found.keys()
   measure.main(['--workdir=whole', '--measures=activations', '--units=64'])
-  assert 'activations/' in capsys.readouterr().out
+  printed = capsys.readouterr().out
+  assert 'activations/' in printed
+  assert re.search(r'step 8  validation loss .*  web \d\.\d{4}  code \d\.\d{4}', printed)
 
 
 def test_phases_of_the_config_are_those_of_training(make):
@@ -166,3 +169,9 @@ def test_documents_of_a_mixture_do_not_see_each_other(make):
   rows = data.train.read([0, len(data.train) - 1])
   own = data.parts['code'].train
   np.testing.assert_array_equal(rows['segments'][1], own[len(own) - 1]['segments'])
+
+
+def test_what_is_left_out_is_said_by_source(make, capsys):
+  pathlib.Path('code/x.parquet').write_text('x')
+  prepared(make())
+  assert capsys.readouterr().err == 'code: files that are not read: 1 .parquet\n'

@@ -51,7 +51,7 @@ def test_sources_have_their_kinds_fields():
 def test_phases_are_integers_of_each_source(phases, expected):
   mixture = Mixture(THREE, phases)
   mixture.check('data.source', RUN)
-  assert mixture.mixed() == tuple(Phase(*phase) for phase in expected)
+  assert mixture.mixed == tuple(Phase(*phase) for phase in expected)
   for start, shares in expected[1:]:
     assert mixture.at_step(start) != mixture.at_step(start + 1) == shares
 
@@ -77,6 +77,7 @@ def test_phases_are_integers_of_each_source(phases, expected):
     ),
     ('a=tfds:c4;x=1', '', "data.source.sources: a: 'x=1': must begin with one of 'name='"),
     ('a=tfds:c4;x', '', "data.source.sources: a: 'x': must begin with one of 'name='"),
+    ('a=tfds:c4;name=x', '', "data.source.sources: a: 'name' is there twice"),
     ('a=python_source:b', '', "data.source.sources: a.validation_share='b': must be a"),
     ('a=python_source:2', '', 'data.source.sources: a.validation_share=2.0: must be'),
     (THREE, 'web=x', "data.source.phases='web=x': web='x': must be a number of at least 0"),
@@ -136,7 +137,7 @@ def test_starts_are_shares_of_the_steps_until_they_are_stored():
     assert config.data.source.phases == f'web=9,code=1 | {start}: code=1 | 70: more=1'
     assert parse_stored(to_tree(config)) == config
   short = {'data.source.phases': 'web=1 | 0.1: code=1', 'train.steps': 1}
-  assert parse(load_config('configs/default.py', flags(**short))).data.source.mixed() == (
+  assert parse(load_config('configs/default.py', flags(**short))).data.source.mixed == (
     Phase(0, (1, 0, 0)),
     Phase(1, (0, 1, 0)),
   )

@@ -76,6 +76,7 @@ class Mixture:
       if phase.start > config.train.steps:
         raise UserError(f'{given}; must be at most train.steps={config.train.steps}')
 
+  @functools.cached_property
   def mixed(self) -> tuple[Phase, ...]:
     """The phases that have steps and differ, with shares in the order of the sources."""
     found = []
@@ -88,11 +89,11 @@ class Mixture:
 
   def corpus(self, data: Any) -> Mixed:
     corpora = {x: of.corpus(data) for x, of in read_sources(self.sources).items()}
-    return Mixed(corpora, self.mixed())
+    return Mixed(corpora, self.mixed)
 
   def at_step(self, step: int) -> tuple[int, ...]:
     """The sources' shares in a step, from 1."""
-    return [phase for phase in self.mixed() if phase.start < step][-1].shares
+    return [phase for phase in self.mixed if phase.start < step][-1].shares
 
   def label(self) -> str:
     return 'mixture'
@@ -130,6 +131,8 @@ def _kind(text: str, where: str) -> Any:
     if field not in fields or not equals:
       accepted = quoted(f'{x}=' for x in fields)
       raise UserError(f'{where}: {shown(part)}: must begin with one of {accepted}')
+    if field in values:
+      raise UserError(f'{where}: {field!r} is there twice')
     if fields[field] is float:
       value = float(_number(value.strip(), f'{where}.{field}'))
     values[field] = value.strip() if isinstance(value, str) else value
