@@ -242,7 +242,9 @@ def _check_restored(config: Config, data: Any) -> list[str]:
 def _other_needs(past: Past, config: Config, data: Any) -> str:
   """In what the tokenizer or the classes are not those of the checkpoint, or ''."""
   now = data.describe()
-  if now == past.needs:
+  # A chat template counts by the conversations that it writes, which are data.
+  own = lambda needs: {name: x for name, x in needs.items() if name != 'chat_template'}
+  if own(now) == own(past.needs):
     return ''
   if config.traits.text:
     return f'{config.data.tokenizer.shown()} is not the tokenizer'
