@@ -228,7 +228,8 @@ def _check_restored(config: Config, data: Any) -> list[str]:
   if not config.restore:
     return []
   past = load_past(config.restore, 'restore')
-  if past.parsed.task != config.task:  # its parameters do not fit either
+  both_text = past.parsed.traits.text and config.traits.text
+  if past.parsed.task != config.task and not both_text:  # its parameters do not fit either
     return []
   other = _other_needs(past, config, data)
   if other and not config.data.accept_changed:

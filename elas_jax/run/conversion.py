@@ -27,6 +27,7 @@ from elas_jax.run.state import abstract_variables, state_from
 from elas_jax.run.workdir import Run
 from elas_jax.systems.converters.common import Given, span
 from elas_jax.tasks import task_of
+from elas_jax.tasks.task import of_network
 
 UNITS = 2048  # tokens or examples on which outputs are compared, about
 
@@ -51,7 +52,7 @@ class Source:
     self.config: Config = run.past.parsed
     self.given = Given(
       config=self.config,
-      variables=run.variables,
+      variables=of_network(run.variables),
       linear_maps=linear_maps(self.config.model),
       rows=self._rows,
       outputs=lambda config, *rest: self._outputs(at_step(config, run.step), *rest),
@@ -70,7 +71,7 @@ class Source:
     except UserError as error:
       return f'outputs not compared: {error}'
     rows = self._rows(UNITS)
-    before, _ = self.given.outputs(self.config, self.run.variables, rows)
+    before, _ = self.given.outputs(self.config, self.given.variables, rows)
     now, _ = self._outputs(at_step(config, 0), variables, rows)
     if jnp.isfinite(before).all() and not jnp.isfinite(now).all():
       raise UserError(
@@ -99,7 +100,8 @@ class Source:
   def _rows(self, units: int) -> dict[str, Any]:
     """Evenly taken from the train split, with about so many units."""
     rows = self._data.train
-    count = min(max(units // task_of(self.config).row_units(self.config), 1), len(rows))
+    positions, _ = self.config.model.row_outputs(self.config)
+    count = min(max(units // positions, 1), len(rows))
     return rows.read(range(0, len(rows), -(-len(rows) // count)))
 
   def _outputs(

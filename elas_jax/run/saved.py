@@ -20,6 +20,7 @@ from elas_jax.config.migrate import moved_arrays
 from elas_jax.run import checksums
 from elas_jax.run.state import TrainState
 from elas_jax.run.stored_arrays import as_stored, as_today
+from elas_jax.tasks.task import BESIDE
 
 # What reading a broken file ends with: TensorStore's errors and those of JSON and UTF-8 are
 # ValueErrors; the others come from metadata in which another name or kind of value stands.
@@ -175,7 +176,9 @@ class Saved:
     theirs = arrays({part: saved.get(part) or {} for part in parts})
     ours = arrays({part: abstract_variables[part] for part in parts})
     describe = lambda x: 'absent' if x is None else f'of shape {tuple(x.shape)}'
-    for name in sorted(set(theirs) | set(ours)):
+    beside = tuple(f'buffers/{name}/' for name in BESIDE)
+    there_alone = (name for name in theirs if not name.startswith(beside))
+    for name in sorted({*there_alone, *ours}):
       there, here = describe(theirs.get(name)), describe(ours.get(name))
       if there != here:
         raise UserError(

@@ -38,7 +38,7 @@ def init_variables(config: Config) -> dict[str, Any]:
 
 @functools.cache
 def abstract_variables(config: Config) -> dict[str, Any]:
-  """Shapes and dtypes of parameters and buffers; computes nothing."""
+  """Shapes and dtypes of the network's parameters and buffers; computes nothing."""
   return jax.eval_shape(lambda: init_variables(config))
 
 
@@ -46,10 +46,23 @@ def optimizer_of(config: Config) -> optax.GradientTransformation:
   return make_optimizer(config, abstract_variables(config)['params'])
 
 
+def with_beside(config: Config, variables: dict[str, Any]) -> dict[str, Any]:
+  """The network's variables, and what a state at step 0 has beside them."""
+  # Copies: a step takes the memory of each array that it is given.
+  beside = jax.tree.map(jnp.copy, task_of(config).beside(variables))
+  return {'params': variables['params'], 'buffers': variables['buffers'] | beside}
+
+
 def state_from(config: Config, variables: dict[str, Any]) -> TrainState:
-  """A state at step 0 with these parameters and buffers."""
+  """A state at step 0 with these parameters and buffers of the network."""
   opt_state = optimizer_of(config).init(variables['params'])
+  variables = with_beside(config, variables)
   return TrainState(step=jnp.zeros((), jnp.int32), opt_state=opt_state, **variables)
+
+
+def abstract_of_run(config: Config) -> dict[str, Any]:
+  """As `abstract_variables`, of a checkpoint: with what lies beside them."""
+  return jax.eval_shape(lambda: with_beside(config, init_variables(config)))
 
 
 @functools.cache

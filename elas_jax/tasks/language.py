@@ -40,11 +40,11 @@ def rows(config: Config, count: int) -> Batch:
 def prepared(config: Config, tokenizer: Tokenizer | None = None) -> Prepared:
   data = prepare(config.data.source.corpus(config.data), tokenizer)
   check_vocabulary(config, data)
-  _check_sample(config, data)
+  check_sample(config, data)
   return data.with_segments() if config.data.document_mask else data
 
 
-def _check_sample(config: Config, data: Prepared) -> None:
+def check_sample(config: Config, data: Prepared) -> None:
   """The sample at the end must fit into the positions that the model knows."""
   limit = about(config.model.position, 'limit', config.model.parts)
   if limit and config.eval.sample_tokens:
