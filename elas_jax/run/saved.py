@@ -98,7 +98,9 @@ class Saved:
     kinds = self._check_same_model(stored)
     # Compared with their checksums as they were saved, and only then converted.
     as_saved = _in_dtypes(kinds, stored)
-    loaded = as_today(self._arrays(as_saved), abstract_variables, moved)
+    # An empty part is not asked for: there may be something beside what is no part of it.
+    loaded = self._arrays({part: x for part, x in as_saved.items() if x})
+    loaded = as_today(dict.fromkeys(as_saved, {}) | loaded, abstract_variables, moved)
     return jax.tree.map(lambda x, like: x.astype(like.dtype), loaded, abstract_variables)
 
   def _arrays(self, abstract: Any) -> Any:

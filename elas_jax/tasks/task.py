@@ -17,8 +17,8 @@ from elas_jax.systems.sown import collections, gathered
 Batch = dict[str, Any]  # arrays of B rows, among them `valid`; see `Task.rows`
 Sums = dict[str, jax.Array]
 
-# What a state's buffers may hold beside the network's own, by name. All checkpoints of a run
-# have it; who starts from its parameters, or converts them, leaves it behind.
+# What a state's buffers may hold beside the network's own, by name. It is in a checkpoint
+# of a run; who starts from its parameters, or converts them, leaves it behind.
 REFERENCE = 'reference'  # the variables at the start: tasks/preference.py
 BESIDE = (REFERENCE,)
 

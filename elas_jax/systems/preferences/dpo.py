@@ -77,5 +77,4 @@ def truth(
   wins = strength[:, 0] / strength.sum(1)
   s = kind.label_smoothing
   loss = -np.log(wins ** (1 - s) * (1 - wins) ** s)
-  loss += kind.nll * np.mean([-log_p[:, 0] / tokens[:, 0]], axis=0)
-  return loss, np.log(strength)
+  return loss - kind.nll * log_p[:, 0] / tokens[:, 0], np.log(strength)

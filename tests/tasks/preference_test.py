@@ -1,0 +1,322 @@
+"""Preference learning: the loss and its gradient by hand, and runs with their reference."""
+
+import dataclasses
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from elas_jax import evaluate, generate, measure
+from elas_jax.common.errors import UserError
+from elas_jax.config.parsing import parse
+from elas_jax.models.decoder import Decoder
+from elas_jax.run.conversion import Source
+from elas_jax.run.state import create_state, init_variables
+from elas_jax.run.step import gradients
+from elas_jax.run.workdir import open_run
+from elas_jax.systems.feed_forwards import FEED_FORWARDS
+from elas_jax.systems.linears import LINEARS
+from elas_jax.systems.objectives import OBJECTIVES
+from elas_jax.systems.preferences import PREFERENCES
+from elas_jax.tasks.preference import PREFERENCE
+from elas_jax.tasks.task import REFERENCE, of_network
+from elas_jax.train import train
+from tests.conformance.hosts import batch, mesh_of, preference
+from tests.finished_runs import computed, final_params, train_until
+
+
+def drawn(config, seed=0, scale=0.3):
+  """Parameters of some training, with those of other training as the reference."""
+  random = np.random.default_rng(seed)
+  draw = lambda p: jnp.asarray(p + scale * random.normal(size=p.shape), p.dtype)
+  start = init_variables(config)
+  now, before = (start | {'params': jax.tree.map(draw, start['params'])} for _ in range(2))
+  return now | {'buffers': now['buffers'] | {REFERENCE: before}}
+
+
+def log_probabilities(config, variables, rows):
+  """Of the answers, (B, 2), in float64, token by token; and their tokens."""
+  found, tokens = np.zeros((2, len(rows['tokens']), 2))
+  for pair, side in np.ndindex(found.shape):
+    sequence = rows['tokens'][pair, side]
+    logits, _ = Decoder(config.model).apply(of_network(variables), sequence[None, :-1])
+    logits = np.asarray(logits[0], np.float64)
+    for t, is_answer in enumerate(rows['answers'][pair, side]):
+      if is_answer:
+        chances = np.exp(logits[t]) / np.exp(logits[t]).sum()
+        found[pair, side] += np.log(chances[sequence[t + 1]])
+        tokens[pair, side] += 1
+  return found, tokens
+
+
+def rows_of(config):
+  rows = batch(config)
+  rows['valid'][-1] = 0  # it only fills up the batch
+  return rows
+
+
+@jax.jit
+def summed(variables, rows):
+  """Log p of all sequences of a plain decoder, (B, 2), written anew."""
+  config, tokens = preference(), rows['tokens']
+  inputs, targets = tokens[..., :-1].reshape(-1, 8), tokens[..., 1:].reshape(-1, 8)
+  logits, _ = Decoder(config.model).apply(of_network(variables), inputs)
+  log_p = jnp.take_along_axis(jax.nn.log_softmax(logits), targets[..., None], 2)[..., 0]
+  return (log_p * rows['answers'].reshape(-1, 8)).sum(1).reshape(-1, 2)
+
+
+def test_loss_and_metrics_are_those_of_a_loop_over_answers():
+  config = preference(preference=PREFERENCES['dpo'](beta=0.7))
+  variables, rows = drawn(config), rows_of(config)
+  seen = PREFERENCE.forward(config, variables, rows, jax.random.key(0), True)
+  ours, tokens = log_probabilities(config, variables, rows)
+  theirs, _ = log_probabilities(config, variables['buffers'][REFERENCE], rows)
+  counted = slice(0, 3)
+  rewards = 0.7 * (ours - theirs)[counted]
+  margin = rewards[:, 0] - rewards[:, 1]
+  assert margin.min() < -0.01 and margin.max() > 0.01  # both kinds are there
+  expected = {
+    'loss': np.log1p(np.exp(-margin)).sum(),
+    'count': 3,
+    'correct': (margin > 0).sum(),
+    'chosen_reward': rewards[:, 0].sum(),
+    'rejected_reward': rewards[:, 1].sum(),
+  }
+  for name, value in expected.items():
+    np.testing.assert_allclose(seen.sums[name], value, rtol=1e-4, err_msg=name)
+  values = PREFERENCE.eval_values(
+    {name: np.array([float(x), 0.0]) for name, x in seen.sums.items()}
+  )
+  np.testing.assert_allclose(values['accuracy'], np.mean(margin > 0), rtol=1e-6)
+  np.testing.assert_allclose(values['margin'], margin.mean(), rtol=1e-4)
+  assert values['pairs'] == 3
+  of_pairs = np.asarray(seen.weights).reshape(4, -1).sum(1)
+  np.testing.assert_allclose(of_pairs, [1, 1, 1, 0], rtol=1e-6)
+  assert seen.outputs.shape == (8, 8, 17) and tokens.min() > 0
+
+
+def test_gradient_is_that_of_the_paper():
+  """-beta sigmoid(r(rejected) - r(chosen)) (grad log p(chosen) - grad log p(rejected)).
+
+  Section 4 of arXiv 2305.18290, here with the sigmoid of NumPy's float64 as a cotangent.
+  """
+  config = preference(preference=PREFERENCES['dpo'](beta=0.7))
+  variables, rows = drawn(config), rows_of(config)
+  found, _, _ = gradients(config, variables, rows, jax.random.key(0), 0)
+  ours, _ = log_probabilities(config, variables, rows)
+  theirs, _ = log_probabilities(config, variables['buffers'][REFERENCE], rows)
+  margin = 0.7 * ((ours - theirs)[:, 0] - (ours - theirs)[:, 1])
+  weight = 0.7 / (1 + np.exp(margin)) * rows['valid'] / 3
+  slopes = np.stack([-weight, weight], 1).astype(np.float32)
+  _, back = jax.vjp(lambda p: summed(variables | {'params': p}, rows), variables['params'])
+  (expected,) = back(jnp.asarray(slopes))
+  close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6)
+  jax.tree.map(close, found, expected)
+
+
+def test_micro_batches_add_up_and_leave_the_reference():
+  config = preference()
+  variables, rows = drawn(config), rows_of(config)
+  loop = dataclasses.replace(config.train, accumulation=2)
+  parts = dataclasses.replace(config, train=loop)
+  whole, sums, buffers = gradients(config, variables, rows, jax.random.key(0), 0)
+  split, sums_of_parts, kept = gradients(parts, variables, rows, jax.random.key(0), 0)
+  close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+  jax.tree.map(close, split, whole)
+  jax.tree.map(close, sums_of_parts, sums)
+  same = np.testing.assert_array_equal
+  jax.tree.map(same, buffers, variables['buffers'])
+  jax.tree.map(same, kept, variables['buffers'])
+
+
+@pytest.mark.parametrize(
+  'model',
+  [
+    {'linear': LINEARS['lora'](rank=2)},
+    {'linear': LINEARS['sltrain'](rank=2)},
+    {
+      'linear': LINEARS['low_rank'](rank=2),
+      'feed_forward': FEED_FORWARDS['relu2_two_four'](dense_steps=0),
+    },
+  ],
+  ids=['lora', 'sltrain', 'elas'],
+)
+def test_a_network_begins_as_its_reference(model):
+  """Also where kernels are frozen, supports fixed, and activations pruned."""
+  config = preference()
+  own = dataclasses.replace(config.model, **model)
+  config = dataclasses.replace(config, model=own)
+  state = create_state(config, mesh_of(config))
+  seen = PREFERENCE.forward(config, state.variables, batch(config), jax.random.key(0), True)
+  np.testing.assert_allclose(seen.sums['loss'], 4 * np.log(2), rtol=1e-6)
+  assert seen.sums['chosen_reward'] == seen.sums['correct'] == 0
+  assert not any(
+    REFERENCE in str(x) for x in jax.tree_util.tree_leaves_with_path(state.opt_state)
+  )
+
+
+def test_objectives_are_means_over_answers():
+  """By the weights of a pair, which are 1 together."""
+  objective = OBJECTIVES['z_loss']()
+  config = preference(objectives=(objective,))
+  seen = PREFERENCE.forward(config, drawn(config), rows_of(config), jax.random.key(0), True)
+  log_z = np.log(np.exp(np.asarray(seen.outputs, np.float64)).sum(-1))
+  of_answers = np.asarray(seen.weights, np.float64)
+  expected = (log_z**2 * of_answers).sum() / of_answers.sum()
+  np.testing.assert_allclose(objective.loss(seen), expected, rtol=1e-4)
+
+
+# --- runs ---
+
+QUESTIONS = [(f'{n}+{n % 7}', n + n % 7) for n in range(60)]
+COMMON = {
+  'model': {
+    'width': 16,
+    'layers': 2,
+    'feed_forward_width': 32,
+    'unroll': 1,
+    'linear': {'kind': 'low_rank', 'rank': 4},
+    'attention': {'kind': 'mha', 'heads': 2},
+  },
+  'schedule': {'kind': 'constant', 'warmup_steps': 0},
+  'checkpoint': {'every': 2, 'keep_latest': 9},
+  'eval': {'every': 2, 'batch_size': 8},
+}
+LOOP = {'steps': 4, 'log_every': 1, 'compilation_cache': ''}
+
+
+def run_config(folder, **fields):
+  """Four steps of preference learning on sums, of the run in folder/before."""
+  tree = COMMON | {
+    'task': 'preference',
+    'restore': str(folder / 'before'),
+    'train': LOOP,
+    'data': {
+      'source': {'kind': 'pairs', 'path': str(folder / 'pairs'), 'validation_share': 0.2},
+      'sequence_length': 32,
+      'batch_size': 4,
+      'cache_dir': str(folder / 'cache'),
+    },
+    'optimizer': {'kind': 'adamw', 'learning_rate': 0.01},
+  }
+  return parse(tree | fields)
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+  """With `before`, a language run, `pairs`, and `run`, which was stopped and went on."""
+  at = tmp_path_factory.mktemp('preference')
+  (at / 'pairs').mkdir()
+  lines = [
+    {'prompt': sum_, 'chosen': f'{right}', 'rejected': f'{right + 1}'}
+    for sum_, right in QUESTIONS
+  ]
+  (at / 'pairs/sums.jsonl').write_text(''.join(json.dumps(x) + '\n' for x in lines))
+  (at / 'text').mkdir()
+  for n in range(40):
+    (at / f'text/{n}.txt').write_text(f'user:\n{n}+1 assistant:\n{n + 1} ' * 4)
+  before = parse(
+    COMMON
+    | {
+      'train': LOOP | {'steps': 2},
+      'data': {
+        'source': {'kind': 'text_files', 'path': str(at / 'text')},
+        'sequence_length': 32,
+        'batch_size': 4,
+        'cache_dir': str(at / 'cache'),
+      },
+    }
+  )
+  train(before, at / 'before')
+  train_until(2, run_config(at), at / 'run')
+  shutil.move(at / 'before', at / 'elsewhere')  # it is not needed any more
+  train(run_config(at), at / 'run')
+  shutil.move(at / 'elsewhere', at / 'before')
+  return at
+
+
+def test_a_resumed_run_is_the_uninterrupted_one(folder, tmp_path):
+  train(run_config(folder), tmp_path / 'whole')
+  assert computed(tmp_path / 'whole') == computed(folder / 'run')
+  same = np.testing.assert_array_equal
+  jax.tree.map(same, final_params(tmp_path / 'whole'), final_params(folder / 'run'))
+
+
+def test_the_reference_is_what_the_run_started_from(folder):
+  before = final_params(folder / 'before')
+  same = np.testing.assert_array_equal
+  for step in (2, 4):
+    run = open_run(folder / 'run', step, {})
+    jax.tree.map(same, run.variables['buffers'][REFERENCE], before)
+    moved = jax.tree.map(
+      lambda a, b: not np.array_equal(a, b), run.variables['params'], before['params']
+    )
+    assert any(jax.tree.leaves(moved))
+
+
+def test_it_starts_at_log_2(folder):
+  first = computed(folder / 'run')[0]
+  assert first['train/loss'] == pytest.approx(np.log(2), rel=1e-6)
+  assert first['train/margin'] == first['train/chosen_reward'] == 0
+
+
+@pytest.mark.usefixtures('four_devices')
+def test_it_goes_on_with_other_devices(folder, tmp_path):
+  shutil.copytree(folder / 'run', tmp_path / 'run')
+  longer = run_config(
+    folder, train=LOOP | {'steps': 6}, mesh={'data': 1, 'fsdp': 2, 'tensor': 2}
+  )
+  train(longer, tmp_path / 'run')
+  run = open_run(tmp_path / 'run', 6, {})
+  before = final_params(folder / 'before')
+  same = np.testing.assert_array_equal
+  jax.tree.map(same, jax.device_get(run.variables['buffers'][REFERENCE]), before)
+
+
+def test_the_commands_take_it(folder, capsys):
+  where = f'--workdir={folder / "run"}'
+  evaluate.main([where])
+  found = json.loads((folder / 'run/evaluation.json').read_text())
+  last = [line for line in computed(folder / 'run') if 'eval/loss' in line][-1]
+  for name in ('eval/loss', 'eval/accuracy', 'eval/margin'):
+    assert found[name] == pytest.approx(last[name], rel=1e-5), name
+  generate.main([where, '--prompt=1+1', '--tokens=3'])
+  measure.main([where, '--measures=spectrum'])
+  assert 'layers/feed_forward/up' in capsys.readouterr().out
+
+
+def test_a_converted_run_is_its_own_reference(folder):
+  source = Source(open_run(folder / 'run', None, {}), False)
+  assert REFERENCE not in source.given.variables['buffers']
+  outputs, _ = source.given.outputs(
+    source.config, source.given.variables, source.given.rows(64)
+  )
+  assert np.isfinite(outputs).all()
+
+
+def test_the_next_run_starts_from_what_it_learned(folder, tmp_path):
+  """And leaves its reference behind: another round of ARIES."""
+  config = run_config(folder, restore=str(folder / 'run'), train=LOOP | {'steps': 1})
+  train(config, tmp_path / 'next')
+  reference = open_run(tmp_path / 'next', None, {}).variables['buffers'][REFERENCE]
+  learned = open_run(folder / 'run', None, {}).variables
+  same = np.testing.assert_array_equal
+  jax.tree.map(same, reference, of_network(learned))
+
+
+def test_errors_are_one_line(folder, tmp_path):
+  with pytest.raises(UserError) as error:
+    run_config(folder, restore='')
+  assert str(error.value) == (
+    "restore='': must be the workdir of a run, whose parameters task='preference' starts "
+    'from and compares with'
+  )
+  with pytest.raises(UserError, match=r'^train.preference.beta=0.0: must be above 0'):
+    run_config(folder, train=LOOP | {'preference': {'kind': 'dpo', 'beta': 0.0}})
+  with pytest.raises(UserError, match=r'label_smoothing=0.5: must be at least 0 and below'):
+    run_config(folder, train=LOOP | {'preference': {'kind': 'dpo', 'label_smoothing': 0.5}})
+  with pytest.raises(UserError, match=r'^restore=.*no checkpoint under'):
+    train(run_config(folder, restore=str(tmp_path / 'none')), tmp_path / 'run')
