@@ -25,6 +25,10 @@ def measure() -> None:
   _run('measure')
 
 
+def reward() -> None:
+  _run('reward')
+
+
 def watch() -> None:
   _run('watch')
 

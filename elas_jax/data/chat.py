@@ -124,6 +124,11 @@ def prompt(messages: Messages, tokenizer: Tokenizer) -> np.ndarray:
   return _joined(pieces, tokenizer).ids
 
 
+def asked(question: str, tokenizer: Tokenizer) -> np.ndarray:
+  """The prompt for an answer to one message of a user; as `prompt`."""
+  return prompt([{'role': 'user', 'content': question}], tokenizer)
+
+
 def stops(tokenizer: Tokenizer) -> tuple[int, ...]:
   """The tokens at which an answer ends: that of the template, and the end of a document."""
   stop = _token(template_of(tokenizer).stop, tokenizer)

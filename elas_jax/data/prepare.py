@@ -31,14 +31,15 @@ def source_arguments(parser: argparse.ArgumentParser) -> None:
   add(
     '--source',
     default='python_source',
-    help='python_source, text_files, or a prepared TFDS set such as c4/en or lm1b',
+    help='python_source, text_files, chat, or a prepared TFDS set such as c4/en or lm1b',
   )
   add(
     '--path',
     default='',
-    help='text_files: folder, file or glob; TFDS set: its data_dir',
+    help='text_files, chat: folder, file or glob; TFDS set: its data_dir',
   )
-  add('--validation_path', default='', help='text_files: files for validation')
+  add('--validation_path', default='', help='text_files, chat: files for validation')
+  add('--counted', default='', help='chat: targets of the loss, answers (default) or all')
   add(
     '--validation_share',
     type=float,
@@ -82,14 +83,17 @@ def _source(options: dict[str, Any]) -> Any:
   name = options['source']
   own = name in OWN_SOURCES
   kind = SOURCES[name] if own else Tfds
-  given = {x: options[x] for x in ('path', 'validation_path', 'validation_share')}
+  names = ('path', 'validation_path', 'validation_share', 'counted')
+  given = {x: options[x] for x in names}
   if not own:
     given |= {'name': name, 'data_dir': given.pop('path')}
   fields = {field.name for field in dataclasses.fields(kind)}
   for field in sorted(given.keys() - fields):
     if field != 'validation_share' and given[field]:
       raise UserError(f'--{field}={given[field]!r}: --source={name} has none')
-  return kind(**{field: given[field] for field in fields})
+  # Without --counted a kind has its own default.
+  kept = {x for x in fields & given.keys() if x != 'counted' or given[x]}
+  return kind(**{field: given[field] for field in kept})
 
 
 def make_parser() -> Parser:

@@ -4,8 +4,14 @@ Each has `corpus(data)`, what data/blocks.py prepares, of the config's section `
 `label()`, its name in records and tables; and `shown()`, how messages name it.
 """
 
+from elas_jax.systems.sources.chat import Chat
 from elas_jax.systems.sources.python_source import PythonSource
 from elas_jax.systems.sources.text_files import TextFiles
 from elas_jax.systems.sources.tfds import Tfds
 
-SOURCES = {'text_files': TextFiles, 'python_source': PythonSource, 'tfds': Tfds}
+SOURCES = {
+  'text_files': TextFiles,
+  'python_source': PythonSource,
+  'tfds': Tfds,
+  'chat': Chat,
+}
