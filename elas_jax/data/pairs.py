@@ -21,13 +21,13 @@ import numpy as np
 from elas_jax.common.errors import UserError
 from elas_jax.common.limits import shown
 from elas_jax.common.places import write_text
-from elas_jax.data import chat, duplicates, text_reader
-from elas_jax.data.archives import BrokenFileError, read_lines
+from elas_jax.data import chat, duplicates
 from elas_jax.data.bad_records import BadRecords
 from elas_jax.data.file_hashes import Files, hash_files
 from elas_jax.data.hashing import goes_to_validation
 from elas_jax.data.record import SPLITS, Record, listed
 from elas_jax.data.rows import rows_fingerprint
+from elas_jax.data.text_reader import JSON_LINES, list_files, read_documents
 from elas_jax.data.tokenizers import Tokenizer
 
 PATH, VALIDATION_PATH = 'data.source.path', 'data.source.validation_path'
@@ -113,10 +113,11 @@ class PreparedPairs:
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-  """A prompt and two answers to it, the better one first."""
+  """A prompt, which is a conversation, and two answers to it."""
 
   prompt: list[dict[str, str]]
-  answers: tuple[str, str]
+  chosen: str
+  rejected: str
 
   @property
   def asked(self) -> str:
@@ -138,12 +139,8 @@ def prepare(source: Any, data: Any, tokenizer: Tokenizer | None) -> PreparedPair
     UserError: no file, more bad lines than data.max_bad_share, or no pair for a split.
   """
   tokenizer = tokenizer or data.tokenizer.load()
-  files = {PATH: _files(PATH, source.path)}
-  if source.validation_path:
-    files[VALIDATION_PATH] = _files(VALIDATION_PATH, source.validation_path)
-    held_out = {path.resolve() for _, path in files[VALIDATION_PATH]}
-    files[PATH] = [x for x in files[PATH] if x[1].resolve() not in held_out]
-  report, sets = BadRecords(), {split: _Building(data, tokenizer) for split in SPLITS}
+  files, report = _files(source), BadRecords()
+  sets = {split: _Building(data, tokenizer) for split in SPLITS}
   for field, of_field in files.items():
     for where, pair in _pairs(of_field, report):
       held_out = field == VALIDATION_PATH
@@ -154,53 +151,40 @@ def prepare(source: Any, data: Any, tokenizer: Tokenizer | None) -> PreparedPair
   report.check(source.shown(), data.max_bad_share)
   train, validation = (_built(sets[split], split, source) for split in SPLITS)
   shared = int(np.isin(validation.hashes, train.hashes).sum())
-  notes = [*tokenizer.notes, *report.lines()]
-  for line in notes + duplicates.note(shared, 'pairs', len(validation)):
+  shared_pairs = duplicates.note(shared, 'pairs', len(validation))
+  for line in (*tokenizer.notes, *report.lines(), *shared_pairs):
     print(line, file=sys.stderr)
   of_cache = lambda field: f'pairs {field} {getattr(source, field.rpartition(".")[2])}'
   hashes = {x: hash_files(of, data.cache_dir, of_cache(x)) for x, of in files.items()}
   return PreparedPairs(train, validation, tokenizer, hashes)
 
 
-def _files(field: str, pattern: str) -> Files:
-  """The files of JSON lines; UserError if there are none."""
-  lines = text_reader.JSON_LINES
-  found = text_reader.list_files(field, pattern)
-  found = [file for file in found if file[0].lower().endswith(lines)]
-  if not found:
-    raise UserError(f'{field}={pattern!r}: has no pairs; accepted are {" ".join(lines)}')
+def _files(source: Any) -> dict[str, Files]:
+  """By the field that names them; those of validation_path are of no other."""
+  found = {PATH: list_files(PATH, source.path, JSON_LINES)}
+  if source.validation_path:
+    held_out = list_files(VALIDATION_PATH, source.validation_path, JSON_LINES)
+    there = {path.resolve() for _, path in held_out}
+    found[PATH] = [file for file in found[PATH] if file[1].resolve() not in there]
+    found[VALIDATION_PATH] = held_out
   return found
 
 
 def _pairs(files: Files, report: BadRecords) -> Iterator[tuple[str, Pair]]:
   """(file:line, pair) of each line that is one; the others are reported."""
   for name, path in files:
-    number = 0
-    try:
-      for number, (line, size, _) in enumerate(
-        read_lines(path, text_reader.MAX_LINE_BYTES), start=1
-      ):
-        if line is not None and not line.strip():
-          continue
-        report.count(size)
-        pair, why = parse(line)
-        if pair is None:
-          report.add(f'{name}:{number}: {why}', size)
-        else:
-          yield f'{name}:{number}', pair
-    except BrokenFileError as error:
-      report.add(f'{name}:{number + 1}: the file breaks off: {error}', 0, breaks_off=True)
-    report.empty_files += not number
+    before = report.total
+    for line in read_documents(name, path, text_of):
+      report.count(line.size)
+      if line.text is None:
+        report.add(f'{line.key}: {line.error}', line.size, line.breaks_off)
+      else:
+        yield line.key, Pair(**json.loads(line.text))
+    report.empty_files += report.total == before
 
 
-def parse(line: bytes | None) -> tuple[Pair | None, str]:
-  """(the pair of a line of JSON, '') or (None, why it is none)."""
-  if line is None:
-    return None, f'cut lines above {text_reader.MAX_LINE_BYTES} bytes'
-  try:
-    record = json.loads(line.decode('utf-8-sig'))
-  except (ValueError, RecursionError) as error:
-    return None, f'not JSON: {error}'
+def text_of(record: object) -> tuple[str | None, str]:
+  """(the pair of a line of JSON, as text; or None and why it is none)."""
   if not isinstance(record, dict):
     return None, f'must be an object of JSON, is {shown(record)}'
   prompt = record.get('prompt')
@@ -210,13 +194,13 @@ def parse(line: bytes | None) -> tuple[Pair | None, str]:
     return None, f'prompt: {why}'
   if prompt[-1]['role'] == chat.ANSWERS:
     return None, 'prompt: ends with an answer'
-  answers = tuple(record.get(name) for name in ANSWERS)
-  for name, answer in zip(ANSWERS, answers):
-    if why := chat.fault([{'role': chat.ANSWERS, 'content': answer}]):
+  for name in ANSWERS:
+    if why := chat.fault([{'role': chat.ANSWERS, 'content': record.get(name)}]):
       return None, name + why.removeprefix('messages[0].content')
-  if answers[0] == answers[1]:
-    return None, f'chosen and rejected are equal, {shown(answers[0])}'
-  return Pair(prompt, answers), ''
+  if record['chosen'] == record['rejected']:
+    return None, f'chosen and rejected are equal, {shown(record["chosen"])}'
+  kept = [{'role': x['role'], 'content': x['content']} for x in prompt]
+  return json.dumps({'prompt': kept, **{name: record[name] for name in ANSWERS}}), ''
 
 
 class _Building:
@@ -233,8 +217,8 @@ class _Building:
     if len(prompt) > self._length:
       return self._too_long('the prompt', len(prompt), self._length)
     found = []
-    for name, answer in zip(ANSWERS, pair.answers):
-      said = {'role': chat.ANSWERS, 'content': answer}
+    for name in ANSWERS:
+      said = {'role': chat.ANSWERS, 'content': getattr(pair, name)}
       found.append(chat.encoded([*pair.prompt, said], self._tokenizer))
       if len(found[-1].ids) > self._length + 1:
         what = f'the prompt with the {name} answer'

@@ -35,6 +35,10 @@ class Pairs:
   def pairs(self, data: Any, tokenizer: Any) -> pairs.PreparedPairs:
     return pairs.prepare(self, data, tokenizer)
 
+  def answers(self) -> bool:
+    """That a prompt is a message that is answered."""
+    return True
+
   def label(self) -> str:
     return 'pairs'
 
