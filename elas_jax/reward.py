@@ -10,57 +10,36 @@ cannot be written, the numbers are printed all the same, and the command ends wi
 """
 
 import pathlib
+from collections.abc import Sequence
 
 import jax
 import numpy as np
 
 from elas_jax.common.errors import UserError
+from elas_jax.common.limits import LARGEST
 from elas_jax.common.places import write_text
 from elas_jax.config.cli import Parser, integer, run_command
 from elas_jax.data import chat
+from elas_jax.data.refinement import read_questions
 from elas_jax.data.rule_tasks import reward, rule_of
-from elas_jax.data.text_reader import JSON_LINES, list_files, read_documents
 from elas_jax.models.sampling import generate
 from elas_jax.run.metrics import strict_json
 from elas_jax.run.workdir import Run, open_run
 
 
-def read_questions(path: str, count: int) -> list[str]:
-  """The first `count` questions of the files, 0 = all: the first message of a user in each.
+def answers(
+  run: Run,
+  prompts: Sequence[np.ndarray],
+  tokens: int,
+  batch_size: int,
+  temperature: float = 0.0,
+  top_p: float = 1.0,
+  seed: int = 0,
+) -> list[str]:
+  """A run's answer to each prompt (data/chat.py), of so many tokens at most.
 
-  Raises:
-    UserError: a line is no conversation, or its question is of no rule.
+  The likeliest one, unless there is a temperature.
   """
-  questions = []
-  for name, file in list_files('--prompts', path, JSON_LINES):
-    for document in read_documents(name, file, _question_of):
-      if document.text is None:
-        raise UserError(f'--prompts={path!r}: {document.key}: {document.error}')
-      questions.append(document.text)
-      if len(questions) == count:
-        return questions
-  if not questions:
-    raise UserError(f'--prompts={path!r}: holds no line; must have messages of a user')
-  return questions
-
-
-def _question_of(record: object) -> tuple[str | None, str]:
-  messages = record.get('messages') if isinstance(record, dict) else None
-  if why := chat.fault(messages):
-    return None, why
-  asked = [x['content'] for x in messages if x['role'] == 'user']
-  if not asked:
-    return None, "messages: none of them is of the role 'user'"
-  try:
-    rule_of(asked[0])
-  except UserError as error:
-    return None, str(error)
-  return asked[0], ''
-
-
-def answers(run: Run, questions: list[str], tokens: int, batch_size: int) -> list[str]:
-  """The likeliest answer of a run to each question, of so many tokens at most."""
-  prompts = [chat.asked(question, run.tokenizer) for question in questions]
   found = [''] * len(prompts)
   # By length: of a batch, what its shortest prompt has is read in one pass.
   order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
@@ -72,9 +51,9 @@ def answers(run: Run, questions: list[str], tokens: int, batch_size: int) -> lis
       run.tokenizer,
       [prompts[i] for i in numbers],
       length=tokens,
-      temperature=0.0,
-      top_p=1.0,
-      seed=0,
+      temperature=temperature,
+      top_p=top_p,
+      seed=(seed + start) % LARGEST['seed'],
       stops=chat.stops(run.tokenizer),
     )
     for i, text in zip(numbers, texts):
@@ -102,14 +81,15 @@ def main(arguments: list[str] | None = None) -> None:
     '--batch_size', type=integer(1), default=256, help='questions at once; default: 256'
   )
   options = parser.parse_args(arguments)
-  questions = read_questions(options.prompts, options.count)
+  questions = read_questions('--prompts', options.prompts, options.count)
   run = open_run(options.workdir, options.step, {'eval.batch_size': jax.device_count()})
   if run.tokenizer is None:
     raise UserError(
       f'--workdir={options.workdir}: its task is {run.config.task!r}; must be the folder '
       "of a 'language' run"
     )
-  replies = answers(run, questions, options.tokens, options.batch_size)
+  prompts = [chat.asked(question, run.tokenizer) for question in questions]
+  replies = answers(run, prompts, options.tokens, options.batch_size)
   result = rewards(questions, replies)
   for name, (mean, number) in result.items():
     print(f'{name:28s} {mean:.2%} of {number}', flush=True)

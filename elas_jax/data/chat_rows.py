@@ -8,6 +8,7 @@ A conversation is never cut inside of an answer: what is longer than L+1 tokens 
 behind its last answer that ends within them, and left out if none does.
 """
 
+import dataclasses
 import json
 from collections.abc import Iterator, Sequence
 
@@ -17,7 +18,7 @@ from elas_jax.data import chat
 from elas_jax.data.packing import row_dtype
 from elas_jax.data.tokenizers import Tokenizer
 
-COUNTED = ('answers', 'all')
+COUNTED = ('answers', 'last', 'all')
 
 
 def text_of(record: object) -> tuple[str | None, str]:
@@ -61,7 +62,7 @@ class ChatRows:
 
   def __init__(self, dtype: np.dtype, eos_id: int, protocol: str, counted: str):
     self._dtype, self._eos_id = dtype, eos_id
-    self._is_packed, self._counts_all = protocol == 'packed', counted == 'all'
+    self._is_packed, self._counts = protocol == 'packed', counted
     self._room = dtype['tokens'].shape[0]
     self._begun = []  # conversations of the row that is not full
     self._used = 0  # their tokens
@@ -71,6 +72,8 @@ class ChatRows:
     """Takes conversations in order; returns the full rows."""
     rows = [np.zeros(0, self._dtype)]
     for found in conversations:
+      if self._counts == 'last':
+        found = dataclasses.replace(found, answer=_last(found.answer))
       if not (size := self._whole(found)):
         self.left_out += 1
         continue
@@ -111,4 +114,10 @@ class ChatRows:
 
   def _counted(self, found: chat.Encoded) -> np.ndarray:
     """bool[n]: of all tokens, the first is no target."""
-    return np.arange(len(found.ids)) > 0 if self._counts_all else found.answer
+    return np.arange(len(found.ids)) > 0 if self._counts == 'all' else found.answer
+
+
+def _last(answer: np.ndarray) -> np.ndarray:
+  """Which tokens are of the last answer."""
+  others = np.flatnonzero(~answer[: np.flatnonzero(answer)[-1]])
+  return answer & (np.arange(len(answer)) > others[-1])

@@ -11,7 +11,6 @@ the tokens of the last answer and the one that stops it.
 import dataclasses
 import functools
 import json
-import pathlib
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -20,7 +19,6 @@ import numpy as np
 
 from elas_jax.common.errors import UserError
 from elas_jax.common.limits import shown
-from elas_jax.common.places import write_text
 from elas_jax.data import chat, duplicates
 from elas_jax.data.bad_records import BadRecords
 from elas_jax.data.file_hashes import Files, hash_files
@@ -262,8 +260,3 @@ def _built(building: _Building, split: str, source: Any) -> PairSet:
       f'another data.source.validation_share than {source.validation_share:g}'
     )
   return found
-
-
-def write(path: pathlib.Path, lines: Sequence[dict[str, Any]]) -> None:
-  """A file of pairs, all or nothing."""
-  write_text(path, ''.join(json.dumps(x) + '\n' for x in lines))

@@ -35,12 +35,20 @@ def test_two_conversations_share_a_row(counted):
   assert bytes(36 if x == EOS else x for x in row['tokens']) == text
   # A target stands one place before its token.
   answers = [19, 20, 41, 42]
-  targets = answers if counted == 'answers' else [*range(21), *range(22, 43)]
+  targets = answers if counted != 'all' else [*range(21), *range(22, 43)]
   np.testing.assert_array_equal(np.flatnonzero(row['answers']), targets)
   np.testing.assert_array_equal(row['segments'], [0] * 22 + [1] * 22 + [2] * 6)
   assert row['valid'] == len(targets)
   # Of text: the ends of turns are of none, and the first tokens no targets.
-  assert row['bytes'] == (2 if counted == 'answers' else 2 * (ONE - 3))
+  assert row['bytes'] == (2 if counted != 'all' else 2 * (ONE - 3))
+
+
+def test_the_last_answer_alone_counts_where_it_shall():
+  """And a conversation that would be cut before it is left out."""
+  found, _ = rows_of([talk('q', 'a', 'r', 'bc')], 50, counted='last')
+  assert np.flatnonzero(found['answers'][0]).tolist() == [40, 41, 42]
+  found, made = rows_of([talk('q', 'a', 'r', 'bc')], 40, counted='last')
+  assert (len(found), made.left_out, made.shortened) == (0, 1, 0)
 
 
 def test_rows_are_not_cut():

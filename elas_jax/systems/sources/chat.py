@@ -31,7 +31,8 @@ class Chat:
   path: str = place()  # folder, file or glob of JSON lines; must be given
   validation_path: str = place()  # the same for the validation split; '' = split by hash
   validation_share: float = 0.05  # of the lines, that the hash sends there (ours)
-  counted: Literal[COUNTED] = 'answers'  # targets of the loss: answers, or all tokens
+  # Targets of the loss: all answers, the last one of each conversation, or all tokens.
+  counted: Literal[COUNTED] = 'answers'
 
   def check(self, where: str, config: Any) -> None:
     if not self.path:
