@@ -11,7 +11,7 @@ generation stops ($ below):
 
   $user:\\nHi$assistant:\\nHello$
 
-CHATML is what PLM and Qwen (arXiv 2503.12167, 2407.10671) publish as `chat_template`:
+CHATML is what Qwen publishes (arXiv 2407.10671), whose tokenizer PLM (2503.12167) has:
 
   <|im_start|>user\\nHi<|im_end|>\\n<|im_start|>assistant\\nHello<|im_end|>\\n
 

@@ -4,8 +4,8 @@ A row is one of packing.py with two fields more: `answers`, L bytes, 1 where a t
 in the loss, and `segments`, L numbers, to which conversation of the row each input belongs.
 `valid` is how many targets count, wherever they stand, and `bytes` the text of these alone.
 
-A conversation is never cut inside of an answer: what is longer than L+1 tokens is cut
-behind its last answer that ends within them, and left out if none does.
+A conversation is never cut inside of an answer: it ends with its last answer that ends
+within L+1 tokens, and is left out if none does.
 """
 
 import dataclasses

@@ -1,5 +1,6 @@
 """Fine-tuning on conversations: the loss, a run of it, and what its commands do with it."""
 
+import functools
 import json
 import pathlib
 import shutil
@@ -17,7 +18,7 @@ from elas_jax.data.tokenizers import BytesTokenizer
 from elas_jax.run.workdir import open_run
 from elas_jax.tasks.language import LANGUAGE
 from elas_jax.train import train
-from tests.conftest import tiny_config
+from tests.conftest import thinned, tiny_config
 from tests.data.chat_test import CHATML, write_settings, write_tokenizer
 from tests.finished_runs import computed, final_params, train_until
 from tests.programs import init_variables, jit_logits
@@ -79,7 +80,7 @@ def prepared(config):
   return LANGUAGE.prepare(config)
 
 
-@pytest.mark.parametrize('protocol', ['packed', 'document'])
+@pytest.mark.parametrize('protocol', thinned(['packed', 'document'], 'packed'))
 def test_the_loss_is_that_of_the_answers(protocol, tmp_path, monkeypatch):
   """Each conversation in a row of its own, in NumPy; only targets in answers count."""
   monkeypatch.chdir(tmp_path)
@@ -89,24 +90,30 @@ def test_the_loss_is_that_of_the_answers(protocol, tmp_path, monkeypatch):
   rows = data.read(np.arange(len(data)))
   assert ('segments' in rows) == (protocol == 'packed')
   batch = {name: jnp.asarray(x) for name, x in rows.items()}
-  seen = LANGUAGE.forward(config, variables, batch, jax.random.key(0), False)
   texts = pathlib.Path('talks.jsonl').read_text().splitlines()
   talks = {json.dumps(json.loads(x)['messages']) for x in texts}
   held_out = texts_of(config, 'validation')
+  encoded = [chat.encode(json.loads(x), BytesTokenizer()) for x in sorted(talks - held_out)]
+  padded = np.full((len(encoded), 96), 256)
+  for row, (ids, _) in zip(padded, encoded):
+    row[: len(ids) - 1] = ids[:-1]
+  logits = np.float64(jit_logits(config.model, variables, jnp.asarray(padded), None))
+  log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
   loss = count = size = 0
-  for text in sorted(talks - held_out):
-    ids, answer = chat.encode(json.loads(text), BytesTokenizer())
-    padded = np.full((1, 96), 256)
-    padded[0, : len(ids) - 1] = ids[:-1]
-    logits = np.float64(jit_logits(config.model, variables, jnp.asarray(padded), None)[0])
-    log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+  for of_row, (ids, answer) in zip(log_p, encoded):
     (places,) = np.nonzero(answer)
-    loss -= log_p[places - 1, ids[places]].sum()
+    loss -= of_row[places - 1, ids[places]].sum()
     count += len(places)
     size += (ids[places] < 256).sum()
-  assert float(seen.sums['loss']) == pytest.approx(loss, 1e-5)
-  assert float(seen.sums['count']) == count == rows['valid'].sum() == data.tokens
-  assert float(seen.sums['bytes']) == size
+  sums = sums_of(config, variables, batch)
+  assert float(sums['loss']) == pytest.approx(loss, 1e-5)
+  assert float(sums['count']) == count == rows['valid'].sum() == data.tokens
+  assert float(sums['bytes']) == size
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def sums_of(config, variables, batch):
+  return LANGUAGE.forward(config, variables, batch, jax.random.key(0), False).sums
 
 
 def texts_of(config, split):
@@ -170,6 +177,7 @@ def test_changed_conversations_are_refused(place):
     train(file_config(), 'run')
 
 
+@pytest.mark.conformance
 def test_commands(place, capsys):
   generate.main(
     ['--workdir=run', '--chat', '--prompt=Write 007 again.', '--tokens=5', '--seed=1']
@@ -237,8 +245,9 @@ def test_rewards(place, monkeypatch, capsys):
   assert capsys.readouterr().out.splitlines()[1].split() == ['all', '100.00%', 'of', '1']
 
 
-def test_a_model_that_was_trained_answers(place, capsys):
-  """The command as it is: of no more than 4 steps, nothing is right."""
+@pytest.mark.conformance
+def test_a_model_of_few_steps_answers_nothing(place, capsys):
+  """With no part of the command replaced."""
   with open('prompts.jsonl', 'w') as file:
     for line in ('Write abc again.', 'Write d backwards.'):
       print(json.dumps({'messages': [{'role': 'user', 'content': line}]}), file=file)
