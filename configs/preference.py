@@ -15,10 +15,11 @@
       --config.data.source.validation_path=runs/held_out/pairs.jsonl
   python -m elas_jax.reward --workdir=runs/dpo_1 --prompts=runs/rules/validation.jsonl
 
-The last three are a round of ARIES (arXiv 2502.05605; elas_jax/data/refinement.py); the next
-one begins with `pairs --workdir=runs/dpo_1`. Pairs of one's own are JSON lines of {"prompt":
-"...", "chosen": "...", "rejected": "..."}. The model is that of configs/default.py, without
-an argument; give the --config.model fields of another run that is to be restored.
+The last three are a round of ARIES (arXiv 2502.05605; elas_jax/data/refinement.py); the
+next one begins with `pairs --workdir=runs/dpo_1`. Pairs of one's own are JSON lines of
+{"prompt": "...", "chosen": "...", "rejected": "..."}. The model is that of
+configs/default.py, without an argument; give the --config.model fields of another run that
+is to be restored.
 
 Published, in the paper and its authors' code: beta of 0.1, 64 pairs a step, gradients
 clipped at 10, a constant rate, 5e-7 to 1e-6, after a warm-up of 150 steps, and RMSprop. The

@@ -29,6 +29,10 @@ def reward() -> None:
   _run('reward')
 
 
+def pairs() -> None:
+  _run('pairs')
+
+
 def watch() -> None:
   _run('watch')
 
