@@ -12,15 +12,18 @@ import pytest
 from elas_jax import evaluate, generate, measure
 from elas_jax.common.errors import UserError
 from elas_jax.config.parsing import parse
+from elas_jax.config.schema import tree, tree_of_kind
 from elas_jax.models.decoder import Decoder
 from elas_jax.run.conversion import Source
 from elas_jax.run.state import create_state, init_variables
 from elas_jax.run.step import gradients
 from elas_jax.run.workdir import open_run
 from elas_jax.systems.feed_forwards import FEED_FORWARDS
+from elas_jax.systems.kinds import room
 from elas_jax.systems.linears import LINEARS
 from elas_jax.systems.objectives import OBJECTIVES
 from elas_jax.systems.preferences import PREFERENCES
+from elas_jax.systems.tokenizers import TOKENIZERS
 from elas_jax.tasks.preference import PREFERENCE
 from elas_jax.tasks.task import REFERENCE, of_network
 from elas_jax.train import train
@@ -190,7 +193,7 @@ LOOP = {'steps': 4, 'log_every': 1, 'compilation_cache': ''}
 
 def run_config(folder, **fields):
   """Four steps of preference learning on sums, of the run in folder/before."""
-  tree = COMMON | {
+  whole = COMMON | {
     'task': 'preference',
     'restore': str(folder / 'before'),
     'train': LOOP,
@@ -202,7 +205,7 @@ def run_config(folder, **fields):
     },
     'optimizer': {'kind': 'adamw', 'learning_rate': 0.01},
   }
-  return parse(tree | fields)
+  return parse(whole | fields)
 
 
 @pytest.fixture(scope='module')
@@ -297,14 +300,28 @@ def test_a_converted_run_is_its_own_reference(folder):
   assert np.isfinite(outputs).all()
 
 
-def test_the_next_run_starts_from_what_it_learned(folder, tmp_path):
-  """And leaves its reference behind: another round of ARIES."""
-  config = run_config(folder, restore=str(folder / 'run'), train=LOOP | {'steps': 1})
-  train(config, tmp_path / 'next')
+def test_the_next_run_starts_from_what_it_learned(folder, tmp_path, capsys):
+  """And leaves its reference behind: a round of ARIES. At last it answers."""
+  sample = COMMON['eval'] | {'prompt': '1+1', 'sample_tokens': 2}
+  before = {'restore': str(folder / 'run'), 'train': LOOP | {'steps': 1}, 'eval': sample}
+  train(run_config(folder, **before), tmp_path / 'next')
+  assert "--- sample, from '1+1'\n" in capsys.readouterr().out
   reference = open_run(tmp_path / 'next', None, {}).variables['buffers'][REFERENCE]
   learned = open_run(folder / 'run', None, {}).variables
   same = np.testing.assert_array_equal
   jax.tree.map(same, reference, of_network(learned))
+
+
+def of_words(folder, place):
+  """A run on pairs of words, with a tokenizer that only knows a few."""
+  lines = [{'prompt': f'{n}', 'chosen': 'the', 'rejected': 'fox'} for n in range(40)]
+  (place / 'words.jsonl').write_text(''.join(json.dumps(x) + '\n' for x in lines))
+  (place / 'tokenizer').mkdir()
+  tokenizer, _ = room(TOKENIZERS['file']).CASES(place / 'tokenizer')
+  data = tree(run_config(folder).data)
+  data['tokenizer'] = tree_of_kind(TOKENIZERS, tokenizer)
+  data['source']['path'] = str(place / 'words.jsonl')
+  return run_config(folder, data=data)
 
 
 def test_errors_are_one_line(folder, tmp_path):
@@ -318,5 +335,7 @@ def test_errors_are_one_line(folder, tmp_path):
     run_config(folder, train=LOOP | {'preference': {'kind': 'dpo', 'beta': 0.0}})
   with pytest.raises(UserError, match=r'label_smoothing=0.5: must be at least 0 and below'):
     run_config(folder, train=LOOP | {'preference': {'kind': 'dpo', 'label_smoothing': 0.5}})
+  with pytest.raises(UserError, match=r'^restore=.*is not the tokenizer there; give the'):
+    train(of_words(folder, tmp_path), tmp_path / 'run')
   with pytest.raises(UserError, match=r'^restore=.*no checkpoint under'):
     train(run_config(folder, restore=str(tmp_path / 'none')), tmp_path / 'run')
