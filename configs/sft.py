@@ -54,5 +54,5 @@ def get_config(arg: str = '1') -> ConfigDict:
   config.data.batch_size = 16
   config.train.steps = 1_000
   config.eval.prompt = 'What is 12 + 30?'
-  config.eval.sample_tokens = 64
+  config.eval.sample_tokens = config.data.get_ref('sequence_length') // 2
   return config

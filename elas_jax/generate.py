@@ -42,6 +42,8 @@ def main(arguments: list[str] | None = None) -> None:
       "of a 'language' run"
     )
   prompts = [readable('--prompt', text) for text in options.prompt or ['']]
+  if options.chat and not all(text.strip() for text in prompts):
+    raise UserError("--prompt='': must be a message to answer, with --chat")
   texts = generate(
     run.config.model,
     run.variables,

@@ -132,13 +132,12 @@ def write_shard(task: Task, advance=lambda count: None) -> Shard:
     for pieces, lost_here in encode(tokenizer, texts):
       put(rows_of.add(pieces))
       lost += lost_here
+      text_bytes += sum(int(piece.lengths.sum()) for piece in pieces)
     empty += texts.count('')
     # Blank ones are not worth a word.
     filled = (text.encode() for text in texts if text.strip())
     documents.append(document_hashes(filled))
-    size = sum(len(text.encode()) for text in texts)
-    text_bytes += size
-    advance(size)
+    advance(sum(len(text.encode()) for text in texts))
   put(rows_of.finish())
   writer.close()
   np.concatenate(documents).tofile(f'{task.output}{HASHES}')

@@ -80,13 +80,13 @@ class Encoded:
   Attributes:
     ids: int32[n].
     answer: bool[n], what is the assistant's: contents, and the token that stops each.
-    bytes: int32[n], of text, as of tokenizers.py.
+    lengths: int32[n], bytes of text, as of tokenizers.py.
     lost: bytes of text that the tokenizer does not know.
   """
 
   ids: np.ndarray
   answer: np.ndarray
-  bytes: np.ndarray
+  lengths: np.ndarray
   lost: int
 
 
@@ -101,7 +101,7 @@ def encode(messages: Messages, tokenizer: Tokenizer) -> tuple[np.ndarray, np.nda
 
 
 def encoded(messages: Messages, tokenizer: Tokenizer) -> Encoded:
-  """The same with the bytes of each token; as `encode`."""
+  """The same with the bytes of text that each token holds; as `encode`."""
   _check(messages)
   return _joined(_pieces(messages, tokenizer), tokenizer)
 

@@ -34,6 +34,11 @@ def text_of(record: object) -> tuple[str | None, str]:
   return json.dumps(kept, ensure_ascii=False), ''
 
 
+def contents_of(text: str) -> str:
+  """What is said in a conversation that `text_of` gave, a message after the other."""
+  return '\n'.join(message['content'] for message in json.loads(text))
+
+
 def encode_conversations(
   tokenizer: Tokenizer, texts: Sequence[str]
 ) -> Iterator[tuple[list[chat.Encoded], int]]:
@@ -80,7 +85,7 @@ class ChatRows:
       self.shortened += bool(found.answer[size:].any())
       if self._begun and (not self._is_packed or self._used + size > self._room):
         rows.append(self.finish())
-      self._begun.append((found.ids[:size], self._counted(found)[:size], found.bytes))
+      self._begun.append((found.ids[:size], self._counted(found)[:size], found.lengths))
       self._used += size
     return np.concatenate(rows)
 
@@ -93,13 +98,13 @@ class ChatRows:
     # Padding belongs to no conversation; nothing is counted there.
     row['segments'] = len(self._begun)
     start = 0
-    for number, (ids, counted, sizes) in enumerate(self._begun):
+    for number, (ids, counted, lengths) in enumerate(self._begun):
       stop = start + len(ids)
       row['tokens'][0, start:stop] = ids
       row['segments'][0, start:stop] = number  # of inputs: the last token may be none
       targets = np.arange(start, stop)[counted] - 1
       row['answers'][0, targets] = 1
-      row['bytes'] += sizes[: len(ids)][counted].sum()
+      row['bytes'] += lengths[: len(ids)][counted].sum()
       start = stop
     row['valid'] = row['answers'].sum()
     self._begun, self._used = [], 0

@@ -14,6 +14,7 @@ from configs import (
   preference,
   proxy,
   proxy_text,
+  sft,
   text,
 )
 from elas_jax.common.errors import UserError
@@ -42,6 +43,12 @@ CONFIGS = (
     'preference': lambda: with_fields(
       preference.get_config(), {'data.source.path': 'folder', 'restore': 'runs/sft'}
     ),
+  }
+  | {
+    f'sft:{phase}': lambda phase=phase: with_fields(
+      sft.get_config(phase), {'data.source.path': 'folder'}
+    )
+    for phase in sft.PHASES
   }
   | {
     f'c4:{size},{method}': lambda size=size, method=method: c4.get_config(
@@ -86,7 +93,7 @@ def test_config_parses_and_round_trips(name):
 
 
 def test_config_files_say_how_to_run_them():
-  for module in (default, c4, text, images, functions, preference):
+  for module in (default, c4, text, sft, images, functions, preference):
     for word in (
       'python -m elas_jax.train --config=configs/',
       'Hardware:',

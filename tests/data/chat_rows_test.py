@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from elas_jax.common.errors import UserError
-from elas_jax.data import blocks, chat, chat_rows
+from elas_jax.data import blocks, chat, chat_rows, prepare, train_tokenizer
 from elas_jax.data.corpus import Corpus
 from elas_jax.data.tokenizers import BytesTokenizer
 
@@ -186,3 +186,38 @@ def test_no_rows(fields, message, tmp_path):
     blocks.prepare(corpus_of(tmp_path, **{k: place(x) for k, x in fields.items()}))
   assert place(message) in str(error.value)
   assert '\n' not in str(error.value)
+
+
+def test_the_command_that_prepares(tmp_path, capsys):
+  (tmp_path / 'talks').mkdir()
+  write(tmp_path / 'talks/a.jsonl', [talk('q', 'a')] * 20)
+  common = [f'--path={tmp_path}/talks', f'--cache_dir={tmp_path}/cache', '--processes=1']
+  options = ['--source=chat', *common, '--sequence_length=64', '--validation_share=0.3']
+  prepare.main([*options, '--counted=all'])
+  output = capsys.readouterr().out
+  found = blocks.prepare(corpus_of(tmp_path, counted='all'))
+  assert f'cache: {found.folder}\n' in output
+  # Of the text, all but the first token of each; it has no text.
+  assert output.count('100.00% of the text is predicted, 0.00% is unknown') == 2
+  with pytest.raises(UserError, match='^--counted=.all.: --source=text_files has none$'):
+    prepare.main(['--source=text_files', *common, '--counted=all'])
+  with pytest.raises(
+    UserError, match="^data.source.counted='x': must be one of 'all', 'ans"
+  ):
+    prepare.main([*options, '--counted=x'])
+
+
+def test_a_tokenizer_is_trained_on_what_is_said(tmp_path, monkeypatch):
+  (tmp_path / 'talks').mkdir()
+  write(tmp_path / 'talks/a.jsonl', [talk('q', 'a')] * 20)
+  read = []
+  monkeypatch.setattr(
+    train_tokenizer, 'train', lambda texts, size: read.extend(texts) or ''
+  )
+  train_tokenizer.main(
+    [
+      *('--source=chat', f'--path={tmp_path}/talks', f'--cache_dir={tmp_path}/cache'),
+      f'--output={tmp_path}/bpe.json',
+    ]
+  )
+  assert {text for texts in read for text in texts} == {'q\na'}

@@ -111,10 +111,10 @@ def test_a_content_cannot_write_a_token(tmp_path):
 
 def test_bytes_are_those_of_the_text(tmp_path):
   found = chat.encoded(TALK, BytesTokenizer())
-  assert found.bytes[found.answer].sum() == len('Yo!Zoë'.encode())
+  assert found.lengths[found.answer].sum() == len('Yo!Zoë'.encode())
   write_settings(write_tokenizer(tmp_path), CHATML)
   found = chat.encoded(TALK, load_tokenizer(str(tmp_path)))
-  assert found.bytes[found.answer].sum() == len('Yo!Zoë'.encode())
+  assert found.lengths[found.answer].sum() == len('Yo!Zoë'.encode())
   assert found.lost == 0
 
 

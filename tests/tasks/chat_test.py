@@ -213,6 +213,11 @@ def test_generate_answers_the_prompt_of_the_template(place, monkeypatch):
   assert options['stops'] == (2, 0)
 
 
+def test_generate_needs_a_message(place):
+  with pytest.raises(UserError, match=r"^--prompt='': must be a message to answer, with"):
+    generate.main(['--workdir=run', '--chat'])
+
+
 def test_rewards(place, monkeypatch, capsys):
   """Of a model that writes what it is asked to add, digit by digit, but not backwards."""
   lines = ['What is 1 + 2?', 'Write 12 backwards.', 'What is 3 + 4?', 'What is 2 - 2?']

@@ -1,7 +1,8 @@
 """Corpora of documents: kinds of data.source of a language model.
 
 Each has `corpus(data)`, what data/blocks.py prepares, of the config's section `data`;
-`label()`, its name in records and tables; and `shown()`, how messages name it.
+`label()`, its name in records and tables; `shown()`, how messages name it; and, if its
+batches say which targets count, `answers()`, True.
 """
 
 from elas_jax.systems.sources.chat import Chat

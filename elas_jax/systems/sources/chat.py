@@ -17,7 +17,7 @@ import pathlib
 from typing import Any, Literal
 
 from elas_jax.common.errors import UserError
-from elas_jax.common.fields import inside
+from elas_jax.common.fields import choice, inside
 from elas_jax.common.places import check_place
 from elas_jax.data.chat_rows import COUNTED
 from elas_jax.data.corpus import Corpus, corpus_of
@@ -40,6 +40,7 @@ class Chat:
     check_place(f'{where}.path', self.path)
     check_place(f'{where}.validation_path', self.validation_path)
     inside(where, self, 'validation_share')
+    choice(f'{where}.counted', self.counted, COUNTED)
 
   def corpus(self, data: Any) -> Corpus:
     return corpus_of(data, self.label(), **dataclasses.asdict(self))
