@@ -187,7 +187,9 @@ def shared_programs():
   def for_evaluation(config):
     """Without what trains the model."""
     none = {'optimizer': OPTIMIZERS['adamw'](), 'schedule': SCHEDULES['constant']()}
-    return dataclasses.replace(for_step(config), train=TrainConfig(), **none)
+    loop = {x.name: getattr(TrainConfig(), x.name) for x in dataclasses.fields(TrainConfig)}
+    own = dataclasses.replace(config.train, **loop)  # the loss of its task stays
+    return dataclasses.replace(for_step(config), train=own, **none)
 
   @functools.cache
   def step_of(traced, config, mesh, now):

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from elas_jax.common.errors import UserError
-from elas_jax.common.fields import at_least, choice, divides
+from elas_jax.common.fields import at_least, choice, divides, fraction
 from elas_jax.common.limits import LARGEST, LARGEST_INTEGER, check_array, quoted, shown
 from elas_jax.common.places import check_place
 from elas_jax.config import schema
@@ -15,6 +15,7 @@ from elas_jax.config.config import (
   DataConfig,
   ModelConfig,
   NetworkConfig,
+  PairsConfig,
   RowsConfig,
 )
 from elas_jax.data.corpus import check_preparation
@@ -35,6 +36,11 @@ def check(config: Config) -> None:
   if isinstance(config.model, ModelConfig):
     _check_all_causal(config.model)
     _check_document_mask(config)
+  if config.traits.reference and not config.restore:
+    raise UserError(
+      f"restore='': must be the workdir of a run, whose parameters task={config.task!r} "
+      'starts from and compares with'
+    )
   for name in ('restore', 'train.compilation_cache'):
     section, _, field = name.rpartition('.')
     check_place(name, getattr(getattr(config, section) if section else config, field))
@@ -159,7 +165,7 @@ def _check_network(model: NetworkConfig) -> None:
 CHECKS = {ModelConfig: _check_decoder, NetworkConfig: _check_network}
 
 
-def check_data(data: DataConfig | RowsConfig) -> None:
+def check_data(data: DataConfig | RowsConfig | PairsConfig) -> None:
   """Refuses ways to read and cut that cannot be."""
   at_least(1, 'data', data, 'batch_size read_threads prefetch')
   if isinstance(data, DataConfig):
@@ -168,6 +174,10 @@ def check_data(data: DataConfig | RowsConfig) -> None:
   if not data.cache_dir:
     raise UserError("data.cache_dir='': must not be empty")
   check_place('data.cache_dir', data.cache_dir)
+  if isinstance(data, PairsConfig):
+    at_least(1, 'data', data, 'sequence_length')
+    fraction('data', data, 'max_bad_share')
+    return
   choice('data.augment', data.augment, AUGMENTATIONS)
 
 

@@ -27,7 +27,9 @@ from elas_jax.systems.mixers import MIXERS
 from elas_jax.systems.norms import NORMS
 from elas_jax.systems.objectives import OBJECTIVES
 from elas_jax.systems.optimizers import OPTIMIZERS
+from elas_jax.systems.pair_sources import PAIR_SOURCES
 from elas_jax.systems.positions import POSITIONS
+from elas_jax.systems.preferences import PREFERENCES
 from elas_jax.systems.row_sources import ROW_SOURCES
 from elas_jax.systems.schedules import SCHEDULES
 from elas_jax.systems.sources import SOURCES
@@ -70,11 +72,11 @@ class ModelConfig:
 
   def row_outputs(self, config: 'Config') -> tuple[int, int]:
     """(positions of a row, numbers of each that come out)."""
-    return config.length, self.vocab_size
+    return config.traits.sequences * config.length, self.vocab_size
 
   def row_kept(self, config: 'Config') -> tuple[int, int]:
     """(numbers of a row, those that layers surely keep of it for the backward pass)."""
-    return 0, config.length * self.layers * self.width
+    return 0, config.traits.sequences * config.length * self.layers * self.width
 
   @functools.cached_property
   def parts(self) -> Parts:
@@ -243,6 +245,27 @@ class RowsConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class PairsConfig:
+  """Pairs of answers (data/pairs.py). Letters: L, B."""
+
+  source: Any = section(PAIR_SOURCES, 'pairs')  # of the pairs
+  # Refuse files with a larger share of lines that are no pair, or of their bytes, than
+  # this. Files that break off are refused below 1: what they have lost is unknown.
+  max_bad_share: float = 0.01
+  tokenizer: Any = section(TOKENIZERS, 'bytes')  # of prompts and answers
+  sequence_length: int = 128  # L, of a prompt with an answer
+  batch_size: int = 16  # B, pairs of one optimiser step over all devices
+  cache_dir: str = '~/.cache/elas_jax'  # hashes of the files
+  read_threads: int = 1  # that read batches
+  prefetch: int = 8  # batches
+  accept_changed: bool = False  # continue a run on other data than it was started with
+
+  # As `DataConfig` would say it: a conversation begins its row, and is alone there.
+  protocol: ClassVar = 'document'
+  document_mask: ClassVar = False
+
+
+@dataclasses.dataclass(frozen=True)
 class TrainConfig:
   """The loop."""
 
@@ -253,6 +276,13 @@ class TrainConfig:
   tensorboard: bool = False  # writes its event files too
   # Folder of compiled programs, kept between runs; '' = off.
   compilation_cache: str = '~/.cache/elas_jax/compiled'
+
+
+@dataclasses.dataclass(frozen=True)
+class PreferenceConfig(TrainConfig):
+  """The loop, and the loss of a pair."""
+
+  preference: Any = section(PREFERENCES, 'dpo')  # what is asked of the two answers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -292,7 +322,7 @@ class Config:
   task: str = 'language'  # a name of SECTIONS
   train: TrainConfig = TrainConfig()  # checked first, since others may follow its steps
   model: ModelConfig | NetworkConfig = ModelConfig()  # by task, see SECTIONS
-  data: DataConfig | RowsConfig = DataConfig()
+  data: DataConfig | RowsConfig | PairsConfig = DataConfig()
   optimizer: Any = section(OPTIMIZERS, 'adamw')  # of all parameters
   schedule: Any = section(SCHEDULES, 'cosine')  # of the learning rate
   mesh: MeshConfig = MeshConfig()
@@ -322,21 +352,34 @@ class Traits:
   data: type  # the class of that section
   normalised: bool  # whether the loss is -log of a probability, with a normaliser Z
   text: bool = False  # whether rows are tokens of text, so that a run has a tokenizer
+  train: type = TrainConfig  # the class of that section
+  sequences: int = 1  # of L tokens in a row, where rows are text
+  reference: bool = False  # whether the loss compares with the parameters at the start
 
 
 TRAITS = {
   'language': Traits(ModelConfig, DataConfig, normalised=True, text=True),
   'classification': Traits(NetworkConfig, RowsConfig, normalised=True),
   'regression': Traits(NetworkConfig, RowsConfig, normalised=False),
+  'preference': Traits(
+    ModelConfig,
+    PairsConfig,
+    normalised=True,
+    text=True,
+    train=PreferenceConfig,
+    sequences=2,
+    reference=True,
+  ),
 }
 # Sections whose fields depend on the task.
 SECTIONS = {
-  task: {'model': traits.model, 'data': traits.data} for task, traits in TRAITS.items()
+  task: {'train': traits.train, 'model': traits.model, 'data': traits.data}
+  for task, traits in TRAITS.items()
 }
 
 
 def sections_of(tree: Any) -> dict[str, type]:
-  """The classes of a tree's model and data."""
+  """The classes of a tree's sections that depend on its task."""
   task = tree.get('task', 'language')
   if not isinstance(task, str) or task not in SECTIONS:
     accepted = ', '.join(map(repr, SECTIONS))

@@ -64,6 +64,6 @@ def moved_kind(path: str, value: str, kinds: Iterable[str]) -> str:
   if path == 'data.source' and value:
     named = {'function': value in version_0.FUNCTIONS, 'shape': value in version_0.SHAPES}
     named |= {'tfds_images': True, 'tfds': True}
-    kind = next(kind for kind in named if named[kind] and kind in kinds)
-    return f'{path}={kind} with {path}.name={value}'
+    kind = next((kind for kind in named if named[kind] and kind in kinds), '')
+    return f'{path}={kind} with {path}.name={value}' if kind else ''
   return ''

@@ -16,11 +16,10 @@ from elas_jax.common.errors import UserError
 from elas_jax.common.places import place
 from elas_jax.data import block_writer, cache, duplicates
 from elas_jax.data.bad_records import BadRecords
-from elas_jax.data.block_set import BlockSet, Shard
+from elas_jax.data.block_set import BlockSet, Shard, dtype_of
 from elas_jax.data.corpus import Corpus, Mixed, by_name
 from elas_jax.data.hashing import fingerprint
 from elas_jax.data.mixed import MixedData
-from elas_jax.data.packing import row_dtype
 from elas_jax.data.record import Record, listed
 from elas_jax.data.sources import (
   Listing,
@@ -70,6 +69,23 @@ class Prepared:
         notes.append(
           f'{split}: {blocks.lost_share:.2%} of the text ({blocks.lost_bytes} bytes) is '
           'unknown to the tokenizer, so that bits per byte are not comparable'
+        )
+    return notes + self._cut_notes()
+
+  def _cut_notes(self) -> list[str]:
+    """Of conversations that are too long for a row."""
+    notes = []
+    for split, blocks in (('train', self.train), ('validation', self.validation)):
+      rows = f'data.sequence_length={blocks.sequence_length}'
+      if blocks.left_out:
+        notes.append(
+          f'{split}: {blocks.left_out} of {blocks.documents} conversations are left out: '
+          f'no answer in them ends within {rows}'
+        )
+      if blocks.shortened:
+        notes.append(
+          f'{split}: {blocks.shortened} of {blocks.documents} conversations are cut behind '
+          f'an answer that ends within {rows}'
         )
     return notes
 
@@ -214,14 +230,16 @@ def _cache_dir(corpus: Corpus) -> pathlib.Path:
 
 
 def _folder_name(corpus: Corpus, listing: Listing, tokenizer: Tokenizer) -> str:
-  found = fingerprint(
+  parts = [
     FORMAT_VERSION,
     listing.fingerprint,
     tokenizer.fingerprint,
     corpus.protocol,
     corpus.sequence_length,
-  )
-  return f'blocks/{found}'
+  ]
+  if corpus.counted:
+    parts += [corpus.counted, tokenizer.chat_template]
+  return f'blocks/{fingerprint(*parts)}'
 
 
 def _write_in_subprocess(corpus: Corpus, tokenizer: Tokenizer) -> None:
@@ -258,7 +276,7 @@ def _open(
   corpus: Corpus, folder: pathlib.Path, listing: Listing, tokenizer: Tokenizer
 ) -> Prepared:
   meta = json.loads((folder / cache.META).read_text())
-  dtype = row_dtype(meta['sequence_length'], meta['vocab_size'])
+  dtype = dtype_of(meta['sequence_length'], meta['vocab_size'], corpus.counted)
   sets = {
     split: BlockSet(folder, [Shard(**shard) for shard in shards], dtype)
     for split, shards in meta['shards'].items()

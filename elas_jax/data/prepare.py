@@ -34,15 +34,17 @@ def source_arguments(parser: argparse.ArgumentParser) -> None:
   add(
     '--source',
     default='python_source',
-    help='python_source, text_files, mixture, or a prepared TFDS set such as c4/en or lm1b',
+    help='python_source, text_files, chat, mixture, or a prepared TFDS set such as c4/en '
+    'or lm1b',
   )
   add('--sources', default='', help='mixture: as data.source.sources, NAME=KIND:FIELDS,...')
   add(
     '--path',
     default='',
-    help='text_files: folder, file or glob; TFDS set: its data_dir',
+    help='text_files, chat: folder, file or glob; TFDS set: its data_dir',
   )
-  add('--validation_path', default='', help='text_files: files for validation')
+  add('--validation_path', default='', help='text_files, chat: files for validation')
+  add('--counted', default='', help='chat: targets of the loss, answers (default) or all')
   add(
     '--validation_share',
     type=float,
@@ -85,7 +87,7 @@ def _source(options: dict[str, Any]) -> Any:
   """The kind of data.source; UserError for a path that it does not have."""
   name = options['source']
   kind = SOURCES.get(name, Tfds)
-  names = ('path', 'validation_path', 'validation_share', 'sources')
+  names = ('path', 'validation_path', 'validation_share', 'sources', 'counted')
   given = {x: options[x] for x in names}
   if kind is Tfds:
     given |= {'name': name, 'data_dir': given.pop('path')}
@@ -93,7 +95,9 @@ def _source(options: dict[str, Any]) -> Any:
   for field in sorted(given.keys() - fields):
     if field != 'validation_share' and given[field]:
       raise UserError(f'--{field}={given[field]!r}: --source={name} has none')
-  return kind(**{field: x for field, x in given.items() if field in fields})
+  # Without --counted a kind has its own default.
+  kept = {x for x in fields & given.keys() if x != 'counted' or given[x]}
+  return kind(**{field: given[field] for field in kept})
 
 
 def make_parser() -> Parser:

@@ -18,6 +18,7 @@ from elas_jax.common.errors import UserError
 from elas_jax.common.interruption import cleaned_up
 from elas_jax.config.cli import Parser, integer, run_command
 from elas_jax.data.bad_records import BadRecords
+from elas_jax.data.chat_rows import contents_of
 from elas_jax.data.corpus import by_name
 from elas_jax.data.prepare import corpus_named, source_arguments
 from elas_jax.data.progress import Progress
@@ -55,7 +56,8 @@ def train(texts: Iterator[Sequence[str]], vocab_size: int) -> str:
 def read_texts(source: Source, report: BadRecords) -> Iterator[list[str]]:
   """The texts of the train split in order, some at a time, with progress.
 
-  Documents that are not UTF-8 are left out and counted in `report`.
+  Documents that are not UTF-8 are left out and counted in `report`. Of conversations it is
+  what the messages say.
   """
   documents = source.splits['train']
   with Progress('reading', source.sizes['train']) as progress:
@@ -68,7 +70,7 @@ def read_texts(source: Source, report: BadRecords) -> Iterator[list[str]]:
         report.count(size)
         report.add('a document is not UTF-8', size)
       progress.advance(sum(len(text.encode()) for text in texts))
-      yield texts
+      yield list(map(contents_of, texts)) if source.name == 'chat' else texts
 
 
 def main(arguments: list[str] | None = None) -> None:

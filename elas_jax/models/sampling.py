@@ -1,6 +1,7 @@
 """Sampling: prompts continued by a trained decoder, with its cache."""
 
 import functools
+import itertools
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -24,13 +25,14 @@ def generate(
   model: ModelConfig,
   variables: Any,
   tokenizer: Tokenizer,
-  prompts: Sequence[str],
+  prompts: Sequence[str] | Sequence[np.ndarray],
   *,
   length: int,
   temperature: float,
   top_p: float,
   seed: int,
   behind_end: bool = True,
+  stops: Sequence[int] = (),
   skip_zeros: SkipZeros = 'auto',
 ) -> list[str]:
   """Continues each prompt by up to `length` tokens; returns the continuations.
@@ -40,11 +42,14 @@ def generate(
   continuation ends before the end-of-document token.
 
   Args:
+    prompts: texts, or tokens that stand for themselves, such as data/chat.py:prompt gives;
+      what comes behind these is a text of its own.
     temperature: divides the logits; 0 takes the most likely token.
     top_p: samples among the fewest tokens whose probabilities reach this sum.
     behind_end: whether texts start behind the end of another, as data.protocol='packed'
       has them. Of 'document' none does, and its model has not learned that token as an
       input; an empty prompt has no other, though.
+    stops: further tokens that end a continuation.
     skip_zeros: whether the last map of feed-forwards reads only the rows whose activation
       is not zero, which gives the same outputs up to rounding: 'always', 'never', or
       'auto', where it may pay (`pays`). For one prompt alone.
@@ -52,9 +57,7 @@ def generate(
   _check_sampling(length, temperature, top_p, seed)
   if skip_zeros == 'always':
     _check_skipping(model, len(prompts))
-  prompts = [readable('prompt', text) for text in prompts]
-  read = [list(map(int, tokenizer.encode(text)[0])) for text in prompts]
-  ids = [[tokenizer.eos_id, *row] if behind_end or not row else row for row in read]
+  read, ids = zip(*(_prompt_ids(prompt, tokenizer, behind_end) for prompt in prompts))
   largest = max(max(row) for row in ids)
   if largest >= model.vocab_size:
     raise UserError(
@@ -78,13 +81,22 @@ def generate(
     shared=int(lengths_B.min()),
     skip_zeros=skipping,
   )
-  texts = []
+  texts, ends = [], {tokenizer.eos_id, *stops}
   for row, start, prompt in zip(np.asarray(filled_BxS), lengths_B, read):
     new = row[start : start + length].tolist()
-    if tokenizer.eos_id in new:
-      new = new[: new.index(tokenizer.eos_id)]
+    new = list(itertools.takewhile(lambda token: token not in ends, new))
     texts.append(continuation(tokenizer, prompt, new))
   return texts
+
+
+def _prompt_ids(
+  prompt: str | np.ndarray, tokenizer: Tokenizer, behind_end: bool
+) -> tuple[list[int], list[int]]:
+  """(tokens of the text that is continued, all that the model reads)."""
+  if not isinstance(prompt, str):
+    return [], list(map(int, prompt))
+  read = list(map(int, tokenizer.encode(readable('prompt', prompt))[0]))
+  return read, [tokenizer.eos_id, *read] if behind_end or not read else read
 
 
 def _check_sampling(length: int, temperature: float, top_p: float, seed: int) -> None:

@@ -235,7 +235,8 @@ def _check_restored(config: Config, data: Any) -> list[str]:
   if not config.restore:
     return []
   past = load_past(config.restore, 'restore')
-  if past.parsed.task != config.task:  # its parameters do not fit either
+  both_text = past.parsed.traits.text and config.traits.text
+  if past.parsed.task != config.task and not both_text:  # its parameters do not fit either
     return []
   other = _other_needs(past, config, data)
   if other and not config.data.accept_changed:
@@ -249,7 +250,9 @@ def _check_restored(config: Config, data: Any) -> list[str]:
 def _other_needs(past: Past, config: Config, data: Any) -> str:
   """In what the tokenizer or the classes are not those of the checkpoint, or ''."""
   now = data.describe()
-  if now == past.needs:
+  # A chat template counts by the conversations that it writes, which are data.
+  own = lambda needs: {name: x for name, x in needs.items() if name != 'chat_template'}
+  if own(now) == own(past.needs):
     return ''
   if config.traits.text:
     return f'{config.data.tokenizer.shown()} is not the tokenizer'

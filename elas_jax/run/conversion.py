@@ -30,6 +30,7 @@ from elas_jax.run.workdir import Run
 from elas_jax.systems.converters import CONVERTERS
 from elas_jax.systems.converters.common import Given, span
 from elas_jax.tasks import task_of
+from elas_jax.tasks.task import of_network
 
 UNITS = 2048  # tokens or examples on which outputs are compared, and of a pass, about
 MADE = 'conversion.json'  # in a workdir: what was converted, and how
@@ -56,7 +57,7 @@ class Source:
     at = lambda of: lambda config, *rest: of(run.mesh, at_step(config, run.step), *rest)
     self.given = Given(
       config=self.config,
-      variables=run.variables,
+      variables=of_network(run.variables),
       linear_maps=linear_maps(self.config.model),
       rows=self._rows,
       outputs=at(outputs_of),
@@ -78,7 +79,7 @@ class Source:
     except UserError as error:
       return f'outputs not compared: {error}'
     rows = self._rows(UNITS)
-    before, _ = self.given.outputs(self.config, self.run.variables, rows)
+    before, _ = self.given.outputs(self.config, self.given.variables, rows)
     now, _ = outputs_of(self.run.mesh, at_step(config, 0), variables, rows)
     if jnp.isfinite(before).all() and not jnp.isfinite(now).all():
       raise UserError(
@@ -107,7 +108,8 @@ class Source:
   def _rows(self, units: int) -> dict[str, Any]:
     """Evenly taken from the train split, with about so many units."""
     rows = self._data.train
-    count = min(max(units // task_of(self.config).row_units(self.config), 1), len(rows))
+    positions, _ = self.config.model.row_outputs(self.config)
+    count = min(max(units // positions, 1), len(rows))
     return rows.read(range(0, len(rows), -(-len(rows) // count)))
 
   def _start(self) -> dict[str, Any]:

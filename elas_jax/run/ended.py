@@ -135,7 +135,7 @@ def _size_of(config: Config) -> dict[str, float]:
     'optimizer_bytes': tree_bytes(state.opt_state),
     'training_flops': flops(config.model, state.params, config.length),
   }
-  if config.task != 'language':
+  if not config.traits.text:
     row = (1, *config.model.input_shape)
     found['forward_flops'] = compiled_flops(Network(config.model), row)
   return found

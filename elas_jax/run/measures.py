@@ -75,7 +75,7 @@ class Measures:
   @functools.cached_property
   def batch(self) -> dict[str, jax.Array]:
     ways = self._mesh.shape['data'] * self._mesh.shape['fsdp']
-    in_row = task_of(self._config).row_units(self._config)
+    in_row, _ = self._config.model.row_outputs(self._config)
     # No more rows than the split has, filled up to share them among the devices.
     wanted = min(-(-self._units // in_row), len(self._rows))
     batches = eval_batches(

@@ -36,11 +36,22 @@ CURVES = (
     False,
   ),
   (
+    'rewards.png',
+    'Rewards of the answers',
+    tuple(
+      (f'{split}/{answer}_reward', f'{title}, {answer}')
+      for split, title in (('train', 'train'), ('eval', 'validation'))
+      for answer in ('chosen', 'rejected')
+    ),
+    False,
+  ),
+  (
     'speed.png',
-    'Tokens or examples per second',
+    'Tokens, examples or pairs per second',
     (
       ('train/tokens_per_second', 'tokens'),
       ('train/examples_per_second', 'examples'),
+      ('train/pairs_per_second', 'pairs'),
     ),
     False,
   ),

@@ -16,8 +16,7 @@ from elas_jax.systems.kinds import by_name
 from elas_jax.systems.objectives import OBJECTIVES
 from elas_jax.systems.objectives.common import State
 from elas_jax.tasks import task_of
-
-KEPT = 'objectives'  # no module of a network has this name
+from elas_jax.tasks.task import KEPT
 
 
 @flax.struct.dataclass
@@ -51,7 +50,7 @@ def init_variables(config: Config) -> dict[str, Any]:
 
 @functools.cache
 def abstract_variables(config: Config) -> dict[str, Any]:
-  """Shapes and dtypes of parameters and buffers; computes nothing."""
+  """Shapes and dtypes of the network's parameters and buffers; computes nothing."""
   return jax.eval_shape(lambda: init_variables(config))
 
 
@@ -59,18 +58,31 @@ def optimizer_of(config: Config) -> optax.GradientTransformation:
   return make_optimizer(config, abstract_variables(config)['params'])
 
 
+def with_beside(config: Config, variables: dict[str, Any]) -> dict[str, Any]:
+  """The network's variables, and what its task has beside them at step 0."""
+  # Copies: a step takes the memory of each array that it is given.
+  beside = jax.tree.map(jnp.copy, task_of(config).beside(variables))
+  return {'params': variables['params'], 'buffers': variables['buffers'] | beside}
+
+
 def state_from(config: Config, variables: dict[str, Any]) -> TrainState:
-  """A state at step 0 with these parameters and buffers."""
-  params, opt_state = variables['params'], optimizer_of(config).init(variables['params'])
+  """A state at step 0 with these parameters and buffers of the network."""
+  opt_state = optimizer_of(config).init(variables['params'])
+  variables = with_beside(config, variables)
   named = by_name(OBJECTIVES, config.train.objectives).items()
   kept = {name: state for name, one in named if (state := one.state())}
   buffers = with_kept(variables['buffers'], kept)
-  return TrainState(jnp.zeros((), jnp.int32), params, buffers, opt_state)
+  return TrainState(jnp.zeros((), jnp.int32), variables['params'], buffers, opt_state)
 
 
 def with_kept(buffers: dict[str, Any], kept: dict[str, State]) -> dict[str, Any]:
   """The buffers of a state: a network's, and what objectives keep, if some do."""
   return buffers | {KEPT: kept} if kept else buffers
+
+
+def abstract_of_run(config: Config) -> dict[str, Any]:
+  """As `abstract_variables`, of a checkpoint: with what its task has beside them."""
+  return jax.eval_shape(lambda: with_beside(config, init_variables(config)))
 
 
 @functools.cache

@@ -52,7 +52,7 @@ from tests.conformance.hosts import (
 from tests.conformance.truths import TRUTHS, WITHOUT
 
 KINDS = [(section, name) for section, kinds in SYSTEMS.items() for name in kinds]
-OF_DATA = ('data.source', 'data.source (rows)', 'data.tokenizer')
+OF_DATA = ('data.source', 'data.source (rows)', 'data.source (pairs)', 'data.tokenizer')
 UNTRAINED = (*OF_DATA, 'eval.measures', 'converter')
 FIRST = first_cases()
 TRAINED_FIRST = [case for case in FIRST if case[0] not in UNTRAINED]

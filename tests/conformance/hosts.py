@@ -20,6 +20,8 @@ from elas_jax.config.config import (
   MeshConfig,
   ModelConfig,
   NetworkConfig,
+  PairsConfig,
+  PreferenceConfig,
   RowsConfig,
   TrainConfig,
 )
@@ -37,6 +39,7 @@ from elas_jax.systems.linears import LINEARS
 from elas_jax.systems.mixers import MIXERS
 from elas_jax.systems.norms import NORMS
 from elas_jax.systems.optimizers import OPTIMIZERS
+from elas_jax.systems.pair_sources import PAIR_SOURCES
 from elas_jax.systems.schedules import SCHEDULES
 from elas_jax.tasks import task_of
 
@@ -93,6 +96,21 @@ def language(**sections: Any) -> Config:
   )
 
 
+LOOP = {'steps': 20, 'log_every': 1, 'compilation_cache': ''}
+
+
+def preference(**loss: Any) -> Config:
+  """The same decoder on 4 pairs of such rows, as if it had learned something before."""
+  source = PAIR_SOURCES['pairs']('pairs.jsonl')
+  return dataclasses.replace(
+    language(),
+    task='preference',
+    restore='runs/before',
+    train=PreferenceConfig(**LOOP, **loss),
+    data=PairsConfig(source, sequence_length=8, batch_size=4),
+  )
+
+
 MODEL = {field.name for field in dataclasses.fields(ModelConfig)} | {
   field.name for field in dataclasses.fields(NetworkConfig)
 }
@@ -131,7 +149,7 @@ def _config(task: str, model: Any, data: Any, sections: dict[str, Any]) -> Confi
   common = {
     'optimizer': OPTIMIZERS['adamw'](learning_rate=0.01, clip_norm=1.0),
     'schedule': SCHEDULES['constant'](warmup_steps=0),
-    'train': TrainConfig(steps=20, log_every=1, compilation_cache=''),
+    'train': TrainConfig(**LOOP),
     'mesh': MeshConfig(data=1),
     'eval': EvalConfig(batch_size=4),
   }
@@ -195,18 +213,18 @@ def _candidates(section: str, kind: Any) -> list[Config]:
     ],
     'schedule': lambda: [network(schedule=kind), language(schedule=kind)],
     'train.objectives': lambda: [
-      make(
-        train=TrainConfig(steps=20, log_every=1, compilation_cache='', objectives=(kind,))
-      )
+      make(train=TrainConfig(**LOOP, objectives=(kind,)))
       for make in (
         (experts,) if {'router', 'experts'} & {*kind.sown} else (network, language)
       )
     ],
+    'train.preference': lambda: [preference(preference=kind)],
     'eval.measures': lambda: [
       make(eval=EvalConfig(batch_size=4, measures=(kind,))) for make in (network, language)
     ],
     'data.source': lambda: [_with_data(language(), source=kind)],
     'data.source (rows)': lambda: [_with_data(network(), source=kind)],
+    'data.source (pairs)': lambda: [_with_data(preference(), source=kind)],
     'converter': lambda: _taken_by(kind),
     'data.tokenizer': lambda: [_with_data(language(), tokenizer=kind)],
   }[section]()
@@ -267,7 +285,7 @@ def given(config: Config, variables: Any, said: list[str]) -> Given:
 def batch(config: Config) -> dict[str, Any]:
   """Rows of the config's task, drawn."""
   random = np.random.default_rng(0)
-  most = {'tokens': getattr(config.model, 'vocab_size', 2), 'targets': 4}
+  most = {'tokens': getattr(config.model, 'vocab_size', 2), 'targets': 4, 'answers': 2}
 
   def draw(name: str, like: Any) -> Any:
     if name in ('valid', 'bytes'):
