@@ -18,6 +18,8 @@ from elas_jax.run.record import DIVERGED, Record, Recorded
 from elas_jax.tables.planned_run import Run, looked, name_of_start, with_starts
 from elas_jax.tables.table import RATE, Rates, Row, Table
 
+START = 'start'  # stands for the workdir that a run starts from
+
 
 @dataclasses.dataclass(frozen=True)
 class Search:
@@ -159,6 +161,8 @@ class Plan:
       if flag := given.get(f'--config.{name}'):
         raise UserError(f'{flag}: this table sets {name} itself, row by row')
     own = row.fields | ({'train.steps': steps, 'eval.every': steps} if steps else {})
+    if row.after:
+      own['restore'] = START  # of which run depends on the seed
     own, of_kinds = _as_flags(own), _as_flags(self.scale.fields_of_kinds)
     flags = of_kinds | _as_flags(self.scale.fields) | given | own
     some = frozenset((given.keys() | of_kinds.keys()) - own.keys())
