@@ -4,17 +4,16 @@
 
 Writes benchmarks/results/attention_decode/MACHINE.json and .md. Each row is the attention
 of one layer with PLM's sizes (arXiv 2503.12167), D 2048, 16 heads, and random weights. It
-decodes 16 tokens one after the other behind 4080 cached ones, in bfloat16 on a GPU and in
-float32 elsewhere:
+decodes one token of each row behind 4095 cached ones, in bfloat16 on a GPU and in float32
+elsewhere; the cache is written in place:
 
   mla           as it decodes: the maps from the latents are in query and output
   mla, formed   the same outputs by keys and values of all heads, formed of the whole cache
   mha, gqa, sqa the peers; of gqa and sqa 4 heads of keys and values, of sqa 8 of queries
-  a token       time, median and range
+  a step        time, median and range
   to mha        that over mha's in the same run
   cache         bytes of the state's arrays
-  temporary     bytes beside arguments and results, by the compiler's memory analysis; a
-                copy of the cache is among them, since a program leaves its arguments
+  temporary     bytes beside arguments and results, by the compiler's memory analysis
 
 Hardware: any with 8 GiB; some minutes on two cores. Expected: mla far below the same with
 keys formed, and with a seventh of the cache of mha.
@@ -37,7 +36,7 @@ from elas_jax.systems.linears import LINEARS
 from elas_jax.systems.mixers import MIXERS
 from elas_jax.systems.mixers.mla import MLA
 
-WIDTH, LENGTH, TOKENS, BATCHES = 2048, 4096, 16, (1, 8)
+WIDTH, LENGTH, BATCHES = 2048, 4096, (1, 8)
 SMOKE_WIDTH, SMOKE_LENGTH, SMOKE_BATCHES = 64, 32, (2,)
 
 
@@ -68,66 +67,67 @@ def parts(smoke: bool) -> Parts:
   ).parts
 
 
-def decoding(kind: Any, parts: Parts, batch: int, length: int) -> tuple:
-  """(function, (variables, x (TOKENS, B, 1, D), state)); its last token fills the cache."""
-  module = kind.make(parts, name=None)
-  angles = lambda at: parts.position.angles(at[None], kind.head_size(parts))
+class Decoding:
+  """A compiled step: the last of `length` tokens of each row, state in place."""
 
-  def decode(variables, x_TxBx1xD, state):
-    def one(state, given):
-      x_Bx1xD, at = given
-      y_Bx1xD, state = module.apply(variables, x_Bx1xD, angles(at), state, at)
-      return state, y_Bx1xD
+  def __init__(self, kind: Any, parts: Parts, batch: int, length: int):
+    module = kind.make(parts, name=None)
+    angles = lambda at: parts.position.angles(at[None], kind.head_size(parts))
 
-    positions = length - TOKENS + jnp.arange(TOKENS)
-    return jax.lax.scan(one, state, (x_TxBx1xD, positions))[1]
+    def step(variables, x_Bx1xD, state, at):
+      return module.apply(variables, x_Bx1xD, angles(at), state, at)
 
-  keys = iter(jax.random.split(jax.random.key(0), 4))
-  draw = lambda shape: jax.random.normal(next(keys), shape, parts.compute_dtype)
-  x_TxBx1xD = draw((TOKENS, batch, 1, parts.width))
-  init = jax.jit(functools.partial(module.init, state=None, start=0))
-  variables = init(next(keys), x_TxBx1xD[0], angles=angles(jnp.array(0)))
-  empty = jax.eval_shape(lambda: kind.empty_state(parts, batch, length))
-  state = {name: draw(like.shape) for name, like in empty.items()}
-  return decode, (variables, x_TxBx1xD, state)
+    keys = iter(jax.random.split(jax.random.key(0), 4))
+    draw = lambda shape: jax.random.normal(next(keys), shape, parts.compute_dtype)
+    x_Bx1xD, at = draw((batch, 1, parts.width)), jnp.int32(length - 1)
+    init = jax.jit(functools.partial(module.init, state=None, start=0))
+    variables = init(next(keys), x_Bx1xD, angles=angles(at))
+    empty = jax.eval_shape(lambda: kind.empty_state(parts, batch, length))
+    self.state = {name: draw(like.shape) for name, like in empty.items()}
+    given = variables, x_Bx1xD, self.state, at
+    self.program = jax.jit(step, donate_argnums=2).lower(*given).compile()
+    self._variables, self._x_Bx1xD, self._at = variables, x_Bx1xD, at
+
+  def __call__(self) -> jax.Array:
+    """(B, 1, D)."""
+    given = self._variables, self._x_Bx1xD, self.state, self._at
+    y_Bx1xD, self.state = self.program(*given)
+    return y_Bx1xD
 
 
 def cases(smoke: bool, repetitions: int) -> Iterator[dict[str, Any]]:
   length = SMOKE_LENGTH if smoke else LENGTH
   for batch in SMOKE_BATCHES if smoke else BATCHES:
-    programs = {}
-    for name, kind in kinds(smoke).items():
-      function, inputs = decoding(kind, parts(smoke), batch, length)
-      programs[name] = microbenchmark.compiled(function, *inputs), inputs
+    steps = {
+      name: Decoding(kind, parts(smoke), batch, length)
+      for name, kind in kinds(smoke).items()
+    }
+    turns = {name: (step, ()) for name, step in steps.items()}
     yield {
       'name': f'batch {batch}',
       'length': length,
-      'tokens': TOKENS,
       'dtype': parts(smoke).compute_dtype,
-      'seconds': microbenchmark.seconds_in_turns(programs, repetitions),
-      'cache_bytes': {name: tree_bytes(x[2]) for name, (_, x) in programs.items()},
+      'seconds': microbenchmark.seconds_in_turns(turns, repetitions),
+      'cache_bytes': {name: tree_bytes(step.state) for name, step in steps.items()},
       'temporary_bytes': {
-        name: microbenchmark.temporary_bytes(program)
-        for name, (program, _) in programs.items()
+        name: microbenchmark.temporary_bytes(step.program) for name, step in steps.items()
       },
     }
 
 
 def table(found: list[dict[str, Any]]) -> list[str]:
-  first = found[0]
   lines = [
-    f'{first["tokens"]} tokens, one after the other, up to position {first["length"]}, in '
-    f'{first["dtype"]}.',
+    f'A token of each row behind {found[0]["length"] - 1} cached ones, in '
+    f'{found[0]["dtype"]}.',
     '',
-    '| rows | attention | a token, ms | to mha | cache, MiB | to mha | temporary, MiB |',
+    '| rows | attention | a step, ms | to mha | cache, MiB | to mha | temporary, MiB |',
     '| --- | --- | --: | --: | --: | --: | --: |',
   ]
   for case in found:
     for name, seconds in case['seconds'].items():
-      each = {x: seconds[x] / case['tokens'] for x in ('median', 'min', 'max')}
       cache, temporary = (case[f'{x}_bytes'][name] for x in ('cache', 'temporary'))
       lines.append(
-        f'| {case["name"]} | {name} | {microbenchmark.milliseconds(each)} | '
+        f'| {case["name"]} | {name} | {microbenchmark.milliseconds(seconds)} | '
         f'{seconds["median"] / case["seconds"]["mha"]["median"]:.2f} | '
         f'{cache / 2**20:.3g} | {cache / case["cache_bytes"]["mha"]:.3f} | '
         f'{temporary / 2**20:.3g} |'

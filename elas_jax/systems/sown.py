@@ -7,7 +7,7 @@ stacked over the layers where these are. Where nobody asks, nothing is computed 
   name         of                what
   activation   feed-forwards     y (T, F), what enters the last map; before it is pruned
   inputs       B-spline layers   x (P, I), float32, where their splines are evaluated
-  keys_values  mixers of J       [k, v] (T, 2 J K), before k is normalised and rotated
+  keys_values  mha to xsmqa      [k, v] (T, 2 J K), before k is normalised and rotated
 """
 
 import re

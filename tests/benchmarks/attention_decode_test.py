@@ -13,9 +13,10 @@ def test_both_ways_of_latent_attention_give_the_same():
   outputs = []
   for name in ('mla', 'mla, formed'):
     kind, parts = attention_decode.kinds(True)[name], attention_decode.parts(True)
-    function, inputs = attention_decode.decoding(kind, parts, 2, 32)
+    step = attention_decode.Decoding(kind, parts, 2, 32)
     assert kind.absorbs(parts, 1) == (name == 'mla')
-    outputs.append(jax.jit(function)(*inputs))
+    outputs.append(step())
+    np.testing.assert_array_equal(step(), outputs[-1])  # with the state that it has written
   assert np.ptp(outputs[0]) > 0.01
   np.testing.assert_allclose(*outputs, rtol=1e-4, atol=1e-5 * np.abs(outputs[0]).max())
 
