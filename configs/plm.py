@@ -3,9 +3,10 @@
   python -m elas_jax.train --config=configs/plm.py:tiny --workdir=runs/plm
   python -m elas_jax.train --config=configs/plm.py:1.8b --dry_run
 
-SIZE: tiny, 60m, 1.8b. The model of 1.8b is the published one, 1.825 B parameters; 60m has
-the sizes of configs/c4.py, and tiny those of configs/default.py, with PLM's proportions of
-attention (a latent of D / 4, half as many rotated entries of a head as others).
+SIZE: tiny, 60m, 1.8b. The model of 1.8b is the published one, 1.825 B parameters, by the
+numbers of the authors' PLMConfig in transformers; 60m has the sizes of configs/c4.py, and
+tiny those of configs/default.py, with PLM's proportions of attention (a latent of D / 4,
+half as many rotated entries of a head as others).
 
 Published of the training: about 2.48 T tokens, in several phases, by a schedule of warm-up,
 stable, decay and constant. Its rates, its floor and the tokens and shares of its phases are
