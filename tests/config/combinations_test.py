@@ -101,7 +101,7 @@ FORCED = "model.feed_forward.implementation='mosaic'"
     (
       'digits,conv_mlp',
       {'model.linear': 'low_rank', 'model.linear.rank': 2},
-      "model.linear='low_rank': must be one of 'dense', 'quadratic', 'kan_bspline', ",
+      "model.linear='low_rank': must be one of 'dense', 'masked', 'quadratic', ",
     ),
     (
       'digits,mlp',
