@@ -30,6 +30,7 @@ def optimised():
   jax.config.update('jax_disable_most_optimizations', True)
 
 
+@pytest.mark.conformance
 def test_a_step_copies_no_cache_and_forms_no_keys(optimised):
   """Beside its scores, and their exponentials, of 2 rows, 16 heads and 2048 positions."""
   scores = 4 * 2 * 16 * 2048
