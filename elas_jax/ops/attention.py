@@ -77,7 +77,8 @@ def full_attention(
     return jax.nn.dot_product_attention(
       q_BxLxHxK, k_BxSxJxK, v_BxSxJxV, implementation='cudnn'
     )
-  return cached_attention(q_BxLxHxK, k_BxSxJxK, v_BxSxJxV, k_BxSxJxK.shape[1])
+  by_head = _by_head(q_BxLxHxK, k_BxSxJxK, v_BxSxJxV)
+  return _by_position(_attend(*by_head, k_BxSxJxK.shape[1]))
 
 
 def _same(queries_BxL: jax.Array, keys_BxS: jax.Array) -> jax.Array:
@@ -92,13 +93,15 @@ def _takes_flash(q_BxLxHxK: jax.Array, v_BxSxJxV: jax.Array) -> bool:
 
 
 def cached_attention(
-  q_BxLxHxK: jax.Array, k_BxSxJxK: jax.Array, v_BxSxJxV: jax.Array, start: jax.Array
+  q_BxLxHxK: jax.Array, k_BxJxSxK: jax.Array, v_BxJxSxV: jax.Array, start: jax.Array
 ) -> jax.Array:
   """Attention of queries at positions start, start + 1, ... to a cache of S positions.
 
-  What the cache holds behind a query's position is not looked at.
+  What the cache holds behind a query's position is not looked at. It lies by head, as its
+  products take it: otherwise each step would copy all of it.
   """
-  return _by_position(_attend(*_by_head(q_BxLxHxK, k_BxSxJxK, v_BxSxJxV), start))
+  q_BxJxGxLxK = _queries_by_head(q_BxLxHxK, k_BxJxSxK.shape[1])
+  return _by_position(_attend(q_BxJxGxLxK, k_BxJxSxK, v_BxJxSxV, start))
 
 
 def latent_attention(
@@ -131,11 +134,18 @@ def latent_attention(
 
 def _by_head(q_BxLxHxK, k_BxSxJxK, v_BxSxJxV):
   """Queries (B, J, G, L, K), keys (B, J, S, K) and values (B, J, S, V), where H = J G."""
+  q_BxJxGxLxK = _queries_by_head(q_BxLxHxK, k_BxSxJxK.shape[2])
+  return q_BxJxGxLxK, by_head(k_BxSxJxK), by_head(v_BxSxJxV)
+
+
+def by_head(x_BxSxJxK: jax.Array) -> jax.Array:
+  """(B, J, S, K), as a cache has it."""
+  return x_BxSxJxK.transpose(0, 2, 1, 3)
+
+
+def _queries_by_head(q_BxLxHxK, J):
   B, L, H, K = q_BxLxHxK.shape
-  J = k_BxSxJxK.shape[2]
-  q_BxLxJxGxK = q_BxLxHxK.reshape(B, L, J, H // J, K)
-  by_head = lambda x: x.transpose(0, 2, 1, 3)
-  return q_BxLxJxGxK.transpose(0, 2, 3, 1, 4), by_head(k_BxSxJxK), by_head(v_BxSxJxV)
+  return q_BxLxHxK.reshape(B, L, J, H // J, K).transpose(0, 2, 3, 1, 4)
 
 
 def _by_position(y_BxJxGxLxV):

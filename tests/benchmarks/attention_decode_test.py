@@ -6,7 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import attention_decode
+from benchmarks import attention_decode, microbenchmark
+from elas_jax.common.memory import tree_bytes
 
 
 def test_both_ways_of_latent_attention_give_the_same():
@@ -19,6 +20,29 @@ def test_both_ways_of_latent_attention_give_the_same():
     np.testing.assert_array_equal(step(), outputs[-1])  # with the state that it has written
   assert np.ptp(outputs[0]) > 0.01
   np.testing.assert_allclose(*outputs, rtol=1e-4, atol=1e-5 * np.abs(outputs[0]).max())
+
+
+@pytest.fixture
+def optimised():
+  """The other tests do without XLA's optimisations; what it fuses is what memory is."""
+  jax.config.update('jax_disable_most_optimizations', False)
+  yield
+  jax.config.update('jax_disable_most_optimizations', True)
+
+
+@pytest.mark.conformance
+def test_a_step_copies_no_cache_and_forms_no_keys(optimised):
+  """Beside its scores, and their exponentials, of 2 rows, 16 heads and 2048 positions."""
+  scores = 4 * 2 * 16 * 2048
+  kinds, parts = attention_decode.kinds(True), attention_decode.parts(True)
+  temporary = {}
+  for name in ('mla', 'mla, formed', 'mha'):
+    step = attention_decode.Decoding(kinds[name], parts, 2, 2048)
+    temporary[name] = microbenchmark.temporary_bytes(step.program)
+  assert tree_bytes(step.state) == 8 * scores  # of mha: keys and values of four entries
+  few = 2.2 * scores
+  assert temporary['mla'] < few and temporary['mha'] < few
+  assert temporary['mla, formed'] > 10 * scores  # keys of six entries, values of four
 
 
 # Numbers of a token in the caches of 16 heads of 128.

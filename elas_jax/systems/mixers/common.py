@@ -4,7 +4,7 @@
 
 then output(y); with a causal mask in a decoder. x (B, L, D), q (B, L, H_q, K), k and v
 (B, L, J, K), K = D / H: groups of H_q / J query heads share keys and values. A state holds
-k and v of the positions before, (B, S, J, K).
+k and v of the positions before, (B, J, S, K).
 
 With qk_norm, q and k of each head pass an RMSNorm with a learnt scale (K,), one for all
 heads, before they are rotated: as Qwen3 has it (arXiv 2505.09388, and its public code),
@@ -21,7 +21,12 @@ import numpy as np
 from elas_jax.common.errors import UserError
 from elas_jax.common.fields import at_least, divides
 from elas_jax.common.limits import check_array
-from elas_jax.ops.attention import cached_attention, causal_attention, full_attention
+from elas_jax.ops.attention import (
+  by_head,
+  cached_attention,
+  causal_attention,
+  full_attention,
+)
 from elas_jax.systems.kinds import Map, Parts, about, room
 from elas_jax.systems.norms.rms import RMS
 from elas_jax.systems.sown import sow
@@ -73,8 +78,8 @@ class SharedHeads:
     return qk_norms(self)
 
   def empty_state(self, parts: Parts, batch: int, length: int) -> State:
-    """Keys and values (B, S, J, K) of one layer, zeros."""
-    shape = (batch, length, self.groups, self.head_size(parts))
+    """Keys and values (B, J, S, K) of one layer, zeros."""
+    shape = (batch, self.groups, length, self.head_size(parts))
     zeros = jnp.zeros(shape, parts.compute_dtype)
     return {'k': zeros, 'v': zeros}
 
@@ -119,8 +124,8 @@ class Module(nn.Module):
       y_BxLxHxK = full_attention(q_BxLxHxK, k_BxLxJxK, v_BxLxJxK)
     else:
       state = {
-        'k': written(state['k'], k_BxLxJxK, start),
-        'v': written(state['v'], v_BxLxJxK, start),
+        'k': written(state['k'], by_head(k_BxLxJxK), start, axis=2),
+        'v': written(state['v'], by_head(v_BxLxJxK), start, axis=2),
       }
       y_BxLxHxK = cached_attention(q_BxLxHxK, state['k'], state['v'], start)
     output = parts.linear.make(D, parts, name='output')
@@ -154,9 +159,9 @@ def attention_truth(q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
   return y
 
 
-def written(old_BxSx: jax.Array, new_BxLx: jax.Array, start: Any) -> jax.Array:
-  """A state with what is new at the positions start, start + 1, ..."""
-  return jax.lax.dynamic_update_slice_in_dim(old_BxSx, new_BxLx, start, 1)
+def written(old: jax.Array, new: jax.Array, start: Any, axis: int) -> jax.Array:
+  """A state with what is new at the positions start, start + 1, ... of an axis."""
+  return jax.lax.dynamic_update_slice_in_dim(old, new, start, axis)
 
 
 def qk_norms(kind: Any) -> dict[str, Any]:

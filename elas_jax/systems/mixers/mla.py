@@ -36,6 +36,7 @@ from elas_jax.common.fields import at_least
 from elas_jax.common.limits import check_array
 from elas_jax.ops import linear as ops
 from elas_jax.ops.attention import (
+  by_head,
   cached_attention,
   causal_attention,
   full_attention,
@@ -157,15 +158,16 @@ class Module(nn.Module):
     r_BxLxR = self.rotated(self.linear('rope_key')(x_BxLxD), angles)
     if state is not None:
       state = {
-        'latent': written(state['latent'], c_BxLxC, start),
-        'rope_key': written(state['rope_key'], r_BxLxR, start),
+        'latent': written(state['latent'], c_BxLxC, start, axis=1),
+        'rope_key': written(state['rope_key'], r_BxLxR, start, axis=1),
       }
       c_BxSxC, r_BxSxR = state['latent'], state['rope_key']
     if state is not None and kind.absorbs(parts, L):
       y_BxLxHxV = self.absorbed(n_BxLxHxN, u_BxLxHxR, c_BxSxC, r_BxSxR, start)
     elif state is not None:
       q_BxLxHxK = jnp.concatenate([n_BxLxHxN, u_BxLxHxR], axis=-1)
-      y_BxLxHxV = cached_attention(q_BxLxHxK, *self.formed(c_BxSxC, r_BxSxR), start)
+      keys_values = map(by_head, self.formed(c_BxSxC, r_BxSxR))
+      y_BxLxHxV = cached_attention(q_BxLxHxK, *keys_values, start)
     else:
       q_BxLxHxK = jnp.concatenate([n_BxLxHxN, u_BxLxHxR], axis=-1)
       keys_values = self.formed(c_BxLxC, r_BxLxR)
@@ -236,9 +238,7 @@ class Module(nn.Module):
       scale = kind.query_size**-0.5
       y_BxLxHxC = latent_attention(q_BxLxHxC, u_BxLxHxR, c_BxSxC, r_BxSxR, scale, start)
     else:
-      y_BxLxHxC = cached_attention(
-        u_BxLxHxR, r_BxSxR[:, :, None], c_BxSxC[:, :, None], start
-      )
+      y_BxLxHxC = cached_attention(u_BxLxHxR, r_BxSxR[:, None], c_BxSxC[:, None], start)
     first, last_IxHxV = kernels('value')
     return jnp.einsum('blhi,ihv->blhv', ops.chain(y_BxLxHxC, first), last_IxHxV)
 

@@ -55,7 +55,7 @@ def test_variants_have_the_heads_of_the_papers_table(name):
   assert maps['query'] == (32, inner) and maps['output'] == (inner, 32)
   assert maps['key'] == maps['value'] == (32, groups * K)
   state = jax.eval_shape(lambda: kind.empty_state(parts, 3, 7))
-  assert {x.shape for x in state.values()} == {(3, 7, groups, K)}
+  assert {x.shape for x in state.values()} == {(3, groups, 7, K)}
   # Both products, of 2 FLOPs for each of 100 keys, forward and twice backward.
   assert kind.flops(parts, 100) == 3 * 2 * 2 * 100 * inner
 
