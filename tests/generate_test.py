@@ -74,6 +74,9 @@ def test_stops_before_the_end_of_the_document(wild):
   prompts = ['b', '', LONG[:-1] + 'bcd']
   texts = generate(model, chained, BytesTokenizer(), prompts, length=5, **GREEDY)
   assert texts == ['cd', 'abcd', '']
+  options = {'length': 5, 'stops': (ord('d'),)} | GREEDY
+  texts = generate(model, chained, BytesTokenizer(), prompts, **options)
+  assert texts == ['c', 'abc', '']
 
 
 def test_seed_decides_the_text(wild):
@@ -116,6 +119,10 @@ def test_space_between_prompt_and_continuation_is_kept(wild):
   }
   texts = generate(model, chained, ours, list(expected), length=9, **GREEDY)
   assert texts == list(expected.values())
+  # What comes behind tokens, as a chat template gives them, is a text of its own.
+  ids = [np.array(row) for row in ([3, 0], [3, 0, 1], [3], [2])]
+  texts = generate(model, chained, ours, ids, length=9, **GREEDY)
+  assert texts == ['big world', 'world', 'hello big world', '']
 
 
 def test_decoder_that_changes_the_prompt_gives_the_new_text_alone():

@@ -76,6 +76,12 @@ def test_a_long_conversation_is_cut_behind_an_answer(length, ends, left_out, sho
   assert sum(found['valid'].tolist()) == 2 * len(ends)
 
 
+def test_as_many_answers_stay_as_fit():
+  found, made = rows_of([talk('q', 'a', 'r', 'b', 's', 'c')], 2 * ONE)
+  assert found['valid'].tolist() == [4]
+  assert (made.left_out, made.shortened) == (0, 1)
+
+
 def test_a_question_without_answer_is_left_off():
   found, made = rows_of([talk('q', 'a', 'r')], 2 * ONE)
   assert (found['tokens'][0] != EOS).sum() == ONE - 3
