@@ -15,8 +15,8 @@ from elas_jax.pairs import Answer, Drawing, pairs_of
 QUESTIONS = ['Write abc again.', 'What is 3 + 4?']
 # By question and sample: the answer and its refinements.
 CHAINS = [
-  [('abd', 'abc', 'abc.'), ('', 'abx', ' ')],
-  [('8', '8', '9'), ('6', '8', '5')],
+  [('abd', 'abc', 'abc.'), ('abx', ' ', 'abx')],
+  [('8', '8', '9'), ('', '8', '5')],
 ]
 
 
@@ -50,7 +50,8 @@ def test_each_answer_is_refined_again(run):
   )
   assert first == [ask(question) for question in QUESTIONS for _ in range(2)]
   assert second[0] == ask(QUESTIONS[0], 'abd', REFINE)
-  assert second[1] == ask(QUESTIONS[0])  # it has said nothing yet
+  assert second[3] == ask(QUESTIONS[1])  # it has said nothing yet
+  # Nor has it refined 'abx' to anything.
   assert third[:2] == [ask(QUESTIONS[0], x, REFINE) for x in ('abc', 'abx')]
   assert third[3] == ask(QUESTIONS[1], '8', REFINE)
   assert len(set(run.seeds)) == 3

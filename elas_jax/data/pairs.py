@@ -227,7 +227,7 @@ class _Building:
       last = np.arange(len(one.ids)) >= len(prompt)  # earlier answers are of the prompt
       self._ids.append(one.ids)
       self._answer.append(one.answer & last)
-      self._bytes += int(one.bytes.sum())
+      self._bytes += int(one.lengths.sum())
       self._lost += one.lost
     both = b'|'.join(one.ids.tobytes() for one in found)
     self._hashes += duplicates.document_hashes([both]).tolist()
