@@ -57,7 +57,8 @@ def forward(
   of a pair are 1. Variables without a reference are their own, as those at the start are.
   """
   network = of_network(variables)
-  reference = variables['buffers'].get(REFERENCE, network)
+  own = {name: network[name] for name in ('params', 'buffers')}
+  reference = variables['buffers'].get(REFERENCE, own)
   sequences = lambda x: x.reshape(-1, x.shape[-1])  # chosen and rejected in turns
   tokens_SxM = sequences(batch['tokens'])
   inputs_SxL, targets_SxL = tokens_SxM[:, :-1], tokens_SxM[:, 1:]
@@ -65,10 +66,10 @@ def forward(
   pairs = lambda x_SxL: (x_SxL * answers_SxL).sum(1).reshape(-1, 2)
   noise = {'noise': key}  # the same for both, which start as the same network
   (logits_SxLxV, _), changed = Decoder(config.model).apply(
-    network, inputs_SxL, rngs=noise, mutable=mutable(train, sown)
+    network, inputs_SxL, train=train, rngs=noise, mutable=mutable(train, sown)
   )
   theirs_SxLxV, _ = Decoder(config.model).apply(
-    jax.lax.stop_gradient(reference), inputs_SxL, rngs=noise
+    jax.lax.stop_gradient(reference), inputs_SxL, train=train, rngs=noise
   )
   log_p_SxL, log_z_SxL = log_probabilities(logits_SxLxV, targets_SxL)
   reference_SxL, _ = log_probabilities(theirs_SxLxV, targets_SxL)
@@ -91,7 +92,13 @@ def forward(
   computed = {'outputs': logits_SxLxV, 'weights': weights_SxL, 'sums': sums}
   kept = {REFERENCE: reference} if REFERENCE in variables['buffers'] else {}
   changed = changed | {'buffers': changed.get('buffers', network['buffers']) | kept}
-  return seen_of(config, network, batch, changed, sown, **computed)
+
+  def again(new: Any) -> Seen:
+    return forward(
+      config, new | {'buffers': new['buffers'] | kept}, batch, key, train, sown
+    )
+
+  return seen_of(config, network, batch, changed, sown, again, **computed)
 
 
 def log_probabilities(

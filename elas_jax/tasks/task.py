@@ -25,9 +25,9 @@ BESIDE = (REFERENCE, KEPT)  # no module of a network has one of these names
 
 
 def of_network(variables: Any) -> dict[str, Any]:
-  """Parameters and buffers without what lies beside them."""
+  """The variables without what lies beside the network's buffers."""
   buffers = {name: x for name, x in variables['buffers'].items() if name not in BESIDE}
-  return {'params': variables['params'], 'buffers': buffers}
+  return variables | {'buffers': buffers}
 
 
 def mutable(train: bool, sown: Sequence[str]) -> list[str]:

@@ -240,7 +240,7 @@ def folder(tmp_path_factory):
   config = parse(COMMON | {'train': LOOP})
   tokenizer = json.loads(BytesTokenizer().to_json())
   start = jax.jit(lambda: init_variables(config))()
-  write_run(at / 'before', config, start, ({}, tokenizer, None))
+  write_run(at / 'before', config, start, ({}, tokenizer, None), {})
   train_until(2, run_config(at), at / 'run')
   shutil.move(at / 'before', at / 'elsewhere')  # it is not needed any more
   train(run_config(at), at / 'run')

@@ -40,28 +40,28 @@ def converted(config, kind):
 @pytest.mark.parametrize(
   'config, expected',
   [
-    (language(feed_forward=GLU()), [f'{BELOW}elu']),
+    (language(feed_forward=GLU()), [f'{BELOW}tanh']),
     (
       language(**PATTERN),
       [
-        f'{BELOW}elu',
-        'model.feed_forwards.mlp.activation: relu2 -> elu',
-        'model.feed_forwards.block.activation: silu -> elu',
+        f'{BELOW}tanh',
+        'model.feed_forwards.mlp.activation: relu2 -> tanh',
+        'model.feed_forwards.block.activation: silu -> tanh',
       ],
     ),
     (
       transformer(feed_forward=MLP(SILU)),
-      ['model.architecture.feed_forward.activation: silu -> elu'],
+      ['model.architecture.feed_forward.activation: silu -> tanh'],
     ),
-    (network(activation=SILU), ['model.activation: silu -> elu']),
+    (network(activation=SILU), ['model.activation: silu -> tanh']),
     (
       network(architecture=ARCHITECTURES['convnet']()),
-      ['model.activation: none -> elu'],
+      ['model.activation: none -> tanh'],
     ),
   ],
 )
 def test_all_activations_and_nothing_else(config, expected):
-  new, _ = converted(config, ReplaceActivation(ACTIVATIONS['elu']()))
+  new, _ = converted(config, ReplaceActivation(ACTIVATIONS['tanh']()))
   assert list(changes(config, new)) == expected
 
 
