@@ -162,7 +162,8 @@ def slopes_of(
   mesh: Mesh, config: Config, variables: Any, rows: Any, along: Any = None
 ) -> Any:
   """Gradient or product with the Hessian on these rows, as Given has them."""
-  config, total = _computable(config), max(int(rows['valid'].sum()), 1)
+  config = with_kernels(config, 'xla')  # kernels have no second derivative
+  total = max(int(rows['valid'].sum()), 1)
   add = functools.partial(jax.tree.map, jnp.add)
   with jax.set_mesh(mesh):
     parts = (_slopes(config, variables, part, along) for part in _passes(config, rows))
