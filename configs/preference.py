@@ -24,12 +24,17 @@ is to be restored.
 Published, in the paper and its authors' code: beta of 0.1, 64 pairs a step, gradients
 clipped at 10, a constant rate, 5e-7 to 1e-6, after a warm-up of 150 steps, and RMSprop. The
 rate, the length of the warm-up, the steps and AdamW, without weight decay, are ours, for a
-model of a thousandth of the size. So is that nll of 1 is on, as published for answers that
-are right or wrong (arXiv 2404.19733): where the two answers differ by a letter, DPO alone
-makes both improbable. COLLAPSE
+model of a thousandth of the size. An nll of 1 is on, which another paper has for answers
+that are right or wrong (arXiv 2404.19733), since where two answers differ by a letter DPO
+alone makes both improbable: in the trial below, 120 steps of it on the run's own pairs took
+the share of right answers from 85 % to none, though the accuracy on the pairs that were
+learned rose beyond 90 %.
 
 Hardware: two CPU cores; about half a second a step.
-Expected: EXPECTED
+Expected: of one seed of a smaller trial (D 64, dense maps, copies and reversals of four
+letters, 32 pairs a step, a rate of 2e-4, 100 steps): an accuracy of 92.5 % on held-out pairs
+of refinement.py where such pairs are learned; 98.5 % of held-out questions answered rightly,
+85 % before, where the run's own are. How much of the latter is the nll's alone is not known.
 """
 
 from ml_collections import ConfigDict
