@@ -339,11 +339,10 @@ def check_references(config: ConfigDict, spec: str) -> None:
     if isinstance(value, FieldReference):
       other = found.setdefault(id(value), path)
       if other != path:
-        section, _, name = other.rpartition('.')
-        own = f"{f'config.{section}'.rstrip('.')}.get_ref({name!r}) + 0"
         raise UserError(
           f'--config={spec}: {other} and {path} are one reference, so that a value given '
-          f'to one would be that of both; must be two, such as {own}'
+          'to one would be that of both; the one that follows must be computed, such as '
+          'get_ref(...) + 0'
         )
 
 

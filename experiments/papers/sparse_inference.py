@@ -44,7 +44,7 @@ FOUND: tuple[Metric, ...] = (
 def decoding(workdir: pathlib.Path) -> dict[str, float]:
   """Of a validation text: what is read of `down`, and how outputs change."""
   run = opened(workdir)
-  model, variables = run.config.model, jax.device_get(run.variables)
+  model, variables = run.config.model, run.variables
   rows = run.prepared(('validation',)).validation.read(range(16))['tokens']
   tokens_1xL = jnp.asarray(rows[:, :-1].reshape(1, -1)[:, :TOKENS])
   own, cache = apart(model, variables, empty_cache(model, 1, tokens_1xL.shape[1]))
