@@ -42,10 +42,10 @@ PLACES = (
   (r'/(query|key|value|gate|up)/kan/(.*/)?coefficients$', ('fsdp', None, 'tensor')),
   (r'/(output|down)/kan/(.*/)?coefficients$', ('tensor', None, 'fsdp')),
   (r'/(kan|quadratic|rational(_[12])?)/', ()),
-  (r'/(query|key|value|gate|up)/kernel$', ('fsdp', 'tensor')),
+  (r'/(query|key|value|gate|up)/(kernel|mask)$', ('fsdp', 'tensor')),
   (r'/(query|key|value|gate|up)/a$', ('fsdp', None)),
   (r'/(query|key|value|gate|up)/b$', ('fsdp', 'tensor')),
-  (r'/(output|down)/kernel$', ('tensor', 'fsdp')),
+  (r'/(output|down)/(kernel|mask)$', ('tensor', 'fsdp')),
   (r'/(output|down)/a$', ('tensor', 'fsdp')),
   (r'/(output|down)/b$', (None, 'fsdp')),
 )
