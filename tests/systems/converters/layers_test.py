@@ -173,8 +173,11 @@ def test_what_is_left_is_rewound():
 def test_a_pattern_loses_whole_cycles():
   config = hybrid(MIXERS['linear_attention'](heads=2))
   config = dataclasses.replace(config, model=dataclasses.replace(config.model, layers=6))
-  variables = drawn(config)
-  new_config, new, said = converted(Layers(4, 'snip', rewind=False), config, variables)
+  variables, said = drawn(config), []
+  told = given(config, variables, said)
+  slopes = lambda config, variables, rows: drawn(config, 7)['params']
+  told = dataclasses.replace(told, slopes=slopes)
+  new_config, new = Layers(4, 'snip', rewind=False).convert(told)
   assert new_config.model.layers == 2 and said[0].count(' goes') == 2
   marks = said[0].split(', ')
   (left,) = (n for n in range(3) if not marks[n].endswith('goes'))
