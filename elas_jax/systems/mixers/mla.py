@@ -226,20 +226,20 @@ class Module(nn.Module):
     """
     kind = self.kind
 
-    def kernels(name: str) -> tuple[tuple[jax.Array, ...], jax.Array]:
+    def by_part(name: str) -> tuple[tuple[jax.Array, ...], jax.Array]:
       *first, last = self.linear(name).kernels(kind.kv_rank)
       last_IxHxO = last.reshape(len(last), kind.heads, -1)
       return tuple(first), last_IxHxO.astype(c_BxSxC.dtype)
 
     if kind.nope_size:
-      first, last_IxHxN = kernels('key')
+      first, last_IxHxN = by_part('key')
       q_BxLxHxI = jnp.einsum('blhn,ihn->blhi', n_BxLxHxN, last_IxHxN)
       q_BxLxHxC = ops.chain(q_BxLxHxI, tuple(w.T for w in reversed(first)))
       scale = kind.query_size**-0.5
       y_BxLxHxC = latent_attention(q_BxLxHxC, u_BxLxHxR, c_BxSxC, r_BxSxR, scale, start)
     else:
       y_BxLxHxC = cached_attention(u_BxLxHxR, r_BxSxR[:, None], c_BxSxC[:, None], start)
-    first, last_IxHxV = kernels('value')
+    first, last_IxHxV = by_part('value')
     return jnp.einsum('blhi,ihv->blhv', ops.chain(y_BxLxHxC, first), last_IxHxV)
 
 
