@@ -129,8 +129,8 @@ def _data(config: ConfigDict, size: str) -> None:
   config.train.steps = steps
   config.eval.units = {'tiny': 131_072, '60m': 10_000_000, '1.8b': 10_000_000}[size]
   if size == 'tiny':
-    every = (config.train.get_ref('steps') + 1) // 2
-    config.checkpoint.every = config.eval.every = every
+    config.checkpoint.every = (config.train.get_ref('steps') + 1) // 2
+    config.eval.every = (config.train.get_ref('steps') + 1) // 2
     return
   config.train.log_every = 10
   config.checkpoint.every = config.eval.every = 1_000

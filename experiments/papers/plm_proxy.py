@@ -45,9 +45,10 @@ FIRST, SECOND = {'modules': 0.7, 'packages': 0.3}, {'modules': 0.2, 'packages': 
 SWITCH = 0.7  # of the steps: where WSDC decays, and where the second phase begins
 QUESTIONS = 200  # held out, of which the reward is
 ASKED = 1_000  # of a round of pairs
+LINES = 6_000  # of a phase of fine-tuning
 # Of a phase of fine-tuning: rules, and sizes of numbers and words.
 PHASES = {
-  'sft_1': ('addition,copy', 1, 3),
+  'sft_1': ('addition,copy', 2, 3),
   'sft_2': ('addition,copy,reverse', 2, 4),
 }
 REWARD: Metric = ('reward/all', 'reward', 3)
@@ -68,6 +69,7 @@ def questions(phase: str) -> Made:
   """Of a phase, and of them refinements and pairs of a right and a wrong answer."""
   names, digits, letters = PHASES[phase]
   sizes = [f'--rules={names}', f'--digits={digits}', f'--letters={letters}']
+  sizes += [f'--count={LINES}', '--validation=300']
 
   def make(start: pathlib.Path | None, folder: pathlib.Path, seed: int) -> None:
     rules.main([f'--output={folder / "rules"}', f'--seed={seed}', *sizes])
