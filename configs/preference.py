@@ -34,8 +34,8 @@ Hardware: two CPU cores.
 Expected: of one seed of a smaller trial (D 64, dense maps, copies and reversals of four
 letters, 32 pairs a step, a rate of 2e-4, 100 steps): on held-out pairs of refinement.py an
 accuracy of 92.5 % where such pairs are learned; of 200 held-out questions 98.5 % answered
-rightly, 85 % before, where the run's own pairs are. The nll alone (beta of 1e-6) gave 100 %:
-that the comparison of answers adds something is not shown by this.
+rightly, 85 % before, where the run's own pairs are. The nll alone (a beta of 1e-6) gave
+100 %: that the comparison of answers adds something is not shown by this.
 """
 
 from ml_collections import ConfigDict
