@@ -12,11 +12,14 @@ full, of which the search is):
                           8 heads of it
   mla_query               the same with queries from a latent of 3 D / 4, after DeepSeek-V2
   mha_qk_norm             mha with RMSNorm of queries and keys
+  gqa_on, transmla,       gqa trained on for a tenth of the steps: as it is, as the MLA that
+  transmla_small          it equals (TransMLA, arXiv 2502.07864), and as one with a rotated
+                          key and a latent of D / 4
 
 Reproduces: SQA's comparison of attention (arXiv 2510.01817, dense models of 12 million on
 Wikipedia: D 256, N 8, heads of 16): its order of losses, by Kendall's tau. Parameters are
 not equal, there as here. Times are those of benchmarks/attention_decode.py.
-Hardware: proxy 35 minutes on two CPU cores, 30 runs.
+Hardware: proxy 40 minutes on two CPU cores, 39 runs.
 """
 
 import dataclasses
@@ -27,12 +30,15 @@ import jax
 from elas_jax.common.memory import tree_bytes
 from elas_jax.config.config import Config
 from elas_jax.models.decoder import empty_cache
+from elas_jax.systems.converters.gqa_to_mla import GQAToMLA
 from elas_jax.tables.agreement import gate
 from elas_jax.tables.entries import Entry, gap_lines
 from elas_jax.tables.plan import At
-from elas_jax.tables.table import Published, Row, Table
+from elas_jax.tables.table import RATE, Metric, Published, Row, Table
 from experiments.language import LANGUAGE, METRICS, scales
+from experiments.looks import START
 
+AT_START: Metric = ('start/bits_per_byte', 'bits per byte at the start', 4)
 SOURCE = 'SQA, arXiv 2510.01817'
 # Losses of its dense models; heads of queries and of keys stand in its rows.
 LOSSES = {
@@ -44,6 +50,7 @@ LOSSES = {
   'xsqa': 1.2428,
   'xsmqa': 1.2815,
 }
+FURTHER = ('gqa_on', 'transmla', 'transmla_small')
 PUBLISHED = {name: Published(loss, SOURCE, 'R') for name, loss in LOSSES.items()}
 
 
@@ -80,6 +87,25 @@ def rows(at: At) -> list[Row]:
     kind |= {f'{where}.{field}': x for field, x in fields.items() if field != 'kind'}
     published = {'dense': (PUBLISHED[name],)} if name in PUBLISHED else {}
     found.append(Row(name, 'full', kind, published, rate_of=rate))
+  return found + converted(at, found[1].fields)
+
+
+def converted(at: At, gqa: dict[str, Any]) -> list[Row]:
+  """The run of gqa trained on: as it is, and as two kinds of MLA."""
+  start = Row('gqa', 'full', gqa | {RATE: 4e-3})
+  config = at.plan.config(start, at.size)
+  steps = max(config.train.steps // 10, 2)
+  short = {RATE: 1e-3, 'train.steps': steps, 'eval.every': steps}
+  found = [Row('gqa_on', 'full', gqa | short, after=start, look=START)]
+  small = GQAToMLA(rope_heads=1, kv_rank=config.model.width // 4)
+  for label, converter in {'transmla': GQAToMLA(), 'transmla_small': small}.items():
+    kind = dataclasses.asdict(converter.kind(converter.sizes(config)))
+    fields = {'model.attention': 'mla'}
+    fields |= {f'model.attention.{name}': x for name, x in kind.items()}
+    flags = (f'--converter.{n}={x}' for n, x in dataclasses.asdict(converter).items())
+    made = ' '.join(['gqa_to_mla', *flags])
+    row = Row(label, 'full', fields | short, after=start, converter=made, look=START)
+    found.append(row)
   return found
 
 
@@ -100,7 +126,8 @@ def first(entries: list[Entry]) -> list[str]:
 
 def conclude(entries: list[Entry]) -> list[str]:
   labels = [x.label for x in entries]
-  pairs = [(label, 'mha') for label in labels[1:]]
+  pairs = [(label, 'mha') for label in labels[1:] if label not in FURTHER]
+  pairs += [('transmla', 'gqa_on'), ('transmla_small', 'gqa_on')]
   pairs += [('ssqa', 'gqa'), ('mla', 'gqa'), ('mla_query', 'mla')]
   return gap_lines(entries, pairs, METRICS[:1])
 
@@ -110,7 +137,7 @@ TABLE = Table(
   rows=rows,
   family=dataclasses.replace(LANGUAGE, published='published loss, 12M', compared=''),
   scales=scales(paper=()),
-  metrics=METRICS[:2],
+  metrics=(*METRICS[:2], AT_START),
   cells=cells,
   first=first,
   conclude=conclude,
@@ -120,6 +147,8 @@ TABLE = Table(
     'Cache: float32 numbers that decoding keeps of a token, of all layers. FLOPs are those '
     'of forward and backward of one token, by the convention of PaLM. Seconds of decoding '
     'are in benchmarks/results/attention_decode.',
+    'Bits per byte at the start: of the run of gqa as it is, or as the converter made it, '
+    'before it is trained on. These rows have had more tokens than the others.',
     'Of so many differences about one in twenty has an interval without zero by chance.',
   ),
 )
