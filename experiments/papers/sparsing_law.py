@@ -7,6 +7,8 @@ Decoders with gated feed-forwards, measured by PPL-1% sparsity at twelve evaluat
   relu, silu       at D 64, N 4: the share of active neurons over the bytes of training
   relu_N           ReLU at about the same parameters of layers, D / N from 2 to 128
 
+Of relu and silu it is said as well how massive activations come about (arXiv 2508.03616).
+
 Reproduces: Sparsing Law (arXiv 2411.02335) at 0.1 to 2.4 B and up to 200 billion tokens. It
 finds that of ReLU the share falls with data D, A = exp(b - c D^alpha) + A0, of SiLU it
 rises, A = A0 - c / D^alpha, and that it rises with width over depth up to 114. Here both
@@ -25,13 +27,15 @@ import numpy as np
 from elas_jax.config.config import Config
 from elas_jax.run.plots import pyplot
 from elas_jax.run.record import Recorded
+from elas_jax.systems.measures.massive import Massive
 from elas_jax.tables.entries import Entry, gap_lines, of_line
 from elas_jax.tables.overlay import mean_curve
 from elas_jax.tables.plan import At, Line
+from elas_jax.tables.planned_run import Run
 from elas_jax.tables.table import Row, Table
 from experiments.language import LANGUAGE, METRICS, scales
 
-RATIO = 'ppl_sparsity/activation_ratio'
+RATIO, MASSIVE = 'ppl_sparsity/activation_ratio', 'massive/ratio'
 MEASURED = ((RATIO, 'active (PPL-1%)', 4), ('ppl_sparsity/cett', 'CETT', 4))
 EVALUATIONS = 12
 # N -> D, of about the parameters that layers of N 4 and D 64 have.
@@ -95,7 +99,7 @@ def fit(law: Law, points: list[tuple[float, float]]) -> Fit | None:
 def rows(at: At) -> list[Row]:
   usual = at.config('full')
   every = {'eval.every': max(usual.train.steps // EVALUATIONS, 1)}
-  every |= {'eval.measures': 'ppl_sparsity', 'checkpoint.every': usual.train.steps}
+  every |= {'eval.measures': 'ppl_sparsity,massive', 'checkpoint.every': usual.train.steps}
   rate, where = Row('full', 'full'), 'model.feed_forward.activation'
   found = [Row(name, 'full', every | {where: name}, rate_of=rate) for name in BASES]
   for layers, width in SHAPES.items():
@@ -139,7 +143,31 @@ def conclude(entries: list[Entry]) -> list[str]:
   metrics = [MEASURED[0], METRICS[0]]
   for metric in metrics:
     lines += gap_lines(entries, pairs, [metric])
-  return lines + _by_shape(entries)
+  return lines + _by_shape(entries) + massive([x for x in entries if x.label in BASES])
+
+
+def massive(entries: list[Entry]) -> list[str]:
+  """The largest activation over the median one, and the curve of arXiv 2508.03616."""
+  lines = []
+  for entry in entries:
+    curves = [x.recorded.curve[MASSIVE] for x in entry.runs if _has(x, MASSIVE)]
+    points = mean_curve(curves) if curves else []
+    if len(points) < Massive.least:
+      continue
+    steps, values = np.array(points, float).T
+    curve = Massive().fitted(steps, values)
+    numbers = ', '.join(f'{name} {x:.3g}' for name, x in curve.parameters.items())
+    lines.append(
+      f'{entry.label}: the largest entry of a layer is {values[0]:.1f} times the median '
+      f'at the first evaluation and {values[-1]:.1f} times at the last (means over layers '
+      f'and seeds); A exp(-lambda x) log(x) + K with {numbers}, R2 '
+      f'{curve.r2(steps, values):.3f}.'
+    )
+  return lines
+
+
+def _has(run: Run, name: str) -> bool:
+  return run.recorded is not None and name in run.recorded.curve
 
 
 def _trend(label: str, found: list[tuple[float, float]]) -> str:
