@@ -71,7 +71,10 @@ def main(arguments: list[str] | None = None) -> None:
   write_run(options.output, config, variables, source.saved_data(), made)
   changed = flags(source.config, config)
   print(f'to train on: python -m elas_jax.train --config=AS_BEFORE {changed}')
-  print(f'  with --workdir={options.output}, or --config.restore={options.output}')
+  # What begins at its start again is one run with what it came from.
+  restored = f', or --config.restore={options.output}'
+  anew = getattr(converter, 'rewind', False)
+  print(f'  with --workdir={options.output}{"" if anew else restored}')
 
 
 if __name__ == '__main__':

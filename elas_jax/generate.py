@@ -16,7 +16,7 @@ from elas_jax.common.limits import LARGEST
 from elas_jax.config.cli import Parser, integer, run_command
 from elas_jax.data import chat
 from elas_jax.models.sampling import SkipZeros, generate, readable
-from elas_jax.run.workdir import open_run
+from elas_jax.run.workdir import check_text, open_run
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -44,11 +44,7 @@ def main(arguments: list[str] | None = None) -> None:
   )
   options = parser.parse_args(arguments)
   run = open_run(options.workdir, options.step, {'eval.batch_size': jax.device_count()})
-  if run.tokenizer is None:
-    raise UserError(
-      f'--workdir={options.workdir}: its task is {run.config.task!r}; must be the folder '
-      "of a 'language' run"
-    )
+  check_text(run, options.workdir)
   prompts = [readable('--prompt', text) for text in options.prompt or ['']]
   if options.chat and not all(text.strip() for text in prompts):
     raise UserError("--prompt='': must be a message to answer, with --chat")

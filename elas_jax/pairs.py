@@ -27,7 +27,7 @@ from elas_jax.data import chat, refinement
 from elas_jax.data.rule_tasks import reward
 from elas_jax.reward import answers
 from elas_jax.run.metrics import strict_json
-from elas_jax.run.workdir import Run, open_run
+from elas_jax.run.workdir import Run, check_text, open_run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,11 +151,7 @@ def main(arguments: list[str] | None = None) -> None:
     raise UserError(f'--output={options.output}: must be a file of pairs, NAME.jsonl')
   questions = refinement.read_questions('--prompts', options.prompts, options.count)
   run = open_run(options.workdir, options.step, {'eval.batch_size': jax.device_count()})
-  if run.tokenizer is None:
-    raise UserError(
-      f'--workdir={options.workdir}: its task is {run.config.task!r}; must be the folder '
-      "of a 'language' or a 'preference' run"
-    )
+  check_text(run, options.workdir)
   names = [field.name for field in dataclasses.fields(Drawing)]
   how = Drawing(**{name: getattr(options, name) for name in names})
   lines, said = collect(run, questions, how)

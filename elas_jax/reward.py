@@ -24,7 +24,7 @@ from elas_jax.data.refinement import read_questions
 from elas_jax.data.rule_tasks import reward, rule_of
 from elas_jax.models.sampling import generate
 from elas_jax.run.metrics import strict_json
-from elas_jax.run.workdir import Run, open_run
+from elas_jax.run.workdir import Run, check_text, open_run
 
 
 def answers(
@@ -83,11 +83,7 @@ def main(arguments: list[str] | None = None) -> None:
   options = parser.parse_args(arguments)
   questions = read_questions('--prompts', options.prompts, options.count)
   run = open_run(options.workdir, options.step, {'eval.batch_size': jax.device_count()})
-  if run.tokenizer is None:
-    raise UserError(
-      f'--workdir={options.workdir}: its task is {run.config.task!r}; must be the folder '
-      "of a 'language' run"
-    )
+  check_text(run, options.workdir)
   prompts = [chat.asked(question, run.tokenizer) for question in questions]
   replies = answers(run, prompts, options.tokens, options.batch_size)
   result = rewards(questions, replies)

@@ -25,6 +25,18 @@ def gated(activation: str) -> Row:
   return Row(activation, 'full', FROM_SCRATCH | {WHERE: activation})
 
 
+def hidden(at: At) -> int:
+  """F of ungated feed-forwards, of as many parameters as the gated ones."""
+  return 96 if at.scale == 'smoke' else 3 * at.config('full').model.feed_forward_width // 2
+
+
+def ungated(at: At, label: str, kind: str, **fields: Any) -> Row:
+  """An ungated feed-forward of this kind and its fields, from scratch."""
+  own = {'model.feed_forward_width': hidden(at), 'model.feed_forward': kind}
+  own |= {f'model.feed_forward.{name}': x for name, x in fields.items()}
+  return Row(label, 'full', FROM_SCRATCH | own)
+
+
 def on(at: At, label: str, after: Row, activation: str, more: dict[str, Any]) -> Row:
   """`after` trained on, by an activation that a converter has put there if it is new."""
   steps = round(SHARE_ON * at.config('full').train.steps)

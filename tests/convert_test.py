@@ -21,9 +21,11 @@ from elas_jax.config.parsing import parse_stored
 from elas_jax.run import conversion
 from elas_jax.run.checkpoint import load_json
 from elas_jax.run.metrics import read_metrics
+from elas_jax.run.state import init_variables
 from elas_jax.run.workdir import open_run
 from elas_jax.systems.converters import CONVERTERS
 from elas_jax.systems.linears import LINEARS
+from tests.conformance.hosts import batch, mesh_of, preference
 from tests.conftest import ROOT
 
 OLD = ROOT / 'tests/fixtures/version_0'
@@ -215,3 +217,11 @@ def test_variables_of_another_model_are_the_converters_fault(make_config):
   broken = {'params': {'head': jnp.array([1.0, jnp.nan]), 'embedding': jnp.ones(3)}}
   with pytest.raises(UserError, match="^converter='toy': params/head is not finite$"):
     conversion.check_finite(broken, 'toy')
+
+
+def test_a_loss_that_compares_is_no_loss_of_a_converter():
+  """Without what it compares with it would be log 2, whatever the weights."""
+  config = preference()
+  for look in (conversion.loss_of, conversion.slopes_of):
+    with pytest.raises(UserError, match="^task='preference': must be another for a conv"):
+      look(mesh_of(config), config, init_variables(config), batch(config))

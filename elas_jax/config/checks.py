@@ -21,7 +21,7 @@ from elas_jax.config.config import (
 from elas_jax.data.corpus import check_preparation
 from elas_jax.ops.augment import AUGMENTATIONS
 from elas_jax.systems.feed_forwards import FEED_FORWARDS
-from elas_jax.systems.kinds import Kinds, about, by_name, is_phase, name_of
+from elas_jax.systems.kinds import Kinds, about, by_name, is_phase, name_of, resolve_of
 from elas_jax.systems.mixers import MIXERS
 
 
@@ -52,7 +52,8 @@ def check(config: Config) -> None:
 def _check_phases(config: Config) -> None:
   """A share of the steps has become a number of them, unless a kind was made by hand."""
   for path, value, field in schema.leaves(config):
-    if is_phase(field) and not isinstance(value, int | str):
+    text = resolve_of(field) is not None  # of phases, which have become steps in it
+    if is_phase(field) and not text and not isinstance(value, int):
       raise UserError(
         f'{path}={value!r}: must be a number of steps here; `filled` makes one of a share'
       )

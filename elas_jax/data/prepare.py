@@ -44,7 +44,7 @@ def source_arguments(parser: argparse.ArgumentParser) -> None:
     help='text_files, chat: folder, file or glob; TFDS set: its data_dir',
   )
   add('--validation_path', default='', help='text_files, chat: files for validation')
-  add('--counted', default='', help='chat: targets of the loss, answers (default) or all')
+  add('--counted', default='', help='chat: what the loss counts, answers, last or all')
   add(
     '--validation_share',
     type=float,

@@ -11,11 +11,11 @@ import numpy as np
 
 from elas_jax.common.errors import UserError
 from elas_jax.common.limits import LARGEST, LARGEST_INTEGER, check_float
-from elas_jax.common.memory import check_memory, tree_bytes
+from elas_jax.common.memory import check_memory, missing_memory, tree_bytes
 from elas_jax.config.config import ModelConfig
 from elas_jax.data.tokenizers import Tokenizer
 from elas_jax.models.decoder import Decoder, apart, empty_cache
-from elas_jax.systems.kinds import about, kernels
+from elas_jax.systems.kinds import about, factors, kernels
 
 SkipZeros = Literal['auto', 'always', 'never']
 LEAST_ENTRIES = 1 << 20  # of a kernel: 4 MB in float32, what caches do not hold of N layers
@@ -65,7 +65,10 @@ def generate(
     )
   lengths_B = np.array([len(row) for row in ids])
   longest = int(lengths_B.max())
-  skipping = skip_zeros == 'always' or (skip_zeros == 'auto' and pays(model, len(ids)))
+  skipping = skip_zeros == 'always'
+  if skip_zeros == 'auto' and pays(model, len(ids)):
+    twice = {'parameters, twice': 2 * tree_bytes(variables)}
+    skipping = missing_memory(twice) is None  # where there is no room, it is done without
   _check_length(model, variables, len(ids), longest, length, copies=1 + skipping)
   tokens_BxS = np.full((len(ids), longest + length), tokenizer.eos_id, np.int32)
   for row, prompt in zip(tokens_BxS, ids):
@@ -129,7 +132,10 @@ def pays(model: ModelConfig, rows: int) -> bool:
 
 def _not_skipping(model: ModelConfig) -> str:
   """Why nothing could be passed over in this model; '' if something can."""
-  if not kernels(model.linear):
+  linear = model.linear
+  # Of a masked map the kernel is made of two arrays first, and all of both is read.
+  made = hasattr(linear, 'merged') and not factors(linear)
+  if not kernels(linear) or made:
     return 'its linear maps are no plain products'
   feed_forwards = [layer.feed_forward for layer in model.cycle]
   if not any(about(kind, 'zeros', default=False) for kind in feed_forwards):

@@ -151,6 +151,7 @@ def outputs_of(
 
 def loss_of(mesh: Mesh, config: Config, variables: Any, rows: Any) -> float:
   """Mean over the units of these rows, as Given has it."""
+  _check_loss(config)
   config = _computable(config)
   with jax.set_mesh(mesh):
     sums = [_sums(config, variables, part) for part in _passes(config, rows)]
@@ -162,12 +163,22 @@ def slopes_of(
   mesh: Mesh, config: Config, variables: Any, rows: Any, along: Any = None
 ) -> Any:
   """Gradient or product with the Hessian on these rows, as Given has them."""
+  _check_loss(config)
   config = with_kernels(config, 'xla')  # kernels have no second derivative
   total = max(int(rows['valid'].sum()), 1)
   add = functools.partial(jax.tree.map, jnp.add)
   with jax.set_mesh(mesh):
     parts = (_slopes(config, variables, part, along) for part in _passes(config, rows))
     return jax.tree.map(lambda x: x / total, functools.reduce(add, parts))
+
+
+def _check_loss(config: Config) -> None:
+  """Refuses a loss that compares with a reference, which converters leave behind."""
+  if config.traits.reference:
+    raise UserError(
+      f'task={config.task!r}: must be another for a converter that looks at the loss, '
+      'since this one compares with the parameters that the run began with'
+    )
 
 
 def _computable(config: Config) -> Config:

@@ -110,6 +110,15 @@ class Run:
       )
 
 
+def check_text(run: Run, workdir: str | pathlib.Path) -> None:
+  """Refuses a run that is not of text, for commands that let it say something."""
+  if run.tokenizer is None:
+    raise UserError(
+      f'--workdir={workdir}: its task is {run.config.task!r}; must be the folder of a '
+      "'language' or a 'preference' run"
+    )
+
+
 def open_run(
   workdir: str | pathlib.Path, step: int | None, overrides: dict[str, Any]
 ) -> Run:

@@ -23,7 +23,8 @@ class Seen:
     params, buffers: before the pass.
     batch: of the rows; see tasks/.
     outputs: float32; logits (B, L, V), or (B, C), or values (B, O).
-    weights: float32, (B, L) or (B,): 1 where there is a unit, a token or an example.
+    weights: float32, (B, L) or (B,): above 0 where there is a unit, a token or an example;
+      1 there, but of pairs of answers the share of its tokens.
     sums: over the units, by name: `loss`, `count` and what else the task says.
     sown: what was asked for, see sown.py.
     changed: the buffers after the pass.
@@ -67,6 +68,10 @@ class Seen:
     """The weights (rows,) of what has that many rows, such as patches of images."""
     flat = self.weights.reshape(-1)
     return jnp.repeat(flat, rows // flat.size)
+
+  def counted(self, rows: int) -> jax.Array:
+    """The same as 1 where there is a unit, and 0."""
+    return (self.weights_of(rows) > 0).astype(jnp.float32)
 
 
 def in_order(of_each: list[jax.Array]) -> jax.Array:

@@ -10,7 +10,7 @@ full, of which the search is):
   ssqa, sqa, xsqa, xsmqa  4 queries and 4 keys, 4 and 2, 2 and 2, 2 and 1
   mla                     a latent of D / 4 and a rotated key of K / 2, as PLM has them, and
                           8 heads of it
-  mla_query               the same with queries from a latent of 3 D / 4, after DeepSeek-V2
+  mla_query               the same with queries from a latent 3 times as wide
   mha_qk_norm             mha with RMSNorm of queries and keys
   gqa_on, transmla,       gqa trained on for a tenth of the steps: as it is, as the MLA that
   transmla_small          it equals (TransMLA, arXiv 2502.07864), and as one with a rotated
@@ -91,8 +91,8 @@ def rows(at: At) -> list[Row]:
 
 
 def converted(at: At, gqa: dict[str, Any]) -> list[Row]:
-  """The run of gqa trained on: as it is, and as two kinds of MLA."""
-  start = Row('gqa', 'full', gqa | {RATE: 4e-3})
+  """A run of gqa at 4e-3 trained on: as it is, and as two kinds of MLA."""
+  start = Row('gqa_start', 'full', gqa | {RATE: 4e-3})
   config = at.plan.config(start, at.size)
   steps = max(config.train.steps // 10, 2)
   short = {RATE: 1e-3, 'train.steps': steps, 'eval.every': steps}
@@ -147,8 +147,9 @@ TABLE = Table(
     'Cache: float32 numbers that decoding keeps of a token, of all layers. FLOPs are those '
     'of forward and backward of one token, by the convention of PaLM. Seconds of decoding '
     'are in benchmarks/results/attention_decode.',
-    'Bits per byte at the start: of the run of gqa as it is, or as the converter made it, '
-    'before it is trained on. These rows have had more tokens than the others.',
+    'Bits per byte at the start: of a run of gqa at the rate 4e-3, as it is or as the '
+    'converter made it, before it is trained on. These rows have had more tokens than the '
+    'others.',
     'Of so many differences about one in twenty has an interval without zero by chance.',
   ),
 )

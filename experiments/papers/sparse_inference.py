@@ -30,7 +30,7 @@ from elas_jax.tables.plan import At
 from elas_jax.tables.table import Look, Metric, Row, Table
 from experiments.language import LANGUAGE, METRICS, scales
 from experiments.looks import opened
-from experiments.sparse import FROM_SCRATCH, STAGED, ZEROS, gated, on
+from experiments.sparse import STAGED, ZEROS, gated, hidden, on, ungated
 
 TOKENS = 128  # of validation text, decoded one by one
 FOUND: tuple[Metric, ...] = (
@@ -74,9 +74,8 @@ def live(model: Any, variables: Any, tokens_1xL: jax.Array) -> dict[str, float]:
   F, counts = model.feed_forward_width, []
   for y in gathered(changed, names)['activation'].values():
     on_NxTxF = np.asarray(y) != 0
-    if hasattr(
-      model.feed_forward, 'recipe'
-    ):  # sown before pruning, which leaves two of four
+    # Of 2:4 they are sown before pruning, which leaves two of four.
+    if hasattr(model.feed_forward, 'recipe'):
       on_of_four = on_NxTxF.reshape(*on_NxTxF.shape[:-1], F // 4, 4).sum(-1)
       counts.append(np.minimum(on_of_four, 2).sum(-1).ravel())
     else:
@@ -91,15 +90,11 @@ LOOK = Look('decoding', decoding)
 
 
 def rows(at: At) -> list[Row]:
-  F = 96 if at.scale == 'smoke' else 3 * at.config('full').model.feed_forward_width // 2
-  kind = 'model.feed_forward'
-  ungated = FROM_SCRATCH | {'model.feed_forward_width': F}
-  top_k = {kind: 'top_k', f'{kind}.k': F // 10}
   relu = gated('relu')
   found = [
-    Row('relu2', 'full', ungated | {kind: 'mlp'}),
-    Row('two_four', 'full', ungated | {kind: 'relu2_two_four'}),
-    Row('top_k', 'full', ungated | top_k),
+    ungated(at, 'relu2', 'mlp'),
+    ungated(at, 'two_four', 'relu2_two_four'),
+    ungated(at, 'top_k', 'top_k', k=hidden(at) // 10),
     relu,
     on(at, 'prosparse', relu, 'relu', STAGED),
   ]
@@ -107,7 +102,7 @@ def rows(at: At) -> list[Row]:
 
 
 def conclude(entries: list[Entry]) -> list[str]:
-  """By which layers' outputs are the same."""
+  """What is read of each row, and whether what is said next stays."""
   known = [x for x in entries if {name for name, _, _ in FOUND} <= x.mean.keys()]
   return [
     f'{x.label}: {x.mean["decoding/least"]:.1%} of the rows are not zero and '

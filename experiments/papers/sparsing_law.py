@@ -172,10 +172,9 @@ def _has(run: Run, name: str) -> bool:
 
 def _trend(label: str, found: list[tuple[float, float]]) -> str:
   (first, start), (last, end) = found[0], found[-1]
-  way = 'falls' if end < start else 'rises'
   return (
-    f'{label}: the share {way} from {start:.4f} at {first:.2f} million bytes to {end:.4f} '
-    f'at {last:.2f} million.'
+    f'{label}: the share is {start:.4f} at {first:.2f} million bytes and {end:.4f} at '
+    f'{last:.2f} million (means over seeds).'
   )
 
 
@@ -223,7 +222,7 @@ def draw(lines: list[Line], runs: pathlib.Path, path: pathlib.Path) -> None:
   axes.set(
     xlabel='millions of bytes of training',
     ylabel='share of active neurons, PPL-1%',
-    title='lines: exp(b - c D^alpha) + A0; dots: A0 - c / D^alpha',
+    title='solid: exp(b - c D^alpha) + A0; dotted: A0 - c / D^alpha',
   )
   axes.grid(alpha=0.3)
   axes.legend()

@@ -245,6 +245,11 @@ def test_soft_scale_is_estimated_in_training_and_then_read():
       {'compute_dtype': 'bfloat16'},
       r"the backward pass 'split' have no kernels",
     ),
+    (
+      FEED_FORWARDS['block'](experts=2, activation=ACTIVATIONS['poly_norm']()),
+      {},
+      "^model.feed_forward.activation='poly_norm': must be another, since it would mix",
+    ),
   ],
 )
 def test_refused(kind, fields, message):

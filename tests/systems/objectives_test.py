@@ -15,15 +15,32 @@ from tests.systems.sections import with_data
 LOCALITY, CHUNK = OBJECTIVES['activation_locality'], OBJECTIVES['chunk_sparsity']
 
 
-def seen_of(valid=(8, 8), segments=None, **sown):
-  """Of two rows of eight tokens what one layer sows, of so many valid tokens."""
-  weights = (np.arange(8)[None] < np.array(valid)[:, None]).astype(np.float32)
+def seen_of(valid=(8, 8), segments=None, share=1.0, **sown):
+  """Of two rows of eight tokens what one layer sows, of so many valid tokens.
+
+  `share`: the weight of a token.
+  """
+  weights = (np.arange(8)[None] < np.array(valid)[:, None]).astype(np.float32) * share
   return types.SimpleNamespace(
     sown={name: {'layer': jnp.asarray(x).reshape(16, -1)} for name, x in sown.items()},
     weights=jnp.asarray(weights),
-    weights_of=lambda rows: jnp.asarray(weights).reshape(-1),
+    counted=lambda rows: jnp.float32(weights.reshape(-1) > 0),
     batch={} if segments is None else {'segments': jnp.asarray(segments)},
   )
+
+
+@pytest.mark.parametrize(
+  'kind', [LOCALITY(), CHUNK(chunk=4)], ids=lambda x: type(x).__name__
+)
+def test_a_token_counts_once_whatever_its_weight(kind):
+  """Those of a pair of answers weigh less than one: what is on is on all the same."""
+  random = np.random.default_rng(0)
+  scores = np.maximum(random.normal(size=(2, 8, 3)), 0)
+  losses = [
+    kind.loss(seen_of((8, 5), share=share, router=scores, experts=scores))
+    for share in (1.0, 1 / 128)
+  ]
+  assert losses[0] > 0.01 and losses[0] == losses[1]
 
 
 def entropy(p, q):

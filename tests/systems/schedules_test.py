@@ -181,6 +181,7 @@ REFUSED = [
       '': PAIRS,
       '1:2:3': PAIRS,
       '1:b': PAIRS,
+      '1:1.0e999': PAIRS,
       '0:5,2:9': 'its shares of the peak must be between 0 and 1$',
       '0:5,nan:9': 'its shares of the peak must be between 0 and 1$',
       '0:50,1:0.4': r'its ends 50, 40 must ascend and be at most train\.steps=100$',

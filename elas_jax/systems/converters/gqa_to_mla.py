@@ -237,14 +237,23 @@ def eigenvectors(symmetric: np.ndarray) -> np.ndarray:
   return np.linalg.eigh(symmetric)[1][:, ::-1]
 
 
+def _real(rows: dict[str, np.ndarray]) -> np.ndarray:
+  """(B, L): whether there is text at a position, not what fills up a row."""
+  B, L = rows['tokens'].shape[0], rows['tokens'].shape[1] - 1
+  if 'answers' in rows:  # up to the last of them
+    return np.cumsum(rows['answers'][:, ::-1], 1)[:, ::-1] > 0
+  return np.broadcast_to(np.arange(L)[None], (B, L)) < rows['valid'][:, None]
+
+
 def moments(given: Given) -> dict[str, np.ndarray]:
   """By the path of each attention sum over rows of [k, v]^T [k, v], (N, 2 J K, 2 J K)."""
   rows, found = given.rows(SAMPLES), {}
   for start in range(0, len(next(iter(rows.values()))), PASS):
     part = {name: x[start : start + PASS] for name, x in rows.items()}
+    real_T = _real(part).reshape(-1)
     _, sown = given.outputs(given.config, given.variables, part, ('keys_values',))
     for path, x in sown['keys_values'].items():
-      x_NxTxM = np.asarray(x, np.float64)
+      x_NxTxM = np.asarray(x, np.float64) * real_T[None, :, None]
       found[path] = found.get(path, 0) + x_NxTxM.swapaxes(-1, -2) @ x_NxTxM
   return found
 

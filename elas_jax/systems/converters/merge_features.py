@@ -42,7 +42,7 @@ from elas_jax.systems.converters.common import Given, with_hidden, with_model
 from elas_jax.systems.converters.width import LAST, check_feed_forwards, feed_forwards
 from elas_jax.systems.feed_forwards.glu import GLU
 from elas_jax.systems.feed_forwards.mlp import MLP
-from elas_jax.systems.kinds import name_of
+from elas_jax.systems.kinds import about, name_of
 from elas_jax.systems.linears import LINEARS
 from elas_jax.systems.linears.dense import Dense
 from elas_jax.systems.norms import NORMS
@@ -103,6 +103,11 @@ class MergeFeatures:
 
   def _check_scaling(self, where: str, activation: Any, gated: bool) -> None:
     name = name_of(ACTIVATIONS, activation)
+    if about(activation, 'mixes_features', default=False):
+      raise UserError(
+        f'{where}: the activation {name!r} must be another, since in its outputs units are '
+        'mixed'
+      )
     if self.summed == 'rows' and (gated or name not in SCALING):
       what = "a feed-forward 'glu'" if gated else f'the activation {name!r}'
       raise UserError(

@@ -21,11 +21,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from elas_jax.common.errors import UserError
 from elas_jax.common.fields import above, at_least, divides
 from elas_jax.systems.activations import ACTIVATIONS
 from elas_jax.systems.feed_forwards.common import last_map
 from elas_jax.systems.feed_forwards.mlp import MLP
-from elas_jax.systems.kinds import Map, Parts, room, section
+from elas_jax.systems.kinds import Map, Parts, about, name_of, room, section
 from elas_jax.systems.linears.dense import Dense
 from elas_jax.systems.norms.rms import RMS
 from elas_jax.systems.sown import sow
@@ -41,6 +42,11 @@ class Block:
     at_least(1, where, self, 'experts')
     above(0, where, self, 'epsilon')
     divides(f'{where}.experts', self.experts, *config.model.hidden)
+    if about(self.activation, 'mixes_features', default=False):
+      name = name_of(ACTIVATIONS, self.activation)
+      raise UserError(
+        f'{where}.activation={name!r}: must be another, since it would mix the experts'
+      )
 
   def make(self, parts: Parts, name: str) -> nn.Module:
     return Module(self, parts, name=name)

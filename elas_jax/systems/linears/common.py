@@ -23,6 +23,12 @@ def plain_start(parts: Parts) -> jax.nn.initializers.Initializer:
   }[parts.init]
 
 
+def convolution_start(parts: Parts) -> jax.nn.initializers.Initializer:
+  """How the kernel (h, w, I, O) of a convolution is drawn."""
+  lecun = parts.init == 'lecun_normal'
+  return nn.initializers.lecun_normal() if lecun else nn.initializers.he_normal()
+
+
 def bias_of(module: nn.Module) -> jax.Array | None:
   """Declares the bias (O,) of a linear map, after its other parameters, if it has one."""
   if not module.parts.use_bias:

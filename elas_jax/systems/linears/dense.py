@@ -16,7 +16,12 @@ import numpy as np
 
 from elas_jax.ops import linear as ops
 from elas_jax.systems.kinds import Parts
-from elas_jax.systems.linears.common import bias_of, plain_start, plus
+from elas_jax.systems.linears.common import (
+  bias_of,
+  convolution_start,
+  plain_start,
+  plus,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,8 +36,6 @@ class Dense:
     self, features: int, kernel: tuple[int, int], stride: int, parts: Parts, name: str
   ) -> nn.Module:
     """Of so many pixels, odd numbers, with zeros beyond the border."""
-    lecun = parts.init == 'lecun_normal'
-    start = nn.initializers.lecun_normal if lecun else nn.initializers.he_normal
     return nn.Conv(
       features,
       kernel,
@@ -40,7 +43,7 @@ class Dense:
       padding=[(side // 2, side // 2) for side in kernel],
       use_bias=parts.use_bias,
       param_dtype=parts.param_dtype,
-      kernel_init=start(),
+      kernel_init=convolution_start(parts),
       name=name,
     )
 

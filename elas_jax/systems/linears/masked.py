@@ -19,7 +19,12 @@ import numpy as np
 from elas_jax.ops import linear as ops
 from elas_jax.ops.quadratic import convolve
 from elas_jax.systems.kinds import Parts
-from elas_jax.systems.linears.common import bias_of, plain_start, plus
+from elas_jax.systems.linears.common import (
+  bias_of,
+  convolution_start,
+  plain_start,
+  plus,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +83,7 @@ class Convolution(nn.Module):
   @nn.compact
   def __call__(self, x_BxHxWxI: jax.Array) -> jax.Array:
     shape = (*self.kernel, x_BxHxWxI.shape[-1], self.features)
-    kernel = masked_kernel(self, nn.initializers.he_normal(), shape)
+    kernel = masked_kernel(self, convolution_start(self.parts), shape)
     padding = [(side // 2, side // 2) for side in self.kernel]
     strides = (self.stride, self.stride)
     y = convolve(x_BxHxWxI, kernel.astype(x_BxHxWxI.dtype), None, strides, padding)

@@ -67,6 +67,8 @@ class PPLSparsity:
     stack = config.model.stack
     if config.task == 'regression':
       return 'squared errors have no perplexity'
+    if config.traits.reference:
+      return 'a loss of preferences has no perplexity'
     if not stack:
       return 'the model has no feed-forwards'
     if not all('down' in layer.feed_forward.maps(stack.parts) for layer in stack.cycle):

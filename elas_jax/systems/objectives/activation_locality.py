@@ -45,7 +45,7 @@ class ActivationLocality(Objective):
 def _pairs(seen: Any, length: int) -> jax.Array:
   """(B, L - 1): 1 where a position and the next count together."""
   rows = len(seen.weights)
-  weights_BxL = seen.weights_of(rows * length).reshape(rows, length)
+  weights_BxL = seen.counted(rows * length).reshape(rows, length)
   pairs_BxP = weights_BxL[:, :-1] * weights_BxL[:, 1:]
   if 'segments' in seen.batch:
     segments_BxL = seen.batch['segments']

@@ -63,7 +63,7 @@ class ChunkSparsity(Objective):
       N, rows, length, E = a1_NxBxLxE.shape
       a1_NxCxSxE = a1_NxBxLxE.astype(jnp.float32).reshape(N, -1, self.chunk, E)
       p_NxCxSxE = a1_NxCxSxE / (a1_NxCxSxE.sum(-1, keepdims=True) + SMALL)
-      weights_CxS = seen.weights_of(rows * length).reshape(-1, self.chunk)
+      weights_CxS = seen.counted(rows * length).reshape(-1, self.chunk)
       off_NxCxSxE = jnp.log(1 - p_NxCxSxE + SMALL) * weights_CxS[None, :, :, None]
       on_NxC = (1 - jnp.exp(off_NxCxSxE.sum(2))).mean(-1)
       counts_C = weights_CxS.max(1)

@@ -44,7 +44,7 @@ class HalfSineStages:
     field, steps = f'{where}.stages={shown(self.stages)}', config.train.steps
     try:
       levels, ends = self.read(steps)
-    except ValueError:
+    except (ValueError, OverflowError):
       raise UserError(
         f"{field}: must be pairs SHARE:END joined by commas, such as '0:500,0.5:0.8,1:1.0'"
       ) from None

@@ -169,6 +169,11 @@ def test_what_has_no_near_units_stays():
       network(architecture=ARCHITECTURES['resnet'](), activation=RELU),
       "^model.architecture='resnet': must be 'convnet', 'vit', or 'stack' with a hidden",
     ),
+    (
+      MergeFeatures(summed='columns'),
+      language(feed_forward=FEED_FORWARDS['mlp'](ACTIVATIONS['poly_norm']())),
+      "^converter: the activation 'poly_norm' must be another, since in its outputs units",
+    ),
     (MergeFeatures(), network(depth=0), "^model.architecture='stack': must be 'convnet'"),
     (
       MergeFeatures(),

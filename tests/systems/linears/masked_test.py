@@ -82,6 +82,16 @@ def test_it_starts_as_the_dense_model_of_the_seed(name):
   assert added and all(mask.dtype == jnp.bool_ and mask.all() for mask in added)
 
 
+def test_it_starts_as_the_dense_convolution_by_lecun():
+  dense, masked = (
+    started(network(linear=x, architecture=ARCHITECTURES['convnet'](), init='lecun_normal'))
+    for x in (Dense(), Masked())
+  )
+  jax.tree.map(np.testing.assert_array_equal, masked['params'], dense['params'])
+  (kernel,) = (x for x in jax.tree.leaves(masked['params']) if x.ndim == 4)
+  assert abs(kernel.std() * (9 * kernel.shape[2]) ** 0.5 - 1) < 0.3  # not 2 ** 0.5
+
+
 def test_what_is_pruned_stays_so_in_training():
   config = network(linear=Masked())
   state, mesh = create_state(config, mesh_of(config)), mesh_of(config)

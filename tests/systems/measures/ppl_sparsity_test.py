@@ -17,7 +17,7 @@ from elas_jax.systems.measures import MEASURES
 from elas_jax.systems.mixers import MIXERS
 from elas_jax.systems.sown import asked
 from elas_jax.tasks import task_of
-from tests.conformance.hosts import hybrid, language, network, transformer
+from tests.conformance.hosts import hybrid, language, network, preference, transformer
 from tests.conformance.truths import rows_of
 
 KIND = MEASURES['ppl_sparsity']
@@ -216,6 +216,7 @@ def test_in_other_models(config):
       dataclasses.replace(network(), task='regression'),
       'squared errors have no perplexity',
     ),
+    (preference(), 'a loss of preferences has no perplexity'),
   ],
 )
 def test_what_it_lacks(config, said):

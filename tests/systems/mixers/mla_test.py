@@ -153,7 +153,7 @@ def test_flops_are_those_of_both_products_forward_and_backward():
         for name in ('query_rank', 'nope_size')
       ),
       ({'rope_size': 3}, 'model.attention.rope_size=3: must be even, since rotary'),
-      ({'kv_rank': 2**40}, 'inputs of model.attention.key=1099511627776'),
+      ({'kv_rank': 2**60}, f'its outputs={2**60}: an array of the layers x inputs of '),
     ],
     ({'rope_size': 3}, 'model.attention.rope_size=3: must be even, since rotary'),
   ),
