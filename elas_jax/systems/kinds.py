@@ -200,7 +200,7 @@ class Parts:
       the paths of a decoder's parameters have it.
     skip_zeros: whether the last map of a feed-forward reads only the rows whose activation
       is not zero: in decoding, of one token.
-    train: whether the pass trains, so that dropout draws; modules of one set it.
+    train: whether the pass trains, so that dropout draws.
   """
 
   width: int
