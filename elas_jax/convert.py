@@ -64,6 +64,11 @@ def main(arguments: list[str] | None = None) -> None:
   check(config)
   check_variables(config, variables, options.converter)
   check_finite(variables, options.converter)
+  if config.traits.reference:
+    source.said.append(
+      'the parameters that the run was compared with are left behind: trained on, the new '
+      'one is compared with its own start'
+    )
   compared = source.comparison(config, variables, options.converter)
   for line in (*source.said, *changes(source.config, config), compared):
     print(line)

@@ -149,6 +149,8 @@ def main(arguments: list[str] | None = None) -> None:
   options = parser.parse_args(arguments)
   if options.output.suffix != '.jsonl':
     raise UserError(f'--output={options.output}: must be a file of pairs, NAME.jsonl')
+  if options.samples == 1 and not options.refinements:
+    raise UserError('--refinements=0: must be at least 1 with --samples=1, to have pairs')
   questions = refinement.read_questions('--prompts', options.prompts, options.count)
   run = open_run(options.workdir, options.step, {'eval.batch_size': jax.device_count()})
   check_text(run, options.workdir)

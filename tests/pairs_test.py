@@ -112,6 +112,9 @@ def test_the_command(run, tmp_path, capsys):
   assert 'reward/1                     0.25' in capsys.readouterr().out
   with pytest.raises(UserError, match=r'^--output=.*: must be a file of pairs, NAME.jsonl'):
     pairs.main([*options, f'--output={tmp_path / "pairs"}'])
+  one = ['--samples=1', '--refinements=0', f'--output={tmp_path / "one.jsonl"}']
+  with pytest.raises(UserError, match='^--refinements=0: must be at least 1 with --sample'):
+    pairs.main([*options, *one])
 
 
 def test_answers_that_are_equally_good_are_no_pairs(run, tmp_path, monkeypatch):

@@ -139,13 +139,19 @@ def check_config(past: Past, config: Config) -> list[str]:
       'already; give at least these, or another --workdir'
     )
   _check_done(past, config)
+  said = []
+  if config.traits.reference and config.restore != past.parsed.restore:
+    said.append(
+      f'restore={config.restore!r}: not looked at, the run goes on as it began, compared '
+      f'with the parameters of {past.parsed.restore!r}'
+    )
   moved = [
     f'{path} {old[path]} -> {value}'
     for path, value, field in schema.leaves(config)
     if is_phase(field) and old[path] != value
   ]
   steps = f'train.steps {past.parsed.train.steps} -> {config.train.steps}'
-  return [f'{steps}, and with it {", ".join(moved)}'] if moved else []
+  return said + ([f'{steps}, and with it {", ".join(moved)}'] if moved else [])
 
 
 def _check_done(past: Past, config: Config) -> None:

@@ -10,13 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from elas_jax import evaluate, generate, measure
+from elas_jax import convert, evaluate, generate, measure
 from elas_jax.common.errors import UserError
 from elas_jax.common.paths import path_name
 from elas_jax.config.parsing import parse
 from elas_jax.config.schema import tree, tree_of_kind
 from elas_jax.data.tokenizers import BytesTokenizer
 from elas_jax.models.decoder import Decoder
+from elas_jax.run.continuation import check_config, load_past
 from elas_jax.run.conversion import Source, write_run
 from elas_jax.run.state import abstract_state, init_variables, with_beside
 from elas_jax.run.step import gradients
@@ -310,6 +311,17 @@ def test_a_converted_run_is_its_own_reference(folder):
     source.config, source.given.variables, source.given.rows(64)
   )
   assert np.isfinite(outputs).all()
+
+
+def test_what_becomes_of_the_reference_is_said(folder, tmp_path, capsys):
+  flags = ['--converter=replace_activation', '--converter.activation=relu']
+  made = [f'--workdir={folder / "run"}', f'--output={tmp_path / "made"}']
+  convert.main([*made, *flags])
+  assert 'that the run was compared with are left behind' in capsys.readouterr().out
+  past = load_past(folder / 'run', '--workdir')
+  (said,) = check_config(past, run_config(folder, restore='elsewhere'))
+  assert said.startswith("restore='elsewhere': not looked at, the run goes on as it began")
+  assert check_config(past, run_config(folder)) == []
 
 
 def test_the_next_run_starts_from_what_it_learned(folder, tmp_path, capsys):

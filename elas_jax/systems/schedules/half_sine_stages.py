@@ -72,7 +72,8 @@ class HalfSineStages:
     def schedule(step):
       share = jnp.full(jnp.shape(step), levels[0])
       for i in range(1, len(ends)):
-        u = jnp.clip((step - ends[i - 1]) / max(ends[i] - ends[i - 1], 1), 0, 1)
+        length = ends[i] - ends[i - 1]
+        u = jnp.clip((step - ends[i - 1]) / length, 0, 1) if length else 1.0
         rise = (levels[i] - before[i]) / 2 * (1 - jnp.cos(math.pi * u))
         share = jnp.where(step >= ends[i - 1], before[i] + rise, share)
       return peak * share
@@ -85,6 +86,7 @@ CASES = (
   HalfSineStages(),
   HalfSineStages('0.2:0,1:5,0.4:5,0.3:19'),
   HalfSineStages('1:1.0'),
+  HalfSineStages('0.3:5,0.7:5,1:5'),
 )
 
 
