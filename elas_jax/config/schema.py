@@ -219,7 +219,8 @@ def other_kinds(
 
 def _typed_field(field: dataclasses.Field, kind: Any, value: Any, where: str, steps: int):
   if resolve := resolve_of(field):
-    return resolve(typed(kind, value, where), where, lambda x: steps_of(x, where, steps))
+    number = lambda x: steps_of(x, where, steps)
+    return resolve(typed(kind, value, where), where, number, steps)
   if is_phase(field):
     return steps_of(value, where, steps)
   return typed(kind, value, where)

@@ -47,13 +47,14 @@ def phase(default: int | float) -> Any:
   return dataclasses.field(default=default, metadata={'phase': True})
 
 
-def starts(resolve: Callable[[str, str, Callable[[int | float], int]], str]) -> Any:
+def starts(resolve: Callable[..., str], default: str = '') -> Any:
   """A config field of text in which numbers of steps stand, as in those of `phase`.
 
-  `resolve` (text, where, steps_of) -> the text with steps_of(number) for each; '' is its
-  default.
+  `resolve` (text, where, steps_of, steps) -> the text with steps instead of shares:
+  steps_of(number) is what a field of `phase` has for it, of `steps` in all.
   """
-  return dataclasses.field(default='', metadata={'phase': True, 'resolve': resolve})
+  metadata = {'phase': True, 'resolve': resolve}
+  return dataclasses.field(default=default, metadata=metadata)
 
 
 def place(default: str = '') -> Any:

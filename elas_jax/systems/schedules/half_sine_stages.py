@@ -32,18 +32,41 @@ import optax
 
 from elas_jax.common.errors import UserError
 from elas_jax.common.limits import shown
+from elas_jax.systems.kinds import starts
+
+PUBLISHED = '0:0.30303,0.025:0.36364,0.25:0.60606,0.25:0.72727,1:0.9697,1:1.0'
+
+
+def in_steps(text: str, where: str, steps_of: Any, steps: int) -> str:
+  """The stages with ends in steps; a text that is none of that stays, for `check`."""
+  del where, steps_of  # 1.0 is a share here, all of them
+  try:
+    levels, ends = _read(text, steps)
+  except (ValueError, OverflowError):
+    return text
+  return ','.join(f'{level:g}:{end}' for level, end in zip(levels, ends))
+
+
+def _read(text: str, steps: int) -> tuple[list[float], list[int]]:
+  """(v_i, T_i) in a run of so many steps; ValueError where the text is none of that."""
+  levels, ends = [], []
+  for stage in text.split(','):
+    level, end = stage.split(':')
+    levels.append(float(level))
+    ends.append(round(float(end) * steps) if '.' in end else int(end))
+  return levels, ends
 
 
 @dataclasses.dataclass(frozen=True)
 class HalfSineStages:
   # SHARE:END of each stage, joined by commas; shares of the peak, and ends that are steps
   # or, with a point in them, shares of train.steps. The default is that of the 7B model.
-  stages: str = '0:0.30303,0.025:0.36364,0.25:0.60606,0.25:0.72727,1:0.9697,1:1.0'
+  stages: str = starts(in_steps, PUBLISHED)
 
   def check(self, where: str, config: Any) -> None:
     field, steps = f'{where}.stages={shown(self.stages)}', config.train.steps
     try:
-      levels, ends = self.read(steps)
+      levels, ends = _read(self.stages, steps)
     except (ValueError, OverflowError):
       raise UserError(
         f"{field}: must be pairs SHARE:END joined by commas, such as '0:500,0.5:0.8,1:1.0'"
@@ -56,17 +79,8 @@ class HalfSineStages:
         f'{field}: its ends {shown_ends} must ascend and be at most train.steps={steps}'
       )
 
-  def read(self, steps: int) -> tuple[list[float], list[int]]:
-    """(v_i, T_i) in a run of so many steps; ValueError where the text is none of that."""
-    levels, ends = [], []
-    for stage in self.stages.split(','):
-      level, end = stage.split(':')
-      levels.append(float(level))
-      ends.append(round(float(end) * steps) if '.' in end else int(end))
-    return levels, ends
-
   def build(self, peak: float, steps: int) -> optax.Schedule:
-    levels, ends = self.read(steps)
+    levels, ends = _read(self.stages, steps)
     before = [levels[0], *levels[1:2], *levels[1:-1]]  # where each stage begins
 
     def schedule(step):
@@ -82,10 +96,10 @@ class HalfSineStages:
 
 
 CASES = (
-  HalfSineStages('0.5:4,0.6:8,1:0.8'),
-  HalfSineStages(),
+  HalfSineStages('0.5:4,0.6:8,1:16'),
+  HalfSineStages('0:6,0.025:7,0.25:12,0.25:14,1:19,1:20'),
   HalfSineStages('0.2:0,1:5,0.4:5,0.3:19'),
-  HalfSineStages('1:1.0'),
+  HalfSineStages('1:20'),
   HalfSineStages('0.3:5,0.7:5,1:5'),
 )
 

@@ -42,12 +42,15 @@ LONGEST = 100_000  # rows after which a phase's pattern repeats: it is held in m
 Said = tuple[str, dict[str, str]]
 
 
-def in_steps(text: str, where: str, steps_of: Callable[[int | float], int]) -> str:
+def in_steps(
+  text: str, where: str, steps_of: Callable[[int | float], int], steps: int
+) -> str:
   """The phases with steps instead of shares of train.steps, written in one way."""
+  del steps  # a start is a number of them, or a share below 1
   found = []
   for start, shares in _said(text, where):
-    steps = f'{steps_of(float(start) if "." in start else int(start))}: ' if start else ''
-    found.append(steps + ','.join(f'{name}={share}' for name, share in shares.items()))
+    at = f'{steps_of(float(start) if "." in start else int(start))}: ' if start else ''
+    found.append(at + ','.join(f'{name}={share}' for name, share in shares.items()))
   return ' | '.join(found)
 
 
