@@ -86,7 +86,7 @@ def apply(config: ConfigDict, method: str, rank: int) -> None:
     set_field(config, 'optimizer.lazy_scale', ratio)
     # Adam starts anew after each exact step, and so does the rate, but for the schedule's
     # displacement, by the length of the warm-up.
-    restart = config.optimizer.get_ref('exact_every')
+    restart = config.optimizer.get_ref('exact_every') + 0  # a reference of its own
     set_field(config, 'schedule.restart_every', restart)
     warmup = config.schedule.get_ref('warmup_steps')
     decay = config.train.get_ref('steps') - 2 * warmup

@@ -36,7 +36,7 @@ def get_config(arg: str = 'elas') -> ConfigDict:
   config.checkpoint.every = 500
   config.checkpoint.keep_latest = 1
   config.checkpoint.keep_best = 0
-  config.eval.every = config.train.get_ref('steps')
+  config.eval.every = config.train.get_ref('steps') + 0  # a reference of its own
   config.eval.units = 131_072  # the same ones for every run
   config.eval.sample_tokens = 0
   return config

@@ -20,7 +20,9 @@ from elas_jax.systems.mixers import MIXERS
 from elas_jax.systems.norms import NORMS
 from elas_jax.systems.objectives import OBJECTIVES
 from elas_jax.systems.optimizers import OPTIMIZERS
+from elas_jax.systems.pair_sources import PAIR_SOURCES
 from elas_jax.systems.positions import POSITIONS
+from elas_jax.systems.preferences import PREFERENCES
 from elas_jax.systems.row_sources import ROW_SOURCES
 from elas_jax.systems.schedules import SCHEDULES
 from elas_jax.systems.sources import SOURCES
@@ -38,11 +40,13 @@ SYSTEMS: dict[str, Kinds] = {
   'model.activation': ACTIVATIONS,
   'model.architecture': ARCHITECTURES,
   'train.objectives': OBJECTIVES,
+  'train.preference': PREFERENCES,
   'eval.measures': MEASURES,
   'optimizer': OPTIMIZERS,
   'schedule': SCHEDULES,
   'data.source': SOURCES,
   'data.source (rows)': ROW_SOURCES,
+  'data.source (pairs)': PAIR_SOURCES,
   'data.tokenizer': TOKENIZERS,
   'converter': CONVERTERS,
 }

@@ -25,6 +25,14 @@ def measure() -> None:
   _run('measure')
 
 
+def reward() -> None:
+  _run('reward')
+
+
+def pairs() -> None:
+  _run('pairs')
+
+
 def watch() -> None:
   _run('watch')
 

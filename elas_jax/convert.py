@@ -59,17 +59,27 @@ def main(arguments: list[str] | None = None) -> None:
   converter.check('converter', run.past.parsed)
   source = Source(run, options.accept_changed)
   config, variables = converter.convert(source.given)
-  config = after(config, run.step)
+  if not getattr(converter, 'rewind', False):
+    config = after(config, run.step)
   check(config)
   check_variables(config, variables, options.converter)
   check_finite(variables, options.converter)
+  if config.traits.reference:
+    source.said.append(
+      'the parameters that the run was compared with are left behind: trained on, the new '
+      'one is compared with its own start'
+    )
   compared = source.comparison(config, variables, options.converter)
   for line in (*source.said, *changes(source.config, config), compared):
     print(line)
-  write_run(options.output, config, variables, source.saved_data())
+  made = {'workdir': str(options.workdir), 'step': run.step} | tree.to_dict()
+  write_run(options.output, config, variables, source.saved_data(), made)
   changed = flags(source.config, config)
   print(f'to train on: python -m elas_jax.train --config=AS_BEFORE {changed}')
-  print(f'  with --workdir={options.output}, or --config.restore={options.output}')
+  # What begins at its start again is one run with what it came from.
+  restored = f', or --config.restore={options.output}'
+  anew = getattr(converter, 'rewind', False)
+  print(f'  with --workdir={options.output}{"" if anew else restored}')
 
 
 if __name__ == '__main__':

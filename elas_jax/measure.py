@@ -5,8 +5,10 @@
 prints a table for the newest checkpoint and writes DIR/measures.json and, for each measure,
 DIR/plots/measure_NAME.png. They are those of eval.measures, on the same rows of the
 validation split as in training. A measure's fields are flags as well,
---measures.NAME.FIELD=VALUE. Where a file cannot be written, the table is printed all the
-same, and the command ends with an error.
+--measures.NAME.FIELD=VALUE. A measure whose values follow a curve in training has it fitted
+to those of metrics.jsonl, which is printed and plotted in DIR/plots/fit_NAME_VALUE.png.
+Where a file cannot be written, the table is printed all the same, and the command ends with
+an error.
 """
 
 import dataclasses
@@ -27,10 +29,11 @@ from elas_jax.config.overrides import apply
 from elas_jax.config.parsing import parse
 from elas_jax.config.schema import tree
 from elas_jax.run import workdir as workdirs
+from elas_jax.run.fits import Fit, fits
 from elas_jax.run.measures import UNITS, Measures, Values, lacking
 from elas_jax.run.memory import output_bytes
 from elas_jax.run.metrics import describe_run, strict_json
-from elas_jax.run.plots import plot_measures
+from elas_jax.run.plots import plot_fits, plot_measures
 from elas_jax.systems.kinds import name_of
 from elas_jax.systems.measures import MEASURES
 
@@ -67,6 +70,9 @@ def main(arguments: list[str] | None = None) -> None:
   print(table(values), flush=True)
   if change := run.past.change(data, of_run):
     print(f'not on the data of the run: {change}', flush=True)
+  curves, notes = fits(options.workdir, config.eval.measures)
+  for line in [*notes, *(fit.described() for fit in curves)]:
+    print(line, flush=True)
   result = {
     'step': run.step,
     'units': int(measures.batch['valid'].sum()),
@@ -76,7 +82,9 @@ def main(arguments: list[str] | None = None) -> None:
       name: {value: x.tolist() for value, x in of.items()} for name, of in values.items()
     },
   } | ({'changed_data': change} if change else {})
-  _write(options.workdir, result, values)
+  if curves:
+    result['fits'] = {fit.name: fit.as_json() for fit in curves}
+  _write(options.workdir, result, values, curves)
 
 
 def _parser() -> Parser:
@@ -138,12 +146,15 @@ def table(values: Values) -> str:
   return '\n'.join(lines)
 
 
-def _write(workdir: pathlib.Path, result: dict[str, Any], values: Values) -> None:
+def _write(
+  workdir: pathlib.Path, result: dict[str, Any], values: Values, curves: list[Fit]
+) -> None:
   path = workdir / 'measures.json'
   try:
     write_text(path, strict_json(result, indent=2) + '\n')
     print(f'written to {path}', flush=True)
-    for path in plot_measures(workdir, values, result['step']):
+    plotted = plot_measures(workdir, values, result['step'])
+    for path in [*plotted, *plot_fits(workdir, curves)]:
       print(f'plotted in {path}')
   except BrokenPipeError:  # whoever reads what is printed has gone
     raise

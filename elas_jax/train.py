@@ -53,6 +53,7 @@ from elas_jax.run.signals import stop_signals
 from elas_jax.run.state import TrainState, abstract_state, create_state, state_from
 from elas_jax.run.step import jit_train_step
 from elas_jax.tasks import task_of
+from elas_jax.tasks.task import of_network
 
 
 def train(config: Config, workdir: str | pathlib.Path) -> dict[str, float]:
@@ -183,7 +184,8 @@ def starting_state(
     return state
   if not config.restore:
     return create_state(config, mesh)
-  variables = load_variables(config.restore, abstract.variables, None, 'restore')
+  of_checkpoint = of_network(abstract.variables)
+  variables = load_variables(config.restore, of_checkpoint, None, 'restore')
   print_once(f'starting from the parameters in {config.restore}')
   shardings = jax.tree.map(lambda x: x.sharding, abstract)
   start = jax.jit(functools.partial(state_from, config), out_shardings=shardings)

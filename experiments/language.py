@@ -1,5 +1,6 @@
 """What tables of language models share: scales, learning rates, how they are described."""
 
+import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -73,6 +74,11 @@ def scales(
     own = ('configs/c4.py:{size},{method}', {'eval.sample_tokens': 0}, label)
     found['paper'] = Scale(tuple(paper), 3, *own)
   return found
+
+
+def with_sizes(found: dict[str, Scale], sizes: Iterable[str]) -> dict[str, Scale]:
+  """With a proxy of several sizes, whose fields rows set; each has searches of its own."""
+  return found | {'proxy': dataclasses.replace(found['proxy'], sizes=tuple(sizes))}
 
 
 def resolved(at: At, method: str) -> dict[str, Any]:

@@ -10,7 +10,9 @@ stopped is continued. Several calls may work on the same table, or on others, at
 time: a run belongs to whoever holds its lock. What a smoke run makes stays under runs/.
 """
 
+import dataclasses
 import pathlib
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -19,14 +21,19 @@ from typing import Any
 import jax
 
 from elas_jax.common.errors import UserError
+from elas_jax.common.places import new_folder
 from elas_jax.config.cli import Parser, integer, run_command
+from elas_jax.config.config import Config
+from elas_jax.convert import main as convert
+from elas_jax.run.checkpoint import steps_in
 from elas_jax.run.diverged import Diverged
 from elas_jax.run.ended import recorded
 from elas_jax.run.host_memory import keep_freed_memory, share_one_arena
 from elas_jax.run.record import Record, append, read
-from elas_jax.run.workers import claimed, end_with_parent, run_workers
+from elas_jax.run.workers import claimed, end_with_parent, run_workers, waited_for
 from elas_jax.tables import asked
-from elas_jax.tables.plan import Line, Plan, Run
+from elas_jax.tables.plan import Line, Plan
+from elas_jax.tables.planned_run import Run
 from elas_jax.tables.render import Section, read_page, render, write_list
 from elas_jax.train import train
 from experiments.papers import (
@@ -98,10 +105,10 @@ class Work:
     asked.write(self.results, self.stem, self.shown.scale_name, self.asked)
     start, number, waiting = time.monotonic(), 0, False
     while todo := self.todo(plan := self.plan()):
-      for run in todo:
+      for run in (x for x in todo if x.ready):
         with claimed(self.runs / '.locks', run.key) as mine:
           # Another process may have recorded it since the plan was made.
-          if mine and not Record(read(self.path)).find(run.config):
+          if mine and run.key in {x.key for x in self.todo(self.plan())}:
             minutes = (time.monotonic() - start) / 60
             left = f', about {minutes / number * len(todo):.0f} left' if number else ''
             print(
@@ -125,17 +132,60 @@ class Work:
 
     Raises UserError if a signal stopped it.
     """
+    config = self.config_of(run)
     workdir, start, step = run.workdir(self.runs), time.monotonic(), None
     fresh = not (workdir / 'metrics.jsonl').exists()
     try:
-      train(run.config, workdir)
+      train(config, workdir)
     except Diverged as error:
       step = error.step
       print(f'{error}; recorded, not tried again')
     finally:
       jax.clear_caches()  # the next run has other shapes; programs would pile up
     seconds = round(time.monotonic() - start, 1) if fresh else None
-    append(self.path, recorded(workdir, run.config, step, seconds))
+    found = recorded(workdir, run.config, step, seconds)
+    # What another table has looked for in the same run stays.
+    was = Record(read(self.path)).find(run.config)
+    values = (was.values if was else {}) | found.values
+    if run.look and step is None:
+      with failures_of(self.given):
+        looked = run.look.of(workdir)
+      values |= {f'{run.look.name}/{name}': float(x) for name, x in looked.items()}
+      jax.clear_caches()
+    if was and found.seconds is None:
+      found = dataclasses.replace(found, seconds=was.seconds)
+    append(self.path, dataclasses.replace(found, values=values))
+
+  def config_of(self, run: Run) -> Config:
+    """What it is trained by here: its start and the files made for it are there."""
+    start = self.start_of(run)
+    if run.made is None:
+      return run.config_here(start, None)
+    folder = run.made_in(self.runs)
+    with waited_for(self.runs / '.locks', f'made-{folder.name}'):
+      if not folder.exists():
+        with new_folder('--runs', folder) as fresh, failures_of(self.given):
+          fresh.mkdir()
+          run.made.of(pathlib.Path(start) if start else None, fresh, run.seed)
+        jax.clear_caches()
+    return run.config_here(start, folder)
+
+  def start_of(self, run: Run) -> str:
+    """The workdir that a run starts from, made if it is not there; '' if there is none."""
+    if run.after is None:
+      return ''
+    before, folder = run.after, run.start(self.runs)
+    workdir = before.workdir(self.runs)
+    with waited_for(self.runs / '.locks', before.key):
+      if before.config.train.steps not in steps_in(workdir / 'checkpoints'):
+        print(f'{before.label}, seed {before.seed}: trained, to start from', flush=True)
+        train(self.config_of(before), workdir)
+        jax.clear_caches()
+      if not folder.exists():
+        where = [f'--workdir={workdir}', f'--output={folder}']
+        convert([*where, *shlex.split(f'--converter={run.converter}')])
+        jax.clear_caches()
+    return str(folder)
 
   def show(self) -> None:
     """Renders and prints the table; also renders the others here, which may share runs."""

@@ -70,6 +70,7 @@ from elas_jax.config.overrides import choose, set_field, set_fields  # noqa: E40
 from elas_jax.config.parsing import parse  # noqa: E402
 from elas_jax.systems.optimizers import OPTIMIZERS  # noqa: E402
 from elas_jax.systems.schedules import SCHEDULES  # noqa: E402
+from elas_jax.systems.sources import SOURCES  # noqa: E402
 
 
 def tiny_config(folder: pathlib.Path, **overrides) -> Config:
@@ -173,17 +174,22 @@ def shared_programs():
     """Without what the loop alone looks at."""
     own = dataclasses.replace(config.train, tensorboard=False)
     none = {'restore': '', 'profile_steps': '', 'checkpoint': CheckpointConfig()}
+    if config.traits.text:
+      none['data'] = dataclasses.replace(config.data, source=SOURCES['python_source']())
     return dataclasses.replace(config, train=own, eval=EvalConfig(), **none)
 
   def for_start(config):
-    """Without what is done in a step; an optimiser may start by its schedule."""
-    own = TrainConfig(steps=config.train.steps)
+    """Without what is done in a step; an optimiser may start by its schedule, and
+    objectives with what they keep."""
+    own = TrainConfig(steps=config.train.steps, objectives=config.train.objectives)
     return dataclasses.replace(for_step(config), train=own)
 
   def for_evaluation(config):
     """Without what trains the model."""
     none = {'optimizer': OPTIMIZERS['adamw'](), 'schedule': SCHEDULES['constant']()}
-    return dataclasses.replace(for_step(config), train=TrainConfig(), **none)
+    loop = {x.name: getattr(TrainConfig(), x.name) for x in dataclasses.fields(TrainConfig)}
+    own = dataclasses.replace(config.train, **loop)  # the loss of its task stays
+    return dataclasses.replace(for_step(config), train=own, **none)
 
   @functools.cache
   def step_of(traced, config, mesh, now):
@@ -317,6 +323,7 @@ def golden_model() -> dict:
     'model.vocab_size': 61,
     'model.width': 32,
     'model.layers': 2,
+    'model.attention': 'gqa',
     'model.attention.heads': 4,
     'model.attention.kv_heads': 2,
     'model.feed_forward_width': 48,

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from elas_jax import convert, evaluate, generate, train
 from elas_jax.common.errors import UserError
+from elas_jax.common.limits import quoted
 from elas_jax.config.config import to_tree
 from elas_jax.config.migrate import VERSION
 from elas_jax.config.overrides import apply
@@ -20,8 +21,11 @@ from elas_jax.config.parsing import parse_stored
 from elas_jax.run import conversion
 from elas_jax.run.checkpoint import load_json
 from elas_jax.run.metrics import read_metrics
+from elas_jax.run.state import init_variables
 from elas_jax.run.workdir import open_run
+from elas_jax.systems.converters import CONVERTERS
 from elas_jax.systems.linears import LINEARS
+from tests.conformance.hosts import batch, mesh_of, preference
 from tests.conftest import ROOT
 
 OLD = ROOT / 'tests/fixtures/version_0'
@@ -149,7 +153,8 @@ def test_other_data_are_refused_or_accepted(old, capsys):
     (['--workdir=w', '--converter=merge'], '--output: missing; --help shows the flags'),
     (
       ['--workdir=w', '--output=o', '--converter=mrge'],
-      "converter='mrge': did you mean 'merge'? must be one of 'extend_grid', 'merge'",
+      "converter='mrge': did you mean 'merge'? must be one of "
+      f'{quoted(sorted(CONVERTERS))}',
     ),
     (
       ['--workdir=w', '--output=o', '--converter=merge', '--converter.grid=3'],
@@ -188,12 +193,13 @@ def test_a_run_that_does_not_fit_is_refused(tmp_path, monkeypatch):
 def test_help_lists_converters_and_their_fields(capsys):
   convert.main(['--help'])
   out = capsys.readouterr().out
-  for text in ('--workdir', '--accept_changed', '\n  extend_grid  New knots', '\n  merge '):
+  for text in ('--workdir', '--accept_changed', '\n  merge '):
     assert text in out
+  assert re.search('\n  extend_grid +New knots', out)
   convert.main(['--help=extend_grid'])
   out = capsys.readouterr().out
   assert '\n  grid                   int = 0\n' in out
-  with pytest.raises(UserError, match="^converter='x': must be one of 'extend_grid', 'me"):
+  with pytest.raises(UserError, match="^converter='x': must be one of 'ap', 'essential'"):
     convert.main(['--help=x'])
 
 
@@ -211,3 +217,11 @@ def test_variables_of_another_model_are_the_converters_fault(make_config):
   broken = {'params': {'head': jnp.array([1.0, jnp.nan]), 'embedding': jnp.ones(3)}}
   with pytest.raises(UserError, match="^converter='toy': params/head is not finite$"):
     conversion.check_finite(broken, 'toy')
+
+
+def test_a_loss_that_compares_is_no_loss_of_a_converter():
+  """Without what it compares with it would be log 2, whatever the weights."""
+  config = preference()
+  for look in (conversion.loss_of, conversion.slopes_of):
+    with pytest.raises(UserError, match="^task='preference': must be another for a conv"):
+      look(mesh_of(config), config, init_variables(config), batch(config))

@@ -16,7 +16,7 @@ from elas_jax.run.sharding import make_mesh
 from elas_jax.run.state import abstract_state
 
 # Metrics that depend on time, not on the computation.
-TIMED = {'train/tokens_per_second', 'train/data_wait_share'}
+TIMED = {'train/tokens_per_second', 'train/pairs_per_second', 'train/data_wait_share'}
 
 
 def train_until(stop, config, workdir):

@@ -1,5 +1,7 @@
 """Generation: the cache against none, the nucleus against NumPy, and the command."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,9 +9,16 @@ import pytest
 import tokenizers
 
 from elas_jax.common.errors import UserError
+from elas_jax.config.config import ModelConfig
 from elas_jax.data.tokenizers import BytesTokenizer, HuggingFaceTokenizer
 from elas_jax.generate import main
+from elas_jax.models import sampling
+from elas_jax.models.decoder import Decoder
 from elas_jax.models.sampling import continuation, generate, in_nucleus, sample
+from elas_jax.systems.activations import ACTIVATIONS
+from elas_jax.systems.feed_forwards import FEED_FORWARDS
+from elas_jax.systems.linears import LINEARS
+from tests.conftest import thinned
 from tests.programs import init_variables, jit_logits
 
 GREEDY = {'temperature': 0.0, 'top_p': 1.0, 'seed': 0}
@@ -55,6 +64,63 @@ def test_greedy_equals_passes_without_a_cache(wild):
   )
 
 
+# Layers alike and in a cycle; dense and low-rank maps.
+SPARSE = {
+  'mlp': {'linear': LINEARS['low_rank'](4)},
+  'two_four': {'feed_forward': FEED_FORWARDS['relu2_two_four'](dense_steps=0)},
+  'cycle': {
+    'feed_forward': FEED_FORWARDS['glu'](ACTIVATIONS['relu']()),
+    'feed_forwards': (FEED_FORWARDS['mlp'](),),
+    'pattern': 'attention,attention+mlp',
+    'layers': 4,
+  },
+}
+
+
+@pytest.mark.parametrize('name', thinned(SPARSE, 'mlp'))
+def test_passing_over_zeros_changes_nothing(name):
+  sizes = {'width': 16, 'layers': 2, 'feed_forward_width': 64, 'init_std': 0.5}
+  model = ModelConfig(**sizes | {'linear': LINEARS['dense']()} | SPARSE[name])
+  tokens = jnp.zeros((1, 4), jnp.int32)
+  variables = jax.jit(Decoder(model).init)(jax.random.key(0), tokens)
+  given = model, variables, BytesTokenizer(), ['ab']
+  texts = [
+    generate(*given, length=12, **GREEDY, skip_zeros=how) for how in ('never', 'always')
+  ]
+  assert texts[0] == texts[1] != ['']
+
+
+def test_zeros_are_passed_over_where_asked(monkeypatch, wild):
+  """By 'always'; by 'auto' not in a small model, nor where several devices are."""
+  seen = []
+  monkeypatch.setattr(
+    sampling, '_fill', lambda *given, **rest: seen.append(rest['skip_zeros']) or given[2]
+  )
+  for how in ('always', 'never', 'auto'):
+    generate(*wild, BytesTokenizer(), ['ab'], length=3, **GREEDY, skip_zeros=how)
+  assert seen == [True, False, False]
+  monkeypatch.setattr(sampling, 'LEAST_ENTRIES', 1)
+  assert not sampling.pays(wild[0], 1)
+  monkeypatch.setattr(jax, 'device_count', lambda: 1)
+  assert sampling.pays(wild[0], 1) and not sampling.pays(wild[0], 2)
+  silu = dataclasses.replace(wild[0], feed_forward=FEED_FORWARDS['glu']())
+  assert not sampling.pays(silu, 1)
+
+
+def test_what_cannot_pass_over_zeros_says_why(wild):
+  ask = lambda model, prompts: generate(
+    model, wild[1], BytesTokenizer(), prompts, length=3, **GREEDY, skip_zeros='always'
+  )
+  with pytest.raises(UserError, match="skip_zeros='always': .* with 2 prompts"):
+    ask(wild[0], ['a', 'b'])
+  silu = dataclasses.replace(wild[0], feed_forward=FEED_FORWARDS['glu']())
+  with pytest.raises(UserError, match='no feed-forward of it has activations'):
+    ask(silu, ['a'])
+  cola = dataclasses.replace(wild[0], linear=LINEARS['cola'](4))
+  with pytest.raises(UserError, match='no plain products'):
+    ask(cola, ['a'])
+
+
 def test_documents_of_their_own_start_behind_nothing(wild):
   prompts = ['ab', '', LONG]
   firsts = ((), (256,), ())  # an empty one has to start with something
@@ -74,6 +140,9 @@ def test_stops_before_the_end_of_the_document(wild):
   prompts = ['b', '', LONG[:-1] + 'bcd']
   texts = generate(model, chained, BytesTokenizer(), prompts, length=5, **GREEDY)
   assert texts == ['cd', 'abcd', '']
+  options = {'length': 5, 'stops': (ord('d'),)} | GREEDY
+  texts = generate(model, chained, BytesTokenizer(), prompts, **options)
+  assert texts == ['c', 'abc', '']
 
 
 def test_seed_decides_the_text(wild):
@@ -116,6 +185,10 @@ def test_space_between_prompt_and_continuation_is_kept(wild):
   }
   texts = generate(model, chained, ours, list(expected), length=9, **GREEDY)
   assert texts == list(expected.values())
+  # What comes behind tokens, as a chat template gives them, is a text of its own.
+  ids = [np.array(row) for row in ([3, 0], [3, 0, 1], [3], [2])]
+  texts = generate(model, chained, ours, ids, length=9, **GREEDY)
+  assert texts == ['big world', 'world', 'hello big world', '']
 
 
 def test_decoder_that_changes_the_prompt_gives_the_new_text_alone():

@@ -28,6 +28,8 @@ COMMANDS_OF_DATA = 'a command: it prepares data and trains nothing'
 EXCEPTIONS = {
   ('elas_jax.data.prepare', 'elas_jax.config'): COMMANDS_OF_DATA,
   ('elas_jax.data.prepare', 'elas_jax.systems'): COMMANDS_OF_DATA,
+  ('elas_jax.data.refinement', 'elas_jax.config'): COMMANDS_OF_DATA,
+  ('elas_jax.data.rules', 'elas_jax.config'): COMMANDS_OF_DATA,
   ('elas_jax.data.train_tokenizer', 'elas_jax.config'): COMMANDS_OF_DATA,
   ('elas_jax.data.train_tokenizer', 'elas_jax.systems'): COMMANDS_OF_DATA,
 }

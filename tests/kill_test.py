@@ -18,16 +18,23 @@ from tests.finished_runs import computed, final_params
 
 ROOT = pathlib.Path(__file__).parents[1]
 STEPS = 150
+TEXT = {'data.source.path': '{0}'}
 
 
-def start(workdir, folder):
+MIXED = {
+  'data.source': 'mixture',
+  'data.source.sources': 'a=text_files:{0}/[0-2]*.txt,b=text_files:{0}/[3-9]*.txt',
+  'data.source.phases': 'a=0.9,b=0.1 | 0.5: a=0.3,b=0.7',
+}
+
+
+def start(workdir, folder, source=TEXT):
   """The training command, on one device; its output goes to files beside the workdir."""
   overrides = {
     'model.width': 32,
     'model.layers': 1,
     'model.feed_forward_width': 64,
     'model.linear.rank': 8,
-    'data.source.path': folder / 'corpus',
     'data.cache_dir': folder / 'cache',
     'data.sequence_length': 32,
     'data.batch_size': 8,
@@ -41,6 +48,7 @@ def start(workdir, folder):
     'eval.batch_size': 4,
     'eval.sample_tokens': 0,
   }
+  overrides |= {name: value.format(folder / 'corpus') for name, value in source.items()}
   flags = [f'--config.{name}={value}' for name, value in overrides.items()]
   command = [sys.executable, '-m', 'elas_jax.train', '--config=configs/text.py']
   with (folder / 'stdout').open('w') as out, (folder / 'stderr').open('w') as err:
@@ -127,3 +135,19 @@ def test_killed_run_ends_like_an_undisturbed_one(folder):
   jax.tree.map(
     np.testing.assert_array_equal, final_params(workdir), final_params(folder / 'whole')
   )
+
+
+@pytest.mark.conformance
+def test_a_run_that_is_killed_in_the_second_phase_of_a_mixture(folder):
+  for until in (20, 2 * STEPS // 3):
+    process = start(folder / 'mixed', folder, MIXED)
+    wait_until(lambda until=until: logged_steps(folder / 'mixed') > until, process)
+    process.kill()
+    assert finish(process, folder)[0] == -signal.SIGKILL
+  code, printed = finish(start(folder / 'mixed', folder, MIXED), folder)
+  assert code == 0
+  assert int(re.search(r'continuing after step (\d+)', printed)[1]) > STEPS // 2
+  assert finish(start(folder / 'whole_mixed', folder, MIXED), folder)[0] == 0
+  assert computed(folder / 'mixed') == computed(folder / 'whole_mixed')
+  equal = np.testing.assert_array_equal
+  jax.tree.map(equal, final_params(folder / 'mixed'), final_params(folder / 'whole_mixed'))

@@ -8,8 +8,10 @@ import pytest
 from matplotlib import image
 
 from elas_jax.common.errors import UserError
+from elas_jax.common.limits import quoted
 from elas_jax.measure import COLUMNS, main, table
 from elas_jax.run.metrics import read_metrics
+from elas_jax.systems.measures import MEASURES
 from tests.conftest import ROOT, thinned
 
 FIXTURES = ROOT / 'tests/fixtures'
@@ -51,7 +53,7 @@ def test_the_runs_own_measures_of_another_step_and_fewer_rows(run):
   assert 40 <= written['units'] < 80
 
 
-ACCEPTED = "'activations', 'spectrum'"
+ACCEPTED = quoted(sorted(MEASURES))
 
 
 @pytest.mark.parametrize(
@@ -72,6 +74,14 @@ ACCEPTED = "'activations', 'spectrum'"
       'well, as by --measures=activations,spectrum',
     ),
     (['--measure=spectrum'], '--measure=spectrum: no such flag; --help shows the flags'),
+    (
+      ['--measures=ppl_sparsity', '--measures.ppl_sparsity.p=0'],
+      '--measures.ppl_sparsity.p=0.0: must be above 0',
+    ),
+    (
+      ['--measures=sparsity', '--measures.sparsity.chunk=0'],
+      '--measures.sparsity.chunk=0: must be at least 1',
+    ),
     (['--units=0'], "argument --units: '0': must be an integer from 1"),
     (['--step=5'], 'has checkpoints of steps [4, 8]'),
   ],
@@ -80,6 +90,26 @@ def test_refused_in_one_line(trained, arguments, said):
   with pytest.raises(UserError) as error:
     main([f'--workdir={trained[1]}', *arguments])
   assert said in str(error.value) and '\n' not in str(error.value)
+
+
+def test_a_curve_through_the_evaluations(run, capsys):
+  """Of a run whose metrics.jsonl has what eval.measures=massive writes."""
+  steps, lines = range(100, 1000, 100), (run / 'metrics.jsonl').read_text()
+  values = {step: 9 + 3 * np.log(0.01 * step) for step in steps}
+  for step, value in values.items():
+    one = {'massive/ratio': 7, 'massive/ratio/0': value, 'massive/ratio/1': None}
+    lines += json.dumps({'step': step, 'eval/loss': 1.0} | one) + '\n'
+  (run / 'metrics.jsonl').write_text(lines)
+  main([f'--workdir={run}', '--measures=massive'])
+  printed = capsys.readouterr().out.splitlines()
+  (line,) = (x for x in printed if x.startswith('massive/ratio/0: A '))
+  assert line.endswith('; R2 1.0000 of 9 evaluations')
+  written = json.loads((run / 'measures.json').read_text())
+  assert list(written['fits']) == ['massive/ratio/0']  # nothing is known of layer 1
+  fit = written['fits']['massive/ratio/0']
+  assert fit['r2'] > 0.999 and fit['evaluations'] == 9 and fit['gamma'] > 0
+  assert len(written['values']['massive']['ratio']) == 2
+  assert image.imread(run / 'plots/fit_massive_ratio.png')[..., :3].std() > 0.01
 
 
 def test_prints_before_it_writes(run, capsys):
@@ -121,8 +151,17 @@ def check_old_run(name, path, tmp_path, monkeypatch):
 def test_runs_of_older_versions(name, path, tmp_path, monkeypatch):
   check_old_run(name, path, tmp_path, monkeypatch)
   if name.endswith('classifier'):
-    with pytest.raises(UserError, match='^--measures: activations has nothing to measur'):
-      main(['--workdir=kan_classifier', '--measures=spectrum,activations'])
+    for lacking, why in (
+      ('activations', 'not every layer of the model has a feed-forward with a squ'),
+      ('codes', "no layer of the model gives away 'activation'"),
+      ('massive', "no layer of the model gives away 'residual'"),
+      ('ppl_sparsity', 'the model has no feed-forwards'),
+    ):
+      with pytest.raises(UserError) as error:
+        main(['--workdir=kan_classifier', f'--measures=spectrum,{lacking}'])
+      said = str(error.value)
+      assert said.startswith(f'--measures: {lacking} has nothing to measure: {why}')
+      assert '\n' not in said
 
 
 def test_a_table_has_room_for_some_layers():

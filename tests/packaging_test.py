@@ -17,6 +17,8 @@ COMMANDS = tuple(
     'evaluate',
     'generate',
     'measure',
+    'reward',
+    'pairs',
     'watch',
     'convert',
     'compare',
@@ -89,6 +91,8 @@ def test_commands_run_in_a_folder_with_other_configs(installed, tmp_path):
     'elas-evaluate': ['--workdir=none'],
     'elas-generate': ['--workdir=none'],
     'elas-measure': ['--workdir=none'],
+    'elas-reward': ['--workdir=none', '--prompts=prompts.jsonl'],
+    'elas-pairs': ['--workdir=none', '--prompts=prompts.jsonl', '--output=new.jsonl'],
     'elas-watch': ['--workdir=none'],
     'elas-convert': ['--workdir=none', '--converter=merge', '--output=new'],
     'elas-audit': ['none'],
@@ -113,6 +117,8 @@ def test_commands_run_in_a_folder_with_other_configs(installed, tmp_path):
     said = {
       'elas-audit': 'none: No such file or directory',
       'elas-compare': "'none': neither a folder, nor TABLE",
+      'elas-reward': "--prompts='prompts.jsonl' does not exist; give a folder, a file or",
+      'elas-pairs': "--prompts='prompts.jsonl' does not exist; give a folder, a file or",
       'elas-watch': '--workdir=none: no such folder',
     }.get(name, "--workdir='none': no checkpoint under")
     assert errors[name].startswith(f'error: {said}')

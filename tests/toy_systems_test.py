@@ -151,7 +151,7 @@ def converted(workdir, output, capsys):
 
 
 def test_what_no_layer_gives_away_is_refused(tmp_path):
-  flags = ['--config=configs/images.py:digits,mlp', f'--workdir={tmp_path}/run']
+  flags = ['--config=configs/images.py:digits,af_kan', f'--workdir={tmp_path}/run']
   with pytest.raises(UserError) as error:
     train.main([*flags, '--config.train.objectives=toy_objective'])
   assert str(error.value) == (

@@ -132,7 +132,7 @@ def test_a_coefficient_has_its_own_schedule(make_config):
   sums = {'count': 8.0, 'squared_log_z': jnp.float32(24.0)}
   seen = types.SimpleNamespace(sums=sums, count=8.0)
   for step, share in ((0, 0.0), (3, 0.75), (4, 1.0), (7, 1.0)):
-    total, found = objectives.added(config, seen, step)
+    total, found = objectives.added(config, seen, step, {})
     assert float(total) == 2 * share * 24
     assert found == {'objective/z_loss': 24, 'objective/z_loss/coefficient': 16 * share}
 

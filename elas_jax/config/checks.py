@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from elas_jax.common.errors import UserError
-from elas_jax.common.fields import at_least, choice, divides
+from elas_jax.common.fields import at_least, choice, divides, fraction
 from elas_jax.common.limits import LARGEST, LARGEST_INTEGER, check_array, quoted, shown
 from elas_jax.common.places import check_place
 from elas_jax.config import schema
@@ -15,12 +15,13 @@ from elas_jax.config.config import (
   DataConfig,
   ModelConfig,
   NetworkConfig,
+  PairsConfig,
   RowsConfig,
 )
 from elas_jax.data.corpus import check_preparation
 from elas_jax.ops.augment import AUGMENTATIONS
 from elas_jax.systems.feed_forwards import FEED_FORWARDS
-from elas_jax.systems.kinds import Kinds, about, by_name, is_phase, name_of
+from elas_jax.systems.kinds import Kinds, about, by_name, is_phase, name_of, resolve_of
 from elas_jax.systems.mixers import MIXERS
 
 
@@ -35,6 +36,11 @@ def check(config: Config) -> None:
   if isinstance(config.model, ModelConfig):
     _check_all_causal(config.model)
     _check_document_mask(config)
+  if config.traits.reference and not config.restore:
+    raise UserError(
+      f"restore='': must be the workdir of a run, whose parameters task={config.task!r} "
+      'starts from and compares with'
+    )
   for name in ('restore', 'train.compilation_cache'):
     section, _, field = name.rpartition('.')
     check_place(name, getattr(getattr(config, section) if section else config, field))
@@ -46,7 +52,8 @@ def check(config: Config) -> None:
 def _check_phases(config: Config) -> None:
   """A share of the steps has become a number of them, unless a kind was made by hand."""
   for path, value, field in schema.leaves(config):
-    if is_phase(field) and not isinstance(value, int):
+    text = resolve_of(field) is not None  # of phases, which have become steps in it
+    if is_phase(field) and not text and not isinstance(value, int):
       raise UserError(
         f'{path}={value!r}: must be a number of steps here; `filled` makes one of a share'
       )
@@ -159,7 +166,7 @@ def _check_network(model: NetworkConfig) -> None:
 CHECKS = {ModelConfig: _check_decoder, NetworkConfig: _check_network}
 
 
-def check_data(data: DataConfig | RowsConfig) -> None:
+def check_data(data: DataConfig | RowsConfig | PairsConfig) -> None:
   """Refuses ways to read and cut that cannot be."""
   at_least(1, 'data', data, 'batch_size read_threads prefetch')
   if isinstance(data, DataConfig):
@@ -168,6 +175,10 @@ def check_data(data: DataConfig | RowsConfig) -> None:
   if not data.cache_dir:
     raise UserError("data.cache_dir='': must not be empty")
   check_place('data.cache_dir', data.cache_dir)
+  if isinstance(data, PairsConfig):
+    at_least(1, 'data', data, 'sequence_length')
+    fraction('data', data, 'max_bad_share')
+    return
   choice('data.augment', data.augment, AUGMENTATIONS)
 
 

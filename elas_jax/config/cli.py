@@ -111,9 +111,10 @@ def load_config(spec: str, overrides: Sequence[str]) -> ConfigDict:
       'ml_collections'
     )
   # With all systems; commands begin with this module, before what takes seconds.
-  from elas_jax.config.overrides import apply
+  from elas_jax.config.overrides import apply, check_references
 
   config = ConfigDict(config)  # one that can be changed, of one that cannot too
+  check_references(config, spec)
   apply(config, overrides)
   return config
 

@@ -6,199 +6,24 @@ their defaults. parsing.py makes a `Config` of the ConfigDict of a config file.
 """
 
 import dataclasses
-import functools
 import json
-import math
 from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
 from elas_jax.common.errors import UserError
 from elas_jax.common.limits import shown
 from elas_jax.config import migrate, schema
-from elas_jax.ops.remat import REMAT_POLICIES
-from elas_jax.systems.activations import ACTIVATIONS
-from elas_jax.systems.architectures import ARCHITECTURES
-from elas_jax.systems.feed_forwards import FEED_FORWARDS
-from elas_jax.systems.kinds import Map, Parts, about, by_name, section, several
-from elas_jax.systems.layers import Layer, Stack
-from elas_jax.systems.linears import LINEARS
+from elas_jax.config.models import ModelConfig, NetworkConfig
+from elas_jax.systems.kinds import about, section, several
 from elas_jax.systems.measures import MEASURES
-from elas_jax.systems.mixers import MIXERS
-from elas_jax.systems.norms import NORMS
 from elas_jax.systems.objectives import OBJECTIVES
 from elas_jax.systems.optimizers import OPTIMIZERS
-from elas_jax.systems.positions import POSITIONS
+from elas_jax.systems.pair_sources import PAIR_SOURCES
+from elas_jax.systems.preferences import PREFERENCES
 from elas_jax.systems.row_sources import ROW_SOURCES
 from elas_jax.systems.schedules import SCHEDULES
 from elas_jax.systems.sources import SOURCES
 from elas_jax.systems.tokenizers import TOKENIZERS
-
-Dtype = Literal['float32', 'bfloat16']
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelConfig:
-  """The decoder. Letters as in the README: V, D, N, F."""
-
-  vocab_size: int = 257  # V, at least as large as the tokenizer's
-  width: int = 192  # D
-  layers: int = 4  # N
-  feed_forward_width: int = 768  # F
-  linear: Any = section(LINEARS, 'low_rank', rank=48)  # maps of the layers
-  feed_forward: Any = section(FEED_FORWARDS, 'mlp')  # of each layer
-  attention: Any = section(MIXERS, 'mha')  # what mixes positions in each layer
-  # Layers that differ by depth: a cycle of names joined by commas, of `attention` or of one
-  # of `mixers`, with '+' and one of `feed_forwards` where it is not `feed_forward`.
-  # 'linear,linear,attention' comes again and again; '': all layers alike.
-  pattern: str = ''
-  mixers: Any = several(MIXERS)  # of the pattern, beside `attention`
-  feed_forwards: Any = several(FEED_FORWARDS)  # of the pattern, beside `feed_forward`
-  norm: Any = section(NORMS, 'rms')  # before both, and before the head
-  position: Any = section(POSITIONS, 'rope')  # how attention is told positions
-  init_std: float = 0.02  # of dense weights, and of head and embedding
-  embedding_std: float = 0.0  # of the embedding's start, 0 = init_std
-  tied_head: bool = False  # the head reuses the embedding
-  unroll: int = 4  # layers the scan unrolls: 1 compiles one layer, N is fastest on a CPU
-  remat: Literal[tuple(REMAT_POLICIES)] = 'none'  # what the backward pass keeps of a layer
-  param_dtype: Dtype = 'float32'  # of what is trained; moments are float32
-  compute_dtype: Dtype = 'float32'  # of activations and products
-
-  sizes: ClassVar = (  # the fields that memory depends on most, beside the width
-    *('model.layers', 'model.feed_forward_width', 'model.vocab_size'),
-    'data.sequence_length',
-  )
-
-  def row_outputs(self, config: 'Config') -> tuple[int, int]:
-    """(positions of a row, numbers of each that come out)."""
-    return config.length, self.vocab_size
-
-  def row_kept(self, config: 'Config') -> tuple[int, int]:
-    """(numbers of a row, those that layers surely keep of it for the backward pass)."""
-    return 0, config.length * self.layers * self.width
-
-  @functools.cached_property
-  def parts(self) -> Parts:
-    return Parts(
-      width=self.width,
-      hidden=self.feed_forward_width,
-      linear=self.linear,
-      norm=self.norm,
-      position=self.position,
-      init_std=self.init_std,
-      param_dtype=self.param_dtype,
-      compute_dtype=self.compute_dtype,
-      nested=True,
-    )
-
-  @property
-  def plain_maps(self) -> bool:
-    """That the linear maps are those of a decoder: no biases, no convolutions."""
-    return True
-
-  @functools.cached_property
-  def cycle(self) -> tuple[Layer, ...]:
-    """The layers of the pattern."""
-    mixers = {'attention': self.attention, **by_name(MIXERS, self.mixers)}
-    feed_forwards = {'': self.feed_forward, **by_name(FEED_FORWARDS, self.feed_forwards)}
-    found = []
-    for name in self.pattern.split(',') if self.pattern else ['attention']:
-      mixer, _, feed_forward = name.partition('+')
-      found.append(Layer(mixers[mixer], feed_forwards[feed_forward]))
-    return tuple(found)
-
-  @functools.cached_property
-  def stack(self) -> Stack:
-    return Stack(self.cycle, self.layers, self.parts, remat=self.remat, unroll=self.unroll)
-
-  @property
-  def maps(self) -> dict[str, Map]:
-    """The linear maps of one cycle of layers."""
-    return self.stack.maps()
-
-  @property
-  def hidden(self) -> tuple[str, int]:
-    """The name and the size of the width between the maps of a feed-forward."""
-    return 'model.feed_forward_width', self.feed_forward_width
-
-  @property
-  def widths(self) -> dict[str, int]:
-    """What the rank of a map may not exceed."""
-    names = ('width', 'feed_forward_width')
-    return {f'model.{name}': getattr(self, name) for name in names}
-
-  @property
-  def input_widths(self) -> dict[str, int]:
-    """What linear maps read."""
-    return self.widths
-
-  @property
-  def map_widths(self) -> dict[str, int]:
-    """The smaller side of each linear map of a layer."""
-    return {name: min(one.inputs, one.outputs) for name, one in self.maps.items()}
-
-
-@dataclasses.dataclass(frozen=True)
-class NetworkConfig:
-  """A classifier, or a network of values (models/classifier.py). Letters: D, C."""
-
-  architecture: Any = section(ARCHITECTURES, 'stack')  # how layers follow one another
-  input_shape: tuple[int, ...] = (8, 8, 1)  # of a row: (I,), or (H, W, C) of images
-  outputs: int = 10  # classes C, or values
-  width: int = 64  # D
-  depth: int = 1  # hidden layers; blocks of a vit; blocks in each of a resnet's stages
-  linear: Any = section(LINEARS, 'dense')  # the layers
-  # Between layers; KANs need none, and feed-forwards have their own.
-  activation: Any = section(ACTIVATIONS, 'none')
-  norm: Any = section(NORMS, 'none')  # of each layer
-  use_bias: bool = False  # of linear maps
-  # Of dense kernels: uniform within 1 / sqrt(I), or normal of variance 2 / I; attention of
-  # a vit starts with variance 1 / I.
-  init: Literal['lecun', 'he'] = 'lecun'
-  label_smoothing: float = 0.0  # share of a class that goes to all
-  param_dtype: Dtype = 'float32'  # of layers; plain first and last ones are float32
-
-  sizes: ClassVar = ('model.depth', 'model.input_shape', 'model.outputs')
-
-  def row_outputs(self, config: 'Config') -> tuple[int, int]:
-    """(positions of a row, numbers of each that come out)."""
-    return 1, self.outputs
-
-  def row_kept(self, config: 'Config') -> tuple[int, int]:
-    """(numbers of a row, those that layers surely keep of it for the backward pass)."""
-    kept = about(self.architecture, 'kept', self, default=0)
-    return math.prod(self.input_shape), kept
-
-  @functools.cached_property
-  def stack(self) -> Stack | None:
-    """Of a transformer."""
-    return about(self.architecture, 'stack', self)
-
-  @property
-  def hidden(self) -> tuple[str, int]:
-    """The name and the size of the width between the maps of a feed-forward."""
-    return self.architecture.hidden(self)
-
-  @functools.cached_property
-  def parts(self) -> Parts:
-    return Parts(
-      width=self.width,
-      hidden=self.width,
-      linear=self.linear,
-      norm=self.norm,
-      init=self.init,
-      use_bias=self.use_bias,
-      param_dtype=self.param_dtype,
-    )
-
-  @property
-  def widths(self) -> dict[str, int]:
-    """What the rank of a map may not exceed."""
-    return self.architecture.widths(self)
-
-  @property
-  def input_widths(self) -> dict[str, int]:
-    """What linear maps read."""
-    return self.architecture.input_widths(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -242,6 +67,27 @@ class RowsConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class PairsConfig:
+  """Pairs of answers (data/pairs.py). Letters: L, B."""
+
+  source: Any = section(PAIR_SOURCES, 'pairs')  # of the pairs
+  # Refuse files with a larger share of lines that are no pair, or of their bytes, than
+  # this. Files that break off are refused below 1: what they have lost is unknown.
+  max_bad_share: float = 0.01
+  tokenizer: Any = section(TOKENIZERS, 'bytes')  # of prompts and answers
+  sequence_length: int = 128  # L, of a prompt with an answer
+  batch_size: int = 16  # B, pairs of one optimiser step over all devices
+  cache_dir: str = '~/.cache/elas_jax'  # hashes of the files
+  read_threads: int = 1  # that read batches
+  prefetch: int = 8  # batches
+  accept_changed: bool = False  # continue a run on other data than it was started with
+
+  # As `DataConfig` would say it: a conversation begins its row, and is alone there.
+  protocol: ClassVar = 'document'
+  document_mask: ClassVar = False
+
+
+@dataclasses.dataclass(frozen=True)
 class TrainConfig:
   """The loop."""
 
@@ -252,6 +98,13 @@ class TrainConfig:
   tensorboard: bool = False  # writes its event files too
   # Folder of compiled programs, kept between runs; '' = off.
   compilation_cache: str = '~/.cache/elas_jax/compiled'
+
+
+@dataclasses.dataclass(frozen=True)
+class PreferenceConfig(TrainConfig):
+  """The loop, and the loss of a pair."""
+
+  preference: Any = section(PREFERENCES, 'dpo')  # what is asked of the two answers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -291,7 +144,7 @@ class Config:
   task: str = 'language'  # a name of SECTIONS
   train: TrainConfig = TrainConfig()  # checked first, since others may follow its steps
   model: ModelConfig | NetworkConfig = ModelConfig()  # by task, see SECTIONS
-  data: DataConfig | RowsConfig = DataConfig()
+  data: DataConfig | RowsConfig | PairsConfig = DataConfig()
   optimizer: Any = section(OPTIMIZERS, 'adamw')  # of all parameters
   schedule: Any = section(SCHEDULES, 'cosine')  # of the learning rate
   mesh: MeshConfig = MeshConfig()
@@ -321,21 +174,34 @@ class Traits:
   data: type  # the class of that section
   normalised: bool  # whether the loss is -log of a probability, with a normaliser Z
   text: bool = False  # whether rows are tokens of text, so that a run has a tokenizer
+  train: type = TrainConfig  # the class of that section
+  sequences: int = 1  # of L tokens in a row, where rows are text
+  reference: bool = False  # whether the loss compares with the parameters at the start
 
 
 TRAITS = {
   'language': Traits(ModelConfig, DataConfig, normalised=True, text=True),
   'classification': Traits(NetworkConfig, RowsConfig, normalised=True),
   'regression': Traits(NetworkConfig, RowsConfig, normalised=False),
+  'preference': Traits(
+    ModelConfig,
+    PairsConfig,
+    normalised=True,
+    text=True,
+    train=PreferenceConfig,
+    sequences=2,
+    reference=True,
+  ),
 }
 # Sections whose fields depend on the task.
 SECTIONS = {
-  task: {'model': traits.model, 'data': traits.data} for task, traits in TRAITS.items()
+  task: {'train': traits.train, 'model': traits.model, 'data': traits.data}
+  for task, traits in TRAITS.items()
 }
 
 
 def sections_of(tree: Any) -> dict[str, type]:
-  """The classes of a tree's model and data."""
+  """The classes of a tree's sections that depend on its task."""
   task = tree.get('task', 'language')
   if not isinstance(task, str) or task not in SECTIONS:
     accepted = ', '.join(map(repr, SECTIONS))

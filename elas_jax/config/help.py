@@ -15,7 +15,15 @@ from elas_jax.config import schema
 from elas_jax.config.config import SECTIONS, Config
 from elas_jax.config.conversion import CONVERSION
 from elas_jax.config.overrides import CONFIG, Root
-from elas_jax.systems.kinds import Kinds, is_phase, kinds_of, name_of, room, several_of
+from elas_jax.systems.kinds import (
+  Kinds,
+  is_phase,
+  kinds_of,
+  name_of,
+  resolve_of,
+  room,
+  several_of,
+)
 
 ROOTS = {'converter': CONVERSION}  # by what a path begins with; all others: CONFIG
 
@@ -143,7 +151,7 @@ def _row(name: str, what: str, comment: str) -> str:
 
 
 def _type(field: dataclasses.Field, type_: Any) -> str:
-  if is_phase(field):
+  if is_phase(field) and not resolve_of(field):
     return 'steps or share of train.steps'
   if typing.get_origin(type_) is Literal:
     return '|'.join(map(str, typing.get_args(type_)))

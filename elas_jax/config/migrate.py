@@ -11,9 +11,10 @@ from typing import Any
 
 from elas_jax.common.errors import UserError
 from elas_jax.common.limits import shown
-from elas_jax.config import version_0, version_1, version_2
+from elas_jax.config import version_0, version_1, version_2, version_3
 
-LIFTS = (version_0.lift, version_1.lift, version_2.lift)  # of version n, to n + 1
+# Of version n, to n + 1.
+LIFTS = (version_0.lift, version_1.lift, version_2.lift, version_3.lift)
 VERSION = len(LIFTS)
 
 

@@ -9,7 +9,7 @@ MOVED = {
   'model.layer': 'model.linear',
   'model.kan': 'model.linear',
   'model.heads': 'model.attention.heads model.architecture.attention.heads',
-  'model.kv_heads': 'model.attention.kv_heads',
+  'model.kv_heads': 'model.attention.kv_heads',  # of gqa
   'model.patch': 'model.architecture.patch',
   'model.rational_groups': 'model.linear.groups model.feed_forward.groups',
   'model.architecture.heads': 'model.architecture.attention.heads',
@@ -64,6 +64,6 @@ def moved_kind(path: str, value: str, kinds: Iterable[str]) -> str:
   if path == 'data.source' and value:
     named = {'function': value in version_0.FUNCTIONS, 'shape': value in version_0.SHAPES}
     named |= {'tfds_images': True, 'tfds': True}
-    kind = next(kind for kind in named if named[kind] and kind in kinds)
-    return f'{path}={kind} with {path}.name={value}'
+    kind = next((kind for kind in named if named[kind] and kind in kinds), '')
+    return f'{path}={kind} with {path}.name={value}' if kind else ''
   return ''

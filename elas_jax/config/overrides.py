@@ -4,7 +4,7 @@ import ast
 import copy
 import dataclasses
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from ml_collections import ConfigDict, FieldReference
@@ -326,6 +326,33 @@ def _paths(section: Any, above: str = '') -> list[str]:
     else:
       found.append(above + name)
   return found
+
+
+def check_references(config: ConfigDict, spec: str) -> None:
+  """Refuses two fields that are one reference: to set one would set the other, unsaid.
+
+  Args:
+    spec: of the config file, for the message.
+  """
+  found: dict[int, str] = {}
+  for path, value in _leaves_of(config):
+    if isinstance(value, FieldReference):
+      other = found.setdefault(id(value), path)
+      if other != path:
+        raise UserError(
+          f'--config={spec}: {other} and {path} are one reference, so that a value given '
+          'to one would be that of both; the one that follows must be computed, such as '
+          'get_ref(...) + 0'
+        )
+
+
+def _leaves_of(section: ConfigDict, above: str = '') -> Iterator[tuple[str, Any]]:
+  """(Path, value) of all fields, with references as such."""
+  for name, value in _fields(section).items():
+    if isinstance(value, ConfigDict):
+      yield from _leaves_of(value, f'{above}{name}.')
+    else:
+      yield f'{above}{name}', value
 
 
 def _fields(section: ConfigDict) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from elas_jax.systems.kinds import (
   is_phase,
   kinds_of,
   name_of,
+  resolve_of,
   several_of,
 )
 from elas_jax.systems.optimizers.common import Rules
@@ -217,6 +218,9 @@ def other_kinds(
 
 
 def _typed_field(field: dataclasses.Field, kind: Any, value: Any, where: str, steps: int):
+  if resolve := resolve_of(field):
+    number = lambda x: steps_of(x, where, steps)
+    return resolve(typed(kind, value, where), where, number, steps)
   if is_phase(field):
     return steps_of(value, where, steps)
   return typed(kind, value, where)

@@ -9,9 +9,9 @@ import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader
 
 from elas_jax.common.errors import UserError
-from elas_jax.data import cache
+from elas_jax.data import cache, chat_rows
 from elas_jax.data.hashing import fingerprint
-from elas_jax.data.packing import segments
+from elas_jax.data.packing import row_dtype, segments
 
 # Sixteen blocks share a chunk: reading one decodes at most sixteen, and the index that
 # a reader holds in memory is a sixteenth. Uncompressed reads twice as fast as zstd.
@@ -37,6 +37,8 @@ class Shard:
     lost_bytes: of their text, what the tokenizer does not know.
     unreadable: documents that are left out, since they are not UTF-8.
     unreadable_bytes: of these.
+    left_out: conversations of which no answer fits into a row.
+    shortened: conversations that are cut behind an answer.
   """
 
   file: str
@@ -51,6 +53,14 @@ class Shard:
   lost_bytes: int = dataclasses.field(default=0, kw_only=True)
   unreadable: int = dataclasses.field(default=0, kw_only=True)
   unreadable_bytes: int = dataclasses.field(default=0, kw_only=True)
+  left_out: int = dataclasses.field(default=0, kw_only=True)
+  shortened: int = dataclasses.field(default=0, kw_only=True)
+
+
+def dtype_of(sequence_length: int, vocab_size: int, counted: str) -> np.dtype:
+  """The layout of the rows of a corpus, whose `counted` says if it is of conversations."""
+  of_rows = chat_rows.dtype_of if counted else row_dtype
+  return of_rows(sequence_length, vocab_size)
 
 
 class BlockSet:
@@ -58,8 +68,8 @@ class BlockSet:
 
   Attributes:
     sequence_length: L.
-    blocks, tokens, bytes, max_token_id, documents, text_bytes, empty, lost_bytes:
-      totals, as of a Shard.
+    blocks, tokens, bytes, max_token_id, documents, text_bytes, empty, lost_bytes, left_out,
+      shortened: totals, as of a Shard.
     fingerprint: of all rows in their order.
   """
 
@@ -87,6 +97,8 @@ class BlockSet:
     self.text_bytes = sum(shard.text_bytes for shard in shards)
     self.empty = sum(shard.empty for shard in shards)
     self.lost_bytes = sum(shard.lost_bytes for shard in shards)
+    self.left_out = sum(shard.left_out for shard in shards)
+    self.shortened = sum(shard.shortened for shard in shards)
     self.fingerprint = fingerprint([shard.fingerprint for shard in self._shards])
 
   def with_segments(self, eos_id: int) -> 'BlockSet':
@@ -117,7 +129,8 @@ class BlockSet:
 
     Returns:
       tokens int32[b, L+1], valid int32[b], bytes int32[b]; from `with_segments` also
-      segments int32[b, L], of packing.segments.
+      segments int32[b, L], of packing.segments. Of conversations also answers
+      int32[b, L], 1 where a target counts.
     """
     indices = np.asarray(indices, np.int64)
     if len(indices) and not 0 <= indices.min() <= indices.max() < self.blocks:
@@ -132,9 +145,10 @@ class BlockSet:
       except RuntimeError as error:  # of ArrayRecord, whose chunks carry hashes
         raise self._damaged(shard, str(error).split(' (')[0]) from error
       rows[places] = np.frombuffer(b''.join(records), self._dtype)
-    found = {name: rows[name].astype(np.int32) for name in ('tokens', 'valid', 'bytes')}
+    found = {name: rows[name].astype(np.int32) for name in self._dtype.names}
+    own = found.pop('segments', None)
     if self._eos_id is not None:
-      found['segments'] = segments(found['tokens'], self._eos_id)
+      found['segments'] = segments(found['tokens'], self._eos_id) if own is None else own
     return found
 
   def _reader(self, shard: int) -> ArrayRecordReader:

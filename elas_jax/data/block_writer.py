@@ -21,12 +21,12 @@ import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from elas_jax.common.errors import UserError
-from elas_jax.data import cache
+from elas_jax.data import cache, chat_rows
 from elas_jax.data.bad_records import MAX_MESSAGES, BadRecords
-from elas_jax.data.block_set import WRITER_OPTIONS, Shard
+from elas_jax.data.block_set import WRITER_OPTIONS, Shard, dtype_of
 from elas_jax.data.corpus import Corpus
 from elas_jax.data.duplicates import count_shared, document_hashes
-from elas_jax.data.packing import PROTOCOLS, row_dtype
+from elas_jax.data.packing import PROTOCOLS
 from elas_jax.data.progress import Progress
 from elas_jax.data.sources import Source, open_source, open_split
 from elas_jax.data.text_reader import read_prepared
@@ -52,6 +52,7 @@ class Task:
   tokenizer: str  # path of the tokenizer that was saved beside the blocks
   protocol: str
   sequence_length: int
+  counted: str  # of Corpus
 
 
 def write_blocks(corpus: Corpus, tokenizer: Tokenizer, folder: pathlib.Path) -> None:
@@ -73,13 +74,16 @@ def write_blocks(corpus: Corpus, tokenizer: Tokenizer, folder: pathlib.Path) -> 
   for split, of_split in shards.items():
     if not any(shard.blocks for shard in of_split):
       report.check(corpus.named, corpus.max_bad_share)
-      raise UserError(
-        f'{corpus.where}: the {split} split is too short for a single block; give more text'
-      )
+      why = f'the {split} split is too short for a single block; give more text'
+      if sum(shard.left_out for shard in of_split):
+        rows = f'data.sequence_length={corpus.sequence_length}'
+        why = f'no answer of the {split} split ends within {rows}; must be longer'
+      raise UserError(f'{corpus.where}: {why}')
   meta = {
     'sequence_length': corpus.sequence_length,
     'vocab_size': tokenizer.vocab_size,
     'protocol': corpus.protocol,
+    'counted': corpus.counted,
     'source': {'name': source.name, 'fingerprint': source.fingerprint},
     'report': dataclasses.asdict(report),
     'shards': {s: [dataclasses.asdict(x) for x in of] for s, of in shards.items()},
@@ -99,8 +103,13 @@ def write_shard(task: Task, advance=lambda count: None) -> Shard:
     advance: called with the number of text bytes that were just finished.
   """
   tokenizer = _load_once(task.tokenizer)
-  dtype = row_dtype(task.sequence_length, tokenizer.vocab_size)
-  rows_of = PROTOCOLS[task.protocol](dtype, tokenizer.eos_id)
+  dtype = dtype_of(task.sequence_length, tokenizer.vocab_size, task.counted)
+  if task.counted:
+    encode = chat_rows.encode_conversations
+    rows_of = chat_rows.ChatRows(dtype, tokenizer.eos_id, task.protocol, task.counted)
+  else:
+    encode = encode_documents
+    rows_of = PROTOCOLS[task.protocol](dtype, tokenizer.eos_id)
   writer = ArrayRecordWriter(str(task.output), WRITER_OPTIONS)
   totals = np.zeros(3, np.int64)  # blocks, tokens, bytes
   largest = text_bytes = empty = lost = 0
@@ -120,16 +129,15 @@ def write_shard(task: Task, advance=lambda count: None) -> Shard:
 
   for texts, unreadable_here in _read_texts(task):
     unreadable += unreadable_here
-    for pieces, lost_here in encode_documents(tokenizer, texts):
+    for pieces, lost_here in encode(tokenizer, texts):
       put(rows_of.add(pieces))
       lost += lost_here
+      text_bytes += sum(int(piece.lengths.sum()) for piece in pieces)
     empty += texts.count('')
     # Blank ones are not worth a word.
     filled = (text.encode() for text in texts if text.strip())
     documents.append(document_hashes(filled))
-    size = sum(len(text.encode()) for text in texts)
-    text_bytes += size
-    advance(size)
+    advance(sum(len(text.encode()) for text in texts))
   put(rows_of.finish())
   writer.close()
   np.concatenate(documents).tofile(f'{task.output}{HASHES}')
@@ -147,6 +155,8 @@ def write_shard(task: Task, advance=lambda count: None) -> Shard:
     lost_bytes=lost,
     unreadable=len(unreadable),
     unreadable_bytes=sum(unreadable),
+    left_out=getattr(rows_of, 'left_out', 0),
+    shortened=getattr(rows_of, 'shortened', 0),
   )
 
 
@@ -166,6 +176,7 @@ def _tasks(
       tokenizer=tokenizer,
       protocol=corpus.protocol,
       sequence_length=corpus.sequence_length,
+      counted=corpus.counted,
     )
     for i, (start, stop) in enumerate(zip(edges, edges[1:]))
   ]

@@ -10,15 +10,16 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 
 from elas_jax.common.errors import UserError
 from elas_jax.common.places import place
 from elas_jax.data import block_writer, cache, duplicates
 from elas_jax.data.bad_records import BadRecords
-from elas_jax.data.block_set import BlockSet, Shard
-from elas_jax.data.corpus import Corpus
+from elas_jax.data.block_set import BlockSet, Shard, dtype_of
+from elas_jax.data.corpus import Corpus, Mixed, by_name
 from elas_jax.data.hashing import fingerprint
-from elas_jax.data.packing import row_dtype
+from elas_jax.data.mixed import MixedData
 from elas_jax.data.record import Record, listed
 from elas_jax.data.sources import (
   Listing,
@@ -69,6 +70,23 @@ class Prepared:
           f'{split}: {blocks.lost_share:.2%} of the text ({blocks.lost_bytes} bytes) is '
           'unknown to the tokenizer, so that bits per byte are not comparable'
         )
+    return notes + self._cut_notes()
+
+  def _cut_notes(self) -> list[str]:
+    """Of conversations that are too long for a row."""
+    notes = []
+    for split, blocks in (('train', self.train), ('validation', self.validation)):
+      rows = f'data.sequence_length={blocks.sequence_length}'
+      if blocks.left_out:
+        notes.append(
+          f'{split}: {blocks.left_out} of {blocks.documents} conversations are left out: '
+          f'no answer in them ends within {rows}'
+        )
+      if blocks.shortened:
+        notes.append(
+          f'{split}: {blocks.shortened} of {blocks.documents} conversations are cut behind '
+          f'an answer that ends within {rows}'
+        )
     return notes
 
   def count_other_files(self) -> str:
@@ -108,7 +126,9 @@ class Prepared:
     return found
 
 
-def prepare(corpus: Corpus, tokenizer: Tokenizer | None = None) -> Prepared:
+def prepare(
+  corpus: Corpus | Mixed, tokenizer: Tokenizer | None = None
+) -> Prepared | MixedData:
   """Opens the blocks of `corpus`, making them first if they are missing.
 
   `tokenizer` is taken instead of that of the corpus. Making them runs in a process of
@@ -119,6 +139,35 @@ def prepare(corpus: Corpus, tokenizer: Tokenizer | None = None) -> Prepared:
     UserError: the corpus, the tokenizer or the cache folder is not usable.
   """
   tokenizer = tokenizer or load_tokenizer(corpus.tokenizer)
+  if isinstance(corpus, Mixed):
+    prepared = _prepare_mixed(corpus, tokenizer)
+  else:
+    prepared = _prepare(corpus, tokenizer)
+  for line in prepared.notes():
+    print(line, file=sys.stderr)
+  return prepared
+
+
+def _prepare_mixed(corpus: Mixed, tokenizer: Tokenizer) -> MixedData:
+  parts = {}
+  for name, one in corpus.corpora.items():
+    with _of_source(name):
+      parts[name] = _prepare(one, tokenizer)
+  return MixedData(parts, tokenizer, corpus.phases)
+
+
+@contextlib.contextmanager
+def _of_source(name: str) -> Iterator[None]:
+  """Says in errors which source of a mixture they are of; '' is none of one."""
+  try:
+    yield
+  except UserError as error:
+    if not name:
+      raise
+    raise UserError(f'data.source.sources: {name}: {error}') from error
+
+
+def _prepare(corpus: Corpus, tokenizer: Tokenizer) -> Prepared:
   listing = list_source(corpus)
   folder = _cache_dir(corpus) / _folder_name(corpus, listing, tokenizer)
   if not cache.is_complete(folder):
@@ -127,12 +176,10 @@ def prepare(corpus: Corpus, tokenizer: Tokenizer | None = None) -> Prepared:
       raise changed_meanwhile(corpus, list_source(corpus), listing)
   prepared = _open(corpus, folder, listing, tokenizer)
   prepared.report.check(corpus.named, corpus.max_bad_share)
-  for line in prepared.notes():
-    print(line, file=sys.stderr)
   return prepared
 
 
-def write(corpus: Corpus, tokenizer: Tokenizer | None = None) -> None:
+def write(corpus: Corpus | Mixed, tokenizer: Tokenizer | None = None) -> None:
   """Makes the blocks of `corpus` if they are missing, in this process.
 
   For light main modules only; others call `prepare`.
@@ -141,6 +188,12 @@ def write(corpus: Corpus, tokenizer: Tokenizer | None = None) -> None:
     UserError: as `prepare`.
   """
   tokenizer = tokenizer or load_tokenizer(corpus.tokenizer)
+  for name, one in by_name(corpus).items():
+    with _of_source(name):
+      _write(one, tokenizer)
+
+
+def _write(corpus: Corpus, tokenizer: Tokenizer) -> None:
   listing = list_source(corpus)
 
   def write_folder(folder: pathlib.Path) -> None:
@@ -177,14 +230,16 @@ def _cache_dir(corpus: Corpus) -> pathlib.Path:
 
 
 def _folder_name(corpus: Corpus, listing: Listing, tokenizer: Tokenizer) -> str:
-  found = fingerprint(
+  parts = [
     FORMAT_VERSION,
     listing.fingerprint,
     tokenizer.fingerprint,
     corpus.protocol,
     corpus.sequence_length,
-  )
-  return f'blocks/{found}'
+  ]
+  if corpus.counted:
+    parts += [corpus.counted, tokenizer.chat_template]
+  return f'blocks/{fingerprint(*parts)}'
 
 
 def _write_in_subprocess(corpus: Corpus, tokenizer: Tokenizer) -> None:
@@ -221,7 +276,7 @@ def _open(
   corpus: Corpus, folder: pathlib.Path, listing: Listing, tokenizer: Tokenizer
 ) -> Prepared:
   meta = json.loads((folder / cache.META).read_text())
-  dtype = row_dtype(meta['sequence_length'], meta['vocab_size'])
+  dtype = dtype_of(meta['sequence_length'], meta['vocab_size'], corpus.counted)
   sets = {
     split: BlockSet(folder, [Shard(**shard) for shard in shards], dtype)
     for split, shards in meta['shards'].items()

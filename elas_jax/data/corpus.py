@@ -6,8 +6,10 @@ from typing import Any
 from elas_jax.common.errors import UserError
 from elas_jax.common.fields import at_least, fraction
 from elas_jax.common.places import check_place
+from elas_jax.data.mixed_order import Phase
 
-OWN_SOURCES = ('python_source', 'text_files')
+OWN_SOURCES = ('python_source', 'text_files', 'chat')
+OF_FILES = ('text_files', 'chat')  # of a path that is a folder, a file or a glob
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,16 +17,17 @@ class Corpus:
   """Documents, how they are split, and the rows of tokens that are made of them.
 
   Attributes:
-    source: python_source, text_files, or the name of a prepared TFDS set ('c4/en').
+    source: of OWN_SOURCES, or the name of a prepared TFDS set ('c4/en').
     max_bad_share: the largest share of unreadable records, or bytes, that is accepted.
     tokenizer: the path of a tokenizer.json; '' for bytes.
     protocol: a name of data/packing.py:PROTOCOLS.
     sequence_length: L.
     cache_dir: of prepared documents and token blocks.
     processes: that prepare, 0 = one for each core.
-    path: text_files: folder, file or glob; TFDS set: its data_dir ('' = TFDS's).
-    validation_path: text_files: of the validation split; '' = split by hash.
+    path: of files: folder, file or glob; TFDS set: its data_dir ('' = TFDS's).
+    validation_path: of files: of the validation split; '' = split by hash.
     validation_share: own sources: of the documents that the hash sends to validation.
+    counted: chat: a name of data/chat_rows.py:COUNTED, '' for documents.
   """
 
   source: str
@@ -37,6 +40,7 @@ class Corpus:
   path: str = ''
   validation_path: str = ''
   validation_share: float = 0.0
+  counted: str = ''
 
   @property
   def named(self) -> str:
@@ -49,8 +53,31 @@ class Corpus:
     """The same, and where it is."""
     if self.source == 'python_source':
       return self.named
-    field = 'path' if self.source == 'text_files' else 'data_dir'
+    field = 'path' if self.source in OF_FILES else 'data_dir'
     return f'{self.named} data.source.{field}={self.path!r}'
+
+
+@dataclasses.dataclass(frozen=True)
+class Mixed:
+  """Corpora by name, of the same tokenizer and length, and how training mixes them."""
+
+  corpora: dict[str, Corpus]
+  phases: tuple[Phase, ...]
+
+  named = "data.source='mixture'"
+
+  @property
+  def tokenizer(self) -> str:
+    return next(iter(self.corpora.values())).tokenizer
+
+  @property
+  def max_bad_share(self) -> float:
+    return next(iter(self.corpora.values())).max_bad_share
+
+
+def by_name(corpus: Corpus | Mixed) -> dict[str, Corpus]:
+  """The corpora of a mixture, or the only one, which has no name."""
+  return corpus.corpora if isinstance(corpus, Mixed) else {'': corpus}
 
 
 def corpus_of(data: Any, source: str, **fields: Any) -> Corpus:

@@ -5,19 +5,22 @@ segments=int32[b, L] as well, where b is this process' share of the global batch
 packing.py says what the fields mean.
 """
 
-from collections.abc import Iterator
+import functools
+import sys
+from collections.abc import Iterator, Sequence
 
 import grain
 import numpy as np
 
 from elas_jax.common.errors import UserError
 from elas_jax.data.block_set import BlockSet
+from elas_jax.data.mixed import MixedSet
 
 Batch = dict[str, np.ndarray]
 
 
 def train_batches(
-  blocks: BlockSet,
+  blocks: BlockSet | MixedSet,
   *,
   batch_size: int,
   seed: int,
@@ -28,10 +31,11 @@ def train_batches(
 ) -> grain.DatasetIterator:
   """Endless shuffled batches of this process.
 
-  Every epoch visits each block once, in an order of its own. Step s takes the blocks
-  [s*B, (s+1)*B) of that endless stream, whatever the number of processes; a batch may
-  cross from one epoch to the next. The iterator's state is the number of the next
-  batch, so `get_state` of one process serves every other.
+  Every epoch visits each block once, in an order of its own; in a mixture every epoch of
+  each of its sources. Step s takes the blocks [s*B, (s+1)*B) of that endless stream,
+  whatever the number of processes; a batch may cross from one epoch to the next. The
+  iterator's state is the number of the next batch, so `get_state` of one process serves
+  every other.
 
   Args:
     blocks: the train split.
@@ -53,11 +57,11 @@ def train_batches(
       f'data.batch_size={batch_size}: the train split has only {len(blocks)} '
       f'{blocks.unit}; use a batch of at most {len(blocks)}, or more data'
     )
-  # Grain adds the number of the epoch to the seed, so without this the second epoch
-  # of seed 0 would be the first of seed 1.
-  mixed = int(np.random.SeedSequence(seed).generate_state(1)[0])
   # Only block numbers are shuffled and batched one by one; a batch is read at once.
-  numbers = grain.MapDataset.range(len(blocks)).shuffle(mixed).repeat()
+  if isinstance(blocks, MixedSet):
+    numbers = _mixed(blocks, seed, batch_size)
+  else:
+    numbers = _shuffled(len(blocks), seed)
   batches = numbers[process_index::process_count].batch(own_size).map(blocks.read)
   options = grain.ReadOptions(
     num_threads=min(read_threads, prefetch), prefetch_buffer_size=prefetch
@@ -65,8 +69,24 @@ def train_batches(
   return iter(batches.to_iter_dataset(options))
 
 
+def _shuffled(count: int, entropy: int | Sequence[int]) -> grain.MapDataset:
+  """The numbers below `count`, endless: every epoch has all, in an order of its own."""
+  # Grain adds the number of the epoch to the seed, so without this the second epoch
+  # of seed 0 would be the first of seed 1.
+  mixed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
+  return grain.MapDataset.range(count).shuffle(mixed).repeat()
+
+
+def _mixed(blocks: MixedSet, seed: int, batch_size: int) -> grain.MapDataset:
+  """Each source is shuffled for itself, by the seed and its name."""
+  parts = blocks.parts.items()
+  own = [_shuffled(len(part), [seed, *name.encode()]) for name, part in parts]
+  number = functools.partial(blocks.order(batch_size).number, own)
+  return grain.MapDataset.range(sys.maxsize).map(number)
+
+
 def eval_batches(
-  blocks: BlockSet,
+  blocks: BlockSet | MixedSet,
   *,
   batch_size: int,
   process_index: int,
@@ -75,7 +95,8 @@ def eval_batches(
 ) -> Iterator[Batch]:
   """The blocks in order, once; the last batch is filled up with rows of valid=0.
 
-  All processes yield the same number of batches.
+  In a mixture the order is that of `MixedSet.spread`, so that any part of it has of each
+  source what the whole has. All processes yield the same number of batches.
 
   Args:
     blocks: the split to evaluate.
@@ -95,11 +116,12 @@ def eval_batches(
 
 
 def _eval_batches(
-  blocks: BlockSet, batch_size: int, own: slice, own_size: int, max_tokens: int
+  blocks: BlockSet | MixedSet, batch_size: int, own: slice, own_size: int, max_tokens: int
 ) -> Iterator[Batch]:
   tokens = 0
+  order = blocks.spread if isinstance(blocks, MixedSet) else np.arange(len(blocks))
   for start in range(0, len(blocks), batch_size):
-    numbers = np.arange(start, min(start + batch_size, len(blocks)))
+    numbers = order[start : start + batch_size]
     yield _pad(blocks.read(numbers[own][:own_size]), own_size)
     if max_tokens:
       # Each process counts the whole batch, so that all stop at the same one.

@@ -1,6 +1,8 @@
 """Prepares a corpus ahead of training.
 
   python -m elas_jax.data.prepare --source=text_files --path=FOLDER
+  python -m elas_jax.data.prepare --source=mixture \
+      --sources='web=text_files:FOLDER,code=python_source'
 
 Training prepares what is missing by itself; this command does it where there is no
 accelerator to keep waiting. Give the same values as in the training config.
@@ -15,7 +17,8 @@ from elas_jax.common.errors import UserError
 from elas_jax.common.limits import LARGEST, check_float
 from elas_jax.config.cli import Parser, integer, run_command
 from elas_jax.data import blocks
-from elas_jax.data.corpus import OWN_SOURCES, Corpus, check_preparation
+from elas_jax.data.corpus import Corpus, Mixed, check_preparation
+from elas_jax.data.mixed import MixedData
 from elas_jax.systems.sources import SOURCES
 from elas_jax.systems.sources.tfds import Tfds
 from elas_jax.systems.tokenizers.bytes import Bytes
@@ -31,14 +34,17 @@ def source_arguments(parser: argparse.ArgumentParser) -> None:
   add(
     '--source',
     default='python_source',
-    help='python_source, text_files, or a prepared TFDS set such as c4/en or lm1b',
+    help='python_source, text_files, chat, mixture, or a prepared TFDS set such as c4/en '
+    'or lm1b',
   )
+  add('--sources', default='', help='mixture: as data.source.sources, NAME=KIND:FIELDS,...')
   add(
     '--path',
     default='',
-    help='text_files: folder, file or glob; TFDS set: its data_dir',
+    help='text_files, chat: folder, file or glob; TFDS set: its data_dir',
   )
-  add('--validation_path', default='', help='text_files: files for validation')
+  add('--validation_path', default='', help='text_files, chat: files for validation')
+  add('--counted', default='', help='chat: what the loss counts, answers, last or all')
   add(
     '--validation_share',
     type=float,
@@ -55,7 +61,7 @@ def source_arguments(parser: argparse.ArgumentParser) -> None:
   add('--cache_dir', default='~/.cache/elas_jax', help='where the results go')
 
 
-def corpus_named(options: dict[str, Any], tokenizer: Any, **rest: Any) -> Corpus:
+def corpus_named(options: dict[str, Any], tokenizer: Any, **rest: Any) -> Corpus | Mixed:
   """The checked corpus of the options that `source_arguments` adds.
 
   Args:
@@ -80,16 +86,18 @@ def corpus_named(options: dict[str, Any], tokenizer: Any, **rest: Any) -> Corpus
 def _source(options: dict[str, Any]) -> Any:
   """The kind of data.source; UserError for a path that it does not have."""
   name = options['source']
-  own = name in OWN_SOURCES
-  kind = SOURCES[name] if own else Tfds
-  given = {x: options[x] for x in ('path', 'validation_path', 'validation_share')}
-  if not own:
+  kind = SOURCES.get(name, Tfds)
+  names = ('path', 'validation_path', 'validation_share', 'sources', 'counted')
+  given = {x: options[x] for x in names}
+  if kind is Tfds:
     given |= {'name': name, 'data_dir': given.pop('path')}
   fields = {field.name for field in dataclasses.fields(kind)}
   for field in sorted(given.keys() - fields):
     if field != 'validation_share' and given[field]:
       raise UserError(f'--{field}={given[field]!r}: --source={name} has none')
-  return kind(**{field: given[field] for field in fields})
+  # Without --counted a kind has its own default.
+  kept = {x for x in fields & given.keys() if x != 'counted' or given[x]}
+  return kind(**{field: given[field] for field in kept})
 
 
 def make_parser() -> Parser:
@@ -124,7 +132,12 @@ def main(arguments: list[str] | None = None) -> None:
   _print_summary(blocks.prepare(corpus), time.perf_counter() - start)
 
 
-def _print_summary(prepared: blocks.Prepared, seconds: float) -> None:
+def _print_summary(prepared: blocks.Prepared | MixedData, seconds: float) -> None:
+  if isinstance(prepared, MixedData):
+    for name, part in prepared.parts.items():
+      print(f'{name}:')
+      _print_summary(part, seconds)
+    return
   both = (('train', prepared.train), ('validation', prepared.validation))
   for split, of_split in both:
     print(

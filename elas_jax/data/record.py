@@ -8,6 +8,7 @@ A record is JSON:
     tokens or numbers that are trained on: it alone says whether the data are the same.
   files: by field of the config, the hash of every file, to name those that changed; null
     where there are more than MAX_LISTED.
+  parts: of a mixture, instead of files, the record of each source by its name.
 """
 
 from collections.abc import Sequence
@@ -58,6 +59,8 @@ def difference(old: Record, new: Record, splits: Sequence[str] = SPLITS) -> str:
   other = [split for split in splits if of(old, split) != of(new, split)]
   if not other and old.get('class_names') == new.get('class_names'):
     return ''
+  if old.get('parts') and new.get('parts'):
+    return '; '.join(_parts(old['parts'], new['parts'], splits))
   found = [
     f'{name} {new.get(name)!r} instead of {old.get(name)!r}'
     for name in ('source', 'python', 'class_names')
@@ -75,6 +78,16 @@ def difference(old: Record, new: Record, splits: Sequence[str] = SPLITS) -> str:
       of_files = ['other rows, by another version of this code or its libraries']
     found += of_files
   return '; '.join([*found, *(_totals(s, old['splits'].get(s, {}), new) for s in other)])
+
+
+def _parts(
+  old: dict[str, Record], new: dict[str, Record], splits: Sequence[str]
+) -> list[str]:
+  """In what the sources of a mixture differ, by their names."""
+  if list(old) != list(new):
+    return [f'sources {", ".join(new)} instead of {", ".join(old)}']
+  found = {name: difference(old[name], new[name], splits) for name in new}
+  return [f'{name}: {text}' for name, text in found.items() if text]
 
 
 def _files(field: str, old: dict[str, str], new: dict[str, str]) -> list[str]:

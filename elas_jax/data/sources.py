@@ -15,15 +15,15 @@ from typing import Any
 
 from elas_jax.common.errors import UserError
 from elas_jax.common.places import place
-from elas_jax.data import cache, catalogue, standard_library, text_reader
+from elas_jax.data import cache, catalogue, chat_rows, standard_library, text_reader
 from elas_jax.data.bad_records import BadRecords
-from elas_jax.data.corpus import OWN_SOURCES, Corpus
+from elas_jax.data.corpus import OF_FILES, OWN_SOURCES, Corpus
 from elas_jax.data.file_hashes import Files, hash_files
 from elas_jax.data.hashing import fingerprint
 from elas_jax.data.record import first_name, named
 
 FORMAT_VERSION = 2  # raise it when prepared documents change
-# Fields of text_files.
+# Fields of text_files and chat.
 PATH, VALIDATION_PATH = 'data.source.path', 'data.source.validation_path'
 # What a run writes into its workdir, of which some looks like text.
 WRITTEN_BY_RUNS = frozenset(
@@ -80,7 +80,7 @@ def list_source(corpus: Corpus) -> Listing:
   notes, where = (), os.path.abspath(os.path.expanduser(corpus.path))
   if corpus.source == 'python_source':
     files, where = {'data.source': standard_library.list_files()}, sys.prefix
-  elif corpus.source == 'text_files':
+  elif corpus.source in OF_FILES:
     files, notes = _text_files(corpus)
   else:
     folder = catalogue.find_folder(corpus.source, corpus.path)
@@ -98,13 +98,13 @@ def list_source(corpus: Corpus) -> Listing:
 
 def other_files(corpus: Corpus) -> dict[str, int]:
   """How many files of the corpus are of a kind that is not read, by kind."""
-  if corpus.source != 'text_files':
+  if corpus.source not in OF_FILES:
     return {}
   found = collections.Counter()
   for field in ('path', 'validation_path'):
     if pattern := getattr(corpus, field):
       count = text_reader.count_other_files
-      found.update(count(f'data.source.{field}', pattern, _is_of_a_run))
+      found.update(count(f'data.source.{field}', pattern, _is_of_a_run, _kinds(corpus)))
   return dict(found.most_common())
 
 
@@ -133,7 +133,7 @@ def _text_files(corpus: Corpus) -> tuple[dict[str, Files], tuple[str, ...]]:
   listed, notes = {}, []
   for field in (PATH, VALIDATION_PATH):
     value = getattr(corpus, field.removeprefix('data.source.'))
-    files = text_reader.list_files(field, value) if value else []
+    files = text_reader.list_files(field, value, _kinds(corpus)) if value else []
     # A workdir in a corpus would change it with every line that the run writes.
     listed[field] = [file for file in files if not _is_of_a_run(file[1])]
     notes += _left_out(f'{field}: left out, as written by a run', files, listed[field])
@@ -148,6 +148,11 @@ def _text_files(corpus: Corpus) -> tuple[dict[str, Files], tuple[str, ...]]:
     if value and not of_field:
       raise UserError(f'{field}={value!r}: nothing remains of it; {"; ".join(notes)}')
   return listed, tuple(notes)
+
+
+def _kinds(corpus: Corpus) -> tuple[str, ...]:
+  """How the names of the files end that are read."""
+  return text_reader.JSON_LINES if corpus.source == 'chat' else text_reader.KINDS
 
 
 def _is_of_a_run(path: pathlib.Path) -> bool:
@@ -262,6 +267,7 @@ def _make_builder(corpus: Corpus, listing: Listing, folder: pathlib.Path):
   return TextFiles(
     files=listing.files[PATH],
     validation_files=listing.files[VALIDATION_PATH],
+    of_line=chat_rows.text_of if corpus.source == 'chat' else text_reader.text_of,
     **common,
   )
 
@@ -278,7 +284,7 @@ def _check_splits(corpus: Corpus, builder) -> None:
     where = corpus.where
     if split == 'validation' and corpus.validation_path:
       where = f'{VALIDATION_PATH}={corpus.validation_path!r}'
-    held_out = f'a {VALIDATION_PATH}, ' if corpus.source == 'text_files' else ''
+    held_out = f'a {VALIDATION_PATH}, ' if corpus.source in OF_FILES else ''
     raise UserError(
       f'{where}: {good} readable documents, and none with text for {split}; give more '
       f'documents, {held_out}or another data.source.validation_share than '

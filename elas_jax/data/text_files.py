@@ -11,7 +11,7 @@ from elas_jax.data.bad_records import BadRecords
 from elas_jax.data.file_hashes import Files
 from elas_jax.data.hashing import goes_to_validation
 from elas_jax.data.progress import Progress
-from elas_jax.data.text_reader import Document, read_documents, size_of
+from elas_jax.data.text_reader import Document, TextOf, read_documents, size_of
 
 SHARD_BYTES = 1 << 28  # of text, after which the next file of a split is begun
 MAX_NAME_BYTES = 512
@@ -36,12 +36,14 @@ class TextFiles(tfds.core.ShardBasedBuilder):
     files: Files,
     validation_files: Files,
     validation_share: float,
+    of_line: TextOf,
     **kwargs,
   ):
     super().__init__(**kwargs)
     self._files = files
     self._validation_files = validation_files
     self._validation_share = validation_share
+    self._of_line = of_line
     self.report = BadRecords()
     self.text_bytes = {'train': 0, 'validation': 0}
 
@@ -94,7 +96,7 @@ class TextFiles(tfds.core.ShardBasedBuilder):
     with Progress('reading', sum(sizes)) as progress:
       for i, (name, path) in enumerate(self._all_files()):
         before = self.report.total
-        for document in read_documents(name, path):
+        for document in read_documents(name, path, self._of_line):
           self.report.count(document.size)
           if document.text is None:
             message = f'{path}{document.key[len(name) :]}: {document.error}'

@@ -25,11 +25,13 @@ JSON_LINES = (
   '.json.gz',  # as the published C4 shards are named
   '.json.zst',
 )
-ACCEPTED = ' '.join(PLAIN + JSON_LINES)
+KINDS = PLAIN + JSON_LINES
+ACCEPTED = ' '.join(KINDS)
 COMPRESSIONS = ('.gz', '.zst', '.bz2', '.xz', '.zip')
 MAX_DOCUMENT_BYTES = 1 << 30  # the format of the documents ends at 2 GiB
 # What JSON becomes in memory may be 25 times its size, so that a line has a lower limit.
 MAX_LINE_BYTES = 1 << 26
+TextOf = Callable[[object], tuple[str | None, str]]  # see `text_of`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,22 +53,25 @@ class Document:
   breaks_off: bool = False
 
 
-def list_files(field: str, pattern: str) -> list[tuple[str, pathlib.Path]]:
+def list_files(
+  field: str, pattern: str, kinds: tuple[str, ...] = KINDS
+) -> list[tuple[str, pathlib.Path]]:
   """(name relative to the corpus, path) of the text files, sorted by name.
 
   Args:
     field: the config field that gave `pattern`, for messages.
     pattern: a folder (searched recursively, without hidden files), a file or a glob.
+    kinds: how the names of files end that are read.
 
   Raises:
     UserError: no path, nothing is there, or nothing of an accepted kind.
   """
   check_place(field, pattern)
   base, found = _find(field, pattern)
-  files = [path for path in found if _is_text(path)]
+  files = [path for path in found if _has_kind(path, kinds)]
   if not files:
     raise UserError(
-      f'{field}={pattern!r} holds no text files; accepted are {ACCEPTED} files'
+      f'{field}={pattern!r} holds no text files; accepted are {" ".join(kinds)} files'
     )
   named = [
     (pathlib.Path(os.path.relpath(path, base or '.')).as_posix(), pathlib.Path(path))
@@ -76,15 +81,19 @@ def list_files(field: str, pattern: str) -> list[tuple[str, pathlib.Path]]:
 
 
 def count_other_files(
-  field: str, pattern: str, is_left_out: Callable[[pathlib.Path], bool] = lambda path: False
+  field: str,
+  pattern: str,
+  is_left_out: Callable[[pathlib.Path], bool] = lambda path: False,
+  kinds: tuple[str, ...] = KINDS,
 ) -> dict[str, int]:
   """How many files `pattern` finds that list_files leaves out, by kind, most first.
 
   Those that `is_left_out` says yes to are not counted.
   """
   _, found = _find(field, pattern)
-  others = [x for x in found if not _is_text(x) and not is_left_out(pathlib.Path(x))]
-  return dict(collections.Counter(map(_kind, others)).most_common())
+  others = [x for x in found if not _has_kind(x, kinds)]
+  kept = [x for x in others if not is_left_out(pathlib.Path(x))]
+  return dict(collections.Counter(map(_kind, kept)).most_common())
 
 
 def size_of(path: pathlib.Path) -> int:
@@ -95,17 +104,33 @@ def size_of(path: pathlib.Path) -> int:
     return 0
 
 
-def read_documents(name: str, path: pathlib.Path) -> Iterator[Document]:
+def text_of(record: object) -> tuple[str | None, str]:
+  """(the text of a line of JSON, ''), or (None, why it has none)."""
+  if not isinstance(record, dict) or 'text' not in record:
+    return None, "no field 'text'"
+  text = record['text']
+  if not isinstance(text, str):
+    return None, f"field 'text' is no string but {type(text).__name__}"
+  try:
+    text.encode()
+  except UnicodeEncodeError:
+    return None, "field 'text' holds half a surrogate pair"
+  return text, ''
+
+
+def read_documents(
+  name: str, path: pathlib.Path, of_line: TextOf = text_of
+) -> Iterator[Document]:
   """Yields the documents of one file, bad records among them; never raises for them.
 
   A file that breaks off (a truncated archive, say) gives its good lines and then one
-  bad record that says so.
+  bad record that says so. `of_line` reads the lines of JSON.
   """
   is_lines = _has_kind(path.name, JSON_LINES)
   if path.exists() and not path.is_file():  # a pipe would be waited for
     yield Document(name, None, 0, 'not a regular file', breaks_off=is_lines)
   elif is_lines:
-    yield from _read_json_lines(name, path)
+    yield from _read_json_lines(name, path, of_line)
   else:
     yield _read_plain(name, path)
 
@@ -147,10 +172,6 @@ def _damaged(folder: pathlib.Path, split: str, why: str) -> UserError:
 
 def _has_kind(path: str, kinds: tuple[str, ...]) -> bool:
   return path.lower().endswith(kinds)
-
-
-def _is_text(path: str) -> bool:
-  return _has_kind(path, PLAIN + JSON_LINES)
 
 
 def _kind(path: str) -> str:
@@ -237,7 +258,7 @@ def _read_plain(name: str, path: pathlib.Path) -> Document:
     return Document(name, None, size, f'not UTF-8 at byte {error.start}')
 
 
-def _read_json_lines(name: str, path: pathlib.Path) -> Iterator[Document]:
+def _read_json_lines(name: str, path: pathlib.Path, of_line: TextOf) -> Iterator[Document]:
   number = 0
   try:
     for number, (line, size, is_ended) in enumerate(
@@ -248,13 +269,13 @@ def _read_json_lines(name: str, path: pathlib.Path) -> Iterator[Document]:
         reason = f'{size} bytes; cut lines above {MAX_LINE_BYTES}'
         yield Document(key, None, size, reason)
       elif line.strip():
-        yield _parse_line(key, line, is_ended)
+        yield _parse_line(key, line, is_ended, of_line)
   except BrokenFileError as error:
     reason = f'the file breaks off: {error}'
     yield Document(f'{name}:{number + 1}', None, 0, reason, breaks_off=True)
 
 
-def _parse_line(key: str, line: bytes, is_ended: bool) -> Document:
+def _parse_line(key: str, line: bytes, is_ended: bool, of_line: TextOf) -> Document:
   """The document of a line; half a line at the end is where the file breaks off."""
   bad = functools.partial(Document, key, None, len(line))
   try:
@@ -266,13 +287,5 @@ def _parse_line(key: str, line: bytes, is_ended: bool) -> Document:
     if is_ended:
       return bad(reason)
     return bad(f'the file breaks off: no newline, and {reason}', breaks_off=True)
-  if not isinstance(record, dict) or 'text' not in record:
-    return bad("no field 'text'")
-  text = record['text']
-  if not isinstance(text, str):
-    return bad(f"field 'text' is no string but {type(text).__name__}")
-  try:
-    text.encode()
-  except UnicodeEncodeError:
-    return bad("field 'text' holds half a surrogate pair")
-  return Document(key, text, len(line))
+  text, why = of_line(record)
+  return bad(why) if text is None else Document(key, text, len(line))

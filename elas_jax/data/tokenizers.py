@@ -1,9 +1,10 @@
 """Tokenizers: bytes, or a Hugging Face tokenizer.json.
 
 Both classes offer the same: vocab_size (largest usable id + 1), eos_id, fingerprint,
-notes (what a user should know), encode, encode_batch, decode and to_json. An encoding is
-a pair (ids, byte_lengths): the token ids uint32[n], without special tokens, and int32[n],
-how many UTF-8 bytes of the text each token holds. Text that normalisation or splitting
+notes (what a user should know), chat_template (Jinja, '' if it has none: see chat.py),
+encode, encode_batch, decode, id_of and to_json. An encoding is a pair (ids, byte_lengths):
+the token ids uint32[n], without special tokens, and int32[n], how many UTF-8 bytes of the
+text each token holds. Text that normalisation or splitting
 skips counts for the next token; what remains at the end counts for the end-of-sequence
 token that encode_documents adds. So bits per byte are comparable between tokenizers that
 lose no text.
@@ -21,6 +22,7 @@ from elas_jax.common.errors import UserError
 from elas_jax.common.places import place
 from elas_jax.data import token_bytes
 from elas_jax.data.packing import Encoding, Piece
+from elas_jax.data.template_files import with_template, without_template
 
 FILE_NAME = 'tokenizer.json'
 # The first of these that the vocabulary holds ends a document.
@@ -46,6 +48,7 @@ class BytesTokenizer:
   eos_id = 256
   fingerprint = 'bytes'
   notes = ()
+  chat_template = ''
 
   def encode(self, text: str) -> Encoding:
     """(ids, byte_lengths) of the text."""
@@ -59,6 +62,10 @@ class BytesTokenizer:
   def decode(self, ids: Sequence[int]) -> str:
     """The text of the ids without special ones; broken UTF-8 becomes U+FFFD."""
     return bytes(i for i in map(int, ids) if i < 256).decode('utf-8', 'replace')
+
+  def id_of(self, token: str) -> int | None:
+    """The id of a token by its name: bytes have none."""
+    return None
 
   def to_json(self) -> str:
     """The text that parse_tokenizer makes this of again."""
@@ -80,8 +87,9 @@ class HuggingFaceTokenizer:
 
     self._text = text
     self._path = path
+    own, self.chat_template = without_template(text)
     try:
-      self._tokenizer = tokenizers.Tokenizer.from_str(text)
+      self._tokenizer = tokenizers.Tokenizer.from_str(own)
     except Exception as error:  # the library raises plain Exception
       reason = str(error).splitlines()[0]
       raise UserError(
@@ -103,7 +111,7 @@ class HuggingFaceTokenizer:
     self.eos_id = ends[0]
     self.vocab_size = max(vocabulary.values()) + 1
     # Of the content, however it is laid out: a checkpoint keeps no more than that.
-    same = json.dumps(json.loads(text), sort_keys=True)
+    same = json.dumps(json.loads(own), sort_keys=True)
     self.fingerprint = hashlib.sha256(same.encode()).hexdigest()
     self.notes = self._without_dropout()
     self._read_model(vocabulary)
@@ -174,8 +182,12 @@ class HuggingFaceTokenizer:
     """The text of the ids, without special tokens."""
     return self._tokenizer.decode([int(i) for i in ids], skip_special_tokens=True)
 
+  def id_of(self, token: str) -> int | None:
+    """The id of a token by its name; None if there is no such token."""
+    return self._tokenizer.token_to_id(token)
+
   def to_json(self) -> str:
-    """The tokenizer.json that this came from."""
+    """The tokenizer.json that this came from, and its chat_template."""
     return self._text
 
   def save(self, directory: str | os.PathLike) -> pathlib.Path:
@@ -201,7 +213,8 @@ def load_tokenizer(path: str) -> Tokenizer:
   if not path:
     return BytesTokenizer()
   try:
-    return parse_tokenizer(_file(path).read_text(encoding='utf-8'), path)
+    file = _file(path)
+    return parse_tokenizer(with_template(file.read_text(encoding='utf-8'), file), path)
   except (OSError, ValueError, RecursionError) as error:
     reason = getattr(error, 'strerror', None) or str(error).splitlines()[0]
     is_missing = isinstance(error, FileNotFoundError)

@@ -7,6 +7,7 @@ Give the file to training as --config.data.tokenizer=file
 """
 
 import argparse
+import itertools
 import os
 import pathlib
 import sys
@@ -17,6 +18,8 @@ from elas_jax.common.errors import UserError
 from elas_jax.common.interruption import cleaned_up
 from elas_jax.config.cli import Parser, integer, run_command
 from elas_jax.data.bad_records import BadRecords
+from elas_jax.data.chat_rows import contents_of
+from elas_jax.data.corpus import by_name
 from elas_jax.data.prepare import corpus_named, source_arguments
 from elas_jax.data.progress import Progress
 from elas_jax.data.sources import Source, open_source
@@ -53,7 +56,8 @@ def train(texts: Iterator[Sequence[str]], vocab_size: int) -> str:
 def read_texts(source: Source, report: BadRecords) -> Iterator[list[str]]:
   """The texts of the train split in order, some at a time, with progress.
 
-  Documents that are not UTF-8 are left out and counted in `report`.
+  Documents that are not UTF-8 are left out and counted in `report`. Of conversations it is
+  what the messages say.
   """
   documents = source.splits['train']
   with Progress('reading', source.sizes['train']) as progress:
@@ -66,7 +70,7 @@ def read_texts(source: Source, report: BadRecords) -> Iterator[list[str]]:
         report.count(size)
         report.add('a document is not UTF-8', size)
       progress.advance(sum(len(text.encode()) for text in texts))
-      yield texts
+      yield list(map(contents_of, texts)) if source.name == 'chat' else texts
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -83,12 +87,15 @@ def main(arguments: list[str] | None = None) -> None:
   vocab_size, output = options.pop('vocab_size'), options.pop('output')
   # Only the documents are read.
   corpus = corpus_named(options, Bytes(), protocol='packed', sequence_length=1, processes=1)
-  source, report = open_source(corpus), BadRecords()
-  text = train(read_texts(source, report), vocab_size)
+  sources = [open_source(one) for one in by_name(corpus).values()]
+  report = BadRecords()
+  texts = itertools.chain(*(read_texts(source, report) for source in sources))
+  text = train(texts, vocab_size)
   report.check(corpus.named, corpus.max_bad_share)
   _write_atomically(output, text)
-  for line in (*source.report.lines(), *report.lines()):
-    print(line, file=sys.stderr)
+  for found in (*(source.report for source in sources), report):
+    for line in found.lines():
+      print(line, file=sys.stderr)
   print(f'wrote {output}')
 
 

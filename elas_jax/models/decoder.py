@@ -6,6 +6,7 @@ Linear maps, feed-forward, attention, norm and position are kinds of systems/, s
 the config.
 """
 
+import dataclasses
 from typing import Any
 
 import flax.linen as nn
@@ -13,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from elas_jax.ops import linear as ops
+from elas_jax.systems.layers import layers_apart
 
 EMBEDDINGS = ('embedding', 'head')  # the parameters of optimizer.embedding_rate
 
@@ -21,6 +23,8 @@ class Decoder(nn.Module):
   """Next-token logits. Parameters of the N layers are stacked on a leading axis."""
 
   config: Any  # ModelConfig
+  by_layer: bool = False  # its variables and cache are those that `apart` makes
+  skip_zeros: bool = False  # with that, of one token: see Parts
 
   @nn.compact
   def __call__(
@@ -29,6 +33,7 @@ class Decoder(nn.Module):
     cache: Any = None,
     start: Any = 0,
     segments_BxL: jax.Array | None = None,
+    train: bool = False,
   ) -> tuple[jax.Array, Any]:
     """Returns (logits (B, L, V) in float32, cache).
 
@@ -50,10 +55,14 @@ class Decoder(nn.Module):
       positions = _positions_in(segments_BxL)
     x_BxLxD = c.position.make(c.parts, name='position')(x_BxLxD, positions)
 
-    layers = c.stack.make(train=False, name='layers')
-    x_BxLxD, cache = layers(x_BxLxD, cache, c.stack.angles(positions), start, segments_BxL)
+    stack = c.stack
+    if self.skip_zeros and self.by_layer:
+      parts = dataclasses.replace(stack.parts, skip_zeros=True)
+      stack = dataclasses.replace(stack, parts=parts)
+    layers = stack.make(train, name='layers', apart=self.by_layer)
+    x_BxLxD, cache = layers(x_BxLxD, cache, stack.angles(positions), start, segments_BxL)
 
-    x_BxLxD = c.norm.make(c.parts, name='final_norm')(x_BxLxD)
+    x_BxLxD = c.norm.make(c.parts, name='final_norm', train=train)(x_BxLxD)
     if c.tied_head:
       head_DxV = table_VxD.T
     else:
@@ -73,3 +82,17 @@ def _positions_in(segments_BxL: jax.Array) -> jax.Array:
 def empty_cache(config: Any, batch: int, length: int) -> Any:
   """The mixers' states for `length` positions, stacked over the layers for `Decoder`."""
   return config.stack.empty_state(batch, length)
+
+
+def apart(config: Any, variables: Any, cache: Any) -> tuple[Any, Any]:
+  """(variables, cache) as Decoder(config, by_layer=True) has them.
+
+  Of each layer arrays of its own, so that a product may read some rows of one: of stacked
+  layers it would get a copy of its layer first.
+  """
+  of = {
+    part: tree | {'layers': layers_apart(config.stack, tree['layers'])}
+    for part, tree in variables.items()
+    if 'layers' in tree
+  }
+  return variables | of, layers_apart(config.stack, cache)

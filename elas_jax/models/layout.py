@@ -94,7 +94,7 @@ def matrices(model: Any, variables: dict[str, Any]) -> Matrices:
       found[prefix] = p['a'], p['b']
       continue
     if hasattr(kind, 'merged'):
-      found[prefix] = (merged(kind, p),)
+      found[prefix] = (_as_matrix(merged(kind, p), ('in', 'out'), stacked(prefix)),)
       continue
     sided = {name: x for name, x in module.items() if sum(map(bool, x[1])) > 1}
     for name, (leaf, roles) in sided.items():

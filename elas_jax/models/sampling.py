@@ -1,8 +1,9 @@
 """Sampling: prompts continued by a trained decoder, with its cache."""
 
 import functools
+import itertools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -10,24 +11,29 @@ import numpy as np
 
 from elas_jax.common.errors import UserError
 from elas_jax.common.limits import LARGEST, LARGEST_INTEGER, check_float
-from elas_jax.common.memory import check_memory, tree_bytes
+from elas_jax.common.memory import check_memory, missing_memory, tree_bytes
 from elas_jax.config.config import ModelConfig
 from elas_jax.data.tokenizers import Tokenizer
-from elas_jax.models.decoder import Decoder, empty_cache
-from elas_jax.systems.kinds import about
+from elas_jax.models.decoder import Decoder, apart, empty_cache
+from elas_jax.systems.kinds import about, factors, kernels
+
+SkipZeros = Literal['auto', 'always', 'never']
+LEAST_ENTRIES = 1 << 20  # of a kernel: 4 MB in float32, what caches do not hold of N layers
 
 
 def generate(
   model: ModelConfig,
   variables: Any,
   tokenizer: Tokenizer,
-  prompts: Sequence[str],
+  prompts: Sequence[str] | Sequence[np.ndarray],
   *,
   length: int,
   temperature: float,
   top_p: float,
   seed: int,
   behind_end: bool = True,
+  stops: Sequence[int] = (),
+  skip_zeros: SkipZeros = 'auto',
 ) -> list[str]:
   """Continues each prompt by up to `length` tokens; returns the continuations.
 
@@ -36,16 +42,22 @@ def generate(
   continuation ends before the end-of-document token.
 
   Args:
+    prompts: texts, or tokens that stand for themselves, such as data/chat.py:prompt gives;
+      what comes behind these is a text of its own.
     temperature: divides the logits; 0 takes the most likely token.
     top_p: samples among the fewest tokens whose probabilities reach this sum.
     behind_end: whether texts start behind the end of another, as data.protocol='packed'
       has them. Of 'document' none does, and its model has not learned that token as an
       input; an empty prompt has no other, though.
+    stops: further tokens that end a continuation.
+    skip_zeros: whether the last map of feed-forwards reads only the rows whose activation
+      is not zero, which gives the same outputs up to rounding: 'always', 'never', or
+      'auto', where it may pay (`pays`). For one prompt alone.
   """
   _check_sampling(length, temperature, top_p, seed)
-  prompts = [readable('prompt', text) for text in prompts]
-  read = [list(map(int, tokenizer.encode(text)[0])) for text in prompts]
-  ids = [[tokenizer.eos_id, *row] if behind_end or not row else row for row in read]
+  if skip_zeros == 'always':
+    _check_skipping(model, len(prompts))
+  read, ids = zip(*(_prompt_ids(prompt, tokenizer, behind_end) for prompt in prompts))
   largest = max(max(row) for row in ids)
   if largest >= model.vocab_size:
     raise UserError(
@@ -53,7 +65,11 @@ def generate(
     )
   lengths_B = np.array([len(row) for row in ids])
   longest = int(lengths_B.max())
-  _check_length(model, variables, len(ids), longest, length)
+  skipping = skip_zeros == 'always'
+  if skip_zeros == 'auto' and pays(model, len(ids)):
+    twice = {'parameters, twice': 2 * tree_bytes(variables)}
+    skipping = missing_memory(twice) is None  # where there is no room, it is done without
+  _check_length(model, variables, len(ids), longest, length, copies=1 + skipping)
   tokens_BxS = np.full((len(ids), longest + length), tokenizer.eos_id, np.int32)
   for row, prompt in zip(tokens_BxS, ids):
     row[: len(prompt)] = prompt
@@ -66,14 +82,24 @@ def generate(
     jnp.float32(temperature),
     jnp.float32(top_p),
     shared=int(lengths_B.min()),
+    skip_zeros=skipping,
   )
-  texts = []
+  texts, ends = [], {tokenizer.eos_id, *stops}
   for row, start, prompt in zip(np.asarray(filled_BxS), lengths_B, read):
     new = row[start : start + length].tolist()
-    if tokenizer.eos_id in new:
-      new = new[: new.index(tokenizer.eos_id)]
+    new = list(itertools.takewhile(lambda token: token not in ends, new))
     texts.append(continuation(tokenizer, prompt, new))
   return texts
+
+
+def _prompt_ids(
+  prompt: str | np.ndarray, tokenizer: Tokenizer, behind_end: bool
+) -> tuple[list[int], list[int]]:
+  """(tokens of the text that is continued, all that the model reads)."""
+  if not isinstance(prompt, str):
+    return [], list(map(int, prompt))
+  read = list(map(int, tokenizer.encode(readable('prompt', prompt))[0]))
+  return read, [tokenizer.eos_id, *read] if behind_end or not read else read
 
 
 def _check_sampling(length: int, temperature: float, top_p: float, seed: int) -> None:
@@ -87,6 +113,46 @@ def _check_sampling(length: int, temperature: float, top_p: float, seed: int) ->
     raise UserError(f'top_p={top_p}: must be above 0 and at most 1')
   if not 0 <= seed <= LARGEST['seed']:
     raise UserError(f'seed={seed}: must be between 0 and {LARGEST["seed"]}')
+
+
+def pays(model: ModelConfig, rows: int) -> bool:
+  """Whether to pass over zeros in decoding so many rows may be faster than not to.
+
+  On one CPU, one row, feed-forwards whose activations are often exactly zero, and maps too
+  large for its caches: then a token takes as long as its kernels take to be read. Whether
+  it is faster then depends on how many are zero, which each layer finds out at each token
+  (ops/live_rows.py); with few of them nothing is lost but a count.
+  """
+  entries = (
+    model.feed_forward_width * about(model.linear, 'short', default=('', model.width))[1]
+  )
+  alone = jax.default_backend() == 'cpu' and jax.device_count() == 1
+  return rows == 1 and alone and not _not_skipping(model) and entries >= LEAST_ENTRIES
+
+
+def _not_skipping(model: ModelConfig) -> str:
+  """Why nothing could be passed over in this model; '' if something can."""
+  linear = model.linear
+  # Of a masked map the kernel is made of two arrays first, and all of both is read.
+  made = hasattr(linear, 'merged') and not factors(linear)
+  if not kernels(linear) or made:
+    return 'its linear maps are no plain products'
+  feed_forwards = [layer.feed_forward for layer in model.cycle]
+  if not any(about(kind, 'zeros', default=False) for kind in feed_forwards):
+    return 'no feed-forward of it has activations that are zero'
+  return ''
+
+
+def _check_skipping(model: ModelConfig, prompts: int) -> None:
+  if prompts != 1:
+    raise UserError(
+      f"skip_zeros='always': must be 'auto' or 'never' with {prompts} prompts, of which "
+      'each would need other rows'
+    )
+  if why := _not_skipping(model):
+    raise UserError(
+      f"skip_zeros='always': must be 'auto' or 'never' with this model: {why}"
+    )
 
 
 def readable(field: str, prompt: str) -> str:
@@ -115,9 +181,12 @@ def continuation(tokenizer: Tokenizer, prompt: list[int], new: list[int]) -> str
 
 
 def _check_length(
-  model: ModelConfig, variables: Any, rows: int, longest: int, length: int
+  model: ModelConfig, variables: Any, rows: int, longest: int, length: int, copies: int
 ) -> None:
-  """Refuses a length whose positions or whose cache there is no room for."""
+  """Refuses a length whose positions or whose cache there is no room for.
+
+  `copies` of the parameters: stacked, and by layer as well.
+  """
   most = LARGEST_INTEGER - longest
   if length > most:
     raise UserError(f'tokens={length}: must be at most {most} behind such a prompt')
@@ -129,24 +198,29 @@ def _check_length(
     )
   cache = jax.eval_shape(lambda: empty_cache(model, rows, longest + length))
   needed = {
-    'parameters': tree_bytes(variables),
+    'parameters': copies * tree_bytes(variables),
     # Several devices may share it.
     'keys and values': tree_bytes(cache) // jax.device_count(),
   }
   check_memory(f'tokens={length}', needed)
 
 
-@functools.partial(jax.jit, static_argnames=('model', 'shared'))
-def _fill(model, variables, tokens_BxS, lengths_B, key, temperature, top_p, *, shared):
+@functools.partial(jax.jit, static_argnames=('model', 'shared', 'skip_zeros'))
+def _fill(
+  model, variables, tokens_BxS, lengths_B, key, temperature, top_p, *, shared, skip_zeros
+):
   """Replaces the tokens behind each row's prompt by samples; `shared` = min length."""
   B, S = tokens_BxS.shape
 
-  def apply(tokens_BxL, cache, start):
+  def apply(tokens_BxL, cache, start, decoder, variables):
     rngs = {'noise': jax.random.fold_in(key, S + start)}
-    return Decoder(model).apply(variables, tokens_BxL, cache, start, rngs=rngs)
+    return decoder.apply(variables, tokens_BxL, cache, start, rngs=rngs)
 
-  cache = empty_cache(model, B, S)
-  logits_BxLxV, cache = apply(tokens_BxS[:, :shared], cache, 0)
+  decoder, cache = Decoder(model), empty_cache(model, B, S)
+  logits_BxLxV, cache = apply(tokens_BxS[:, :shared], cache, 0, decoder, variables)
+  if skip_zeros:
+    decoder = Decoder(model, by_layer=True, skip_zeros=True)
+    variables, cache = apart(model, variables, cache)
 
   def fill_one(carry, position):
     tokens_BxS, logits_BxV, cache = carry
@@ -154,7 +228,8 @@ def _fill(model, variables, tokens_BxS, lengths_B, key, temperature, top_p, *, s
     sampled_B = sample(step_key, logits_BxV, temperature, top_p)
     token_B = jnp.where(position < lengths_B, tokens_BxS[:, position], sampled_B)
     tokens_BxS = tokens_BxS.at[:, position].set(token_B)
-    logits_Bx1xV, cache = apply(token_B[:, None], cache, position)
+    given = token_B[:, None], cache, position
+    logits_Bx1xV, cache = apply(*given, decoder, variables)
     return (tokens_BxS, logits_Bx1xV[:, 0], cache), None
 
   carry = (tokens_BxS, logits_BxLxV[:, -1], cache)

@@ -33,12 +33,13 @@ def rotate(x_BxLxHxK: jax.Array, angles: jax.Array) -> jax.Array:
 def causal_attention(
   q_BxLxHxK: jax.Array,
   k_BxLxJxK: jax.Array,
-  v_BxLxJxK: jax.Array,
+  v_BxLxJxV: jax.Array,
   segments_BxL: jax.Array | None = None,
 ) -> jax.Array:
   """softmax(q k^T / sqrt(K)) v, each query seeing the keys up to its own position.
 
-  With segments, of these only the keys whose segment is its own.
+  With segments, of these only the keys whose segment is its own. The heads of the values
+  may have a size of their own, V, which is that of the result's.
 
   J key-value heads serve H query heads in groups of H / J (arXiv 2305.13245). Softmax
   in float32. On a GPU, bf16 with a head size that cuDNN takes runs its flash
@@ -46,36 +47,38 @@ def causal_attention(
   skips half of the products.
   """
   # With a mask cuDNN has gradients for even lengths alone.
-  if _takes_flash(q_BxLxHxK) and (segments_BxL is None or q_BxLxHxK.shape[1] % 2 == 0):
+  even = segments_BxL is None or q_BxLxHxK.shape[1] % 2 == 0
+  if _takes_flash(q_BxLxHxK, v_BxLxJxV) and even:
     # cuDNN's own segments are few, of a number known beforehand; a mask has any number.
     mask = None if segments_BxL is None else _same(segments_BxL, segments_BxL)[:, None]
     return jax.nn.dot_product_attention(
-      q_BxLxHxK, k_BxLxJxK, v_BxLxJxK, mask=mask, is_causal=True, implementation='cudnn'
+      q_BxLxHxK, k_BxLxJxK, v_BxLxJxV, mask=mask, is_causal=True, implementation='cudnn'
     )
   L = q_BxLxHxK.shape[1]
   size = max(64, -(-L // 8))  # at most 8 blocks, since each is compiled on its own
-  q_BxJxGxLxK, k_BxJxLxK, v_BxJxLxK = _by_head(q_BxLxHxK, k_BxLxJxK, v_BxLxJxK)
+  q_BxJxGxLxK, k_BxJxLxK, v_BxJxLxV = _by_head(q_BxLxHxK, k_BxLxJxK, v_BxLxJxV)
   blocks = []
   for start in range(0, L, size):
     end = min(start + size, L)
     q_BxJxGxMxK = q_BxJxGxLxK[..., start:end, :]
-    k_BxJxSxK, v_BxJxSxK = k_BxJxLxK[..., :end, :], v_BxJxLxK[..., :end, :]
+    k_BxJxSxK, v_BxJxSxV = k_BxJxLxK[..., :end, :], v_BxJxLxV[..., :end, :]
     same = None
     if segments_BxL is not None:
       same = _same(segments_BxL[:, start:end], segments_BxL[:, :end])
-    blocks.append(_attend(q_BxJxGxMxK, k_BxJxSxK, v_BxJxSxK, start, same))
+    blocks.append(_attend(q_BxJxGxMxK, k_BxJxSxK, v_BxJxSxV, start, same))
   return _by_position(jnp.concatenate(blocks, axis=3))
 
 
 def full_attention(
-  q_BxLxHxK: jax.Array, k_BxSxJxK: jax.Array, v_BxSxJxK: jax.Array
+  q_BxLxHxK: jax.Array, k_BxSxJxK: jax.Array, v_BxSxJxV: jax.Array
 ) -> jax.Array:
   """softmax(q k^T / sqrt(K)) v, each query seeing all S keys; else as above."""
-  if _takes_flash(q_BxLxHxK):
+  if _takes_flash(q_BxLxHxK, v_BxSxJxV):
     return jax.nn.dot_product_attention(
-      q_BxLxHxK, k_BxSxJxK, v_BxSxJxK, implementation='cudnn'
+      q_BxLxHxK, k_BxSxJxK, v_BxSxJxV, implementation='cudnn'
     )
-  return cached_attention(q_BxLxHxK, k_BxSxJxK, v_BxSxJxK, k_BxSxJxK.shape[1])
+  by_head = _by_head(q_BxLxHxK, k_BxSxJxK, v_BxSxJxV)
+  return _by_position(_attend(*by_head, k_BxSxJxK.shape[1]))
 
 
 def _same(queries_BxL: jax.Array, keys_BxS: jax.Array) -> jax.Array:
@@ -83,49 +86,95 @@ def _same(queries_BxL: jax.Array, keys_BxS: jax.Array) -> jax.Array:
   return queries_BxL[:, :, None] == keys_BxS[:, None, :]
 
 
-def _takes_flash(q_BxLxHxK: jax.Array) -> bool:
-  K = q_BxLxHxK.shape[-1]
-  fits = q_BxLxHxK.dtype == jnp.bfloat16 and K % 8 == 0 and K <= 128
+def _takes_flash(q_BxLxHxK: jax.Array, v_BxSxJxV: jax.Array) -> bool:
+  K, V = q_BxLxHxK.shape[-1], v_BxSxJxV.shape[-1]
+  fits = q_BxLxHxK.dtype == jnp.bfloat16 and K % 8 == 0 and K <= 128 and K == V
   return fits and jax.default_backend() == 'gpu'
 
 
 def cached_attention(
-  q_BxLxHxK: jax.Array, k_BxSxJxK: jax.Array, v_BxSxJxK: jax.Array, start: jax.Array
+  q_BxLxHxK: jax.Array, k_BxJxSxK: jax.Array, v_BxJxSxV: jax.Array, start: jax.Array
 ) -> jax.Array:
   """Attention of queries at positions start, start + 1, ... to a cache of S positions.
 
-  What the cache holds behind a query's position is not looked at.
+  What the cache holds behind a query's position is not looked at. It lies by head, as its
+  products take it: otherwise each step would copy all of it.
   """
-  return _by_position(_attend(*_by_head(q_BxLxHxK, k_BxSxJxK, v_BxSxJxK), start))
+  q_BxJxGxLxK = _queries_by_head(q_BxLxHxK, k_BxJxSxK.shape[1])
+  return _by_position(_attend(q_BxJxGxLxK, k_BxJxSxK, v_BxJxSxV, start))
 
 
-def _by_head(q_BxLxHxK, k_BxSxJxK, v_BxSxJxK):
-  """Queries (B, J, G, L, K), keys and values (B, J, S, K), where H = J G."""
+def latent_attention(
+  q_BxLxHxC: jax.Array,
+  q_BxLxHxR: jax.Array,
+  latent_BxSxC: jax.Array,
+  key_BxSxR: jax.Array,
+  scale: float,
+  start: jax.Array,
+) -> jax.Array:
+  """softmax((q latent^T + q' key^T) scale) latent: as above, to keys that all heads share.
+
+  What multi-head latent attention (arXiv 2405.04434) is once its maps from the latents are
+  in the queries q (B, L, H, C) and behind the result (B, L, H, C). Nothing of S positions
+  and H heads is formed but the scores.
+  """
+  B, L, H, C = q_BxLxHxC.shape
+  S = latent_BxSxC.shape[1]
+
+  def scores(q_BxLxHxK, k_BxSxK):
+    q_BxHLxK = q_BxLxHxK.transpose(0, 2, 1, 3).reshape(B, H * L, -1)
+    wide = {'preferred_element_type': jnp.float32}
+    return jnp.einsum('bmk,bsk->bms', q_BxHLxK, k_BxSxK, **wide)
+
+  s_BxHLxS = scores(q_BxLxHxC, latent_BxSxC) + scores(q_BxLxHxR, key_BxSxR)
+  hidden_1xHLxS = jnp.tile(_later(start, L, S), (1, H, 1))
+  y_BxHLxC = _weighted(s_BxHLxS * scale, hidden_1xHLxS, latent_BxSxC)
+  return y_BxHLxC.reshape(B, H, L, C).transpose(0, 2, 1, 3)
+
+
+def _by_head(q_BxLxHxK, k_BxSxJxK, v_BxSxJxV):
+  """Queries (B, J, G, L, K), keys (B, J, S, K) and values (B, J, S, V), where H = J G."""
+  q_BxJxGxLxK = _queries_by_head(q_BxLxHxK, k_BxSxJxK.shape[2])
+  return q_BxJxGxLxK, by_head(k_BxSxJxK), by_head(v_BxSxJxV)
+
+
+def by_head(x_BxSxJxK: jax.Array) -> jax.Array:
+  """(B, J, S, K), as a cache has it."""
+  return x_BxSxJxK.transpose(0, 2, 1, 3)
+
+
+def _queries_by_head(q_BxLxHxK, J):
   B, L, H, K = q_BxLxHxK.shape
-  J = k_BxSxJxK.shape[2]
-  q_BxLxJxGxK = q_BxLxHxK.reshape(B, L, J, H // J, K)
-  by_head = lambda x: x.transpose(0, 2, 1, 3)
-  return q_BxLxJxGxK.transpose(0, 2, 3, 1, 4), by_head(k_BxSxJxK), by_head(v_BxSxJxK)
+  return q_BxLxHxK.reshape(B, L, J, H // J, K).transpose(0, 2, 3, 1, 4)
 
 
-def _by_position(y_BxJxGxLxK):
-  B, J, G, L, K = y_BxJxGxLxK.shape
-  return y_BxJxGxLxK.transpose(0, 3, 1, 2, 4).reshape(B, L, J * G, K)
+def _by_position(y_BxJxGxLxV):
+  B, J, G, L, V = y_BxJxGxLxV.shape
+  return y_BxJxGxLxV.transpose(0, 3, 1, 2, 4).reshape(B, L, J * G, V)
 
 
-def _attend(q_BxJxGxLxK, k_BxJxSxK, v_BxJxSxK, start, same_BxLxS=None):
+def _attend(q_BxJxGxLxK, k_BxJxSxK, v_BxJxSxV, start, same_BxLxS=None):
   B, J, G, L, K = q_BxJxGxLxK.shape
-  S = k_BxJxSxK.shape[2]
   q_BxJxGLxK = q_BxJxGxLxK.reshape(B, J, G * L, K)
   s = jnp.einsum(
     'bjlk,bjsk->bjls', q_BxJxGLxK, k_BxJxSxK, preferred_element_type=jnp.float32
   )
-  hidden_1xLxS = ((start + jnp.arange(L))[:, None] < jnp.arange(S)[None, :])[None]
+  hidden_1xLxS = _later(start, L, k_BxJxSxK.shape[2])
   if same_BxLxS is not None:
     hidden_1xLxS = hidden_1xLxS | ~same_BxLxS  # of each row its own
-  bias_1xGLxS = jnp.tile(jnp.where(hidden_1xLxS, -1e30, 0.0), (1, G, 1))
-  s = s * K**-0.5 + bias_1xGLxS[:, None]
+  hidden_1xGLxS = jnp.tile(hidden_1xLxS, (1, G, 1))
+  y = _weighted(s * K**-0.5, hidden_1xGLxS[:, None], v_BxJxSxV)
+  return y.reshape(B, J, G, L, -1)
+
+
+def _later(start, L, S):
+  """Which keys stand behind the queries at start, start + 1, ..., (1, L, S)."""
+  return ((start + jnp.arange(L))[:, None] < jnp.arange(S)[None, :])[None]
+
+
+def _weighted(s, hidden, v):
+  """softmax(s) v over the last axis of s, float32, but for what is hidden."""
+  s = s + jnp.where(hidden, -1e30, 0.0)
   e = jnp.exp(s - jax.lax.stop_gradient(s.max(axis=-1, keepdims=True)))
-  y = jnp.matmul(e.astype(v_BxJxSxK.dtype), v_BxJxSxK, preferred_element_type=jnp.float32)
-  y = (y / e.sum(axis=-1, keepdims=True)).astype(v_BxJxSxK.dtype)
-  return y.reshape(B, J, G, L, K)
+  y = jnp.matmul(e.astype(v.dtype), v, preferred_element_type=jnp.float32)
+  return (y / e.sum(axis=-1, keepdims=True)).astype(v.dtype)

@@ -23,6 +23,7 @@ backward passes differ in what they take for the gradients of h and of V's first
 import dataclasses
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -149,9 +150,15 @@ def sparse_feed_forward(
   return _forward(recipe, x_TxD, up, down, key, scale)[0]
 
 
-def _forward(recipe, x_TxD, up, down, key, scale):
-  h_TxF = chain(x_TxD, up)
-  z = compress(
+def pruned_activations(
+  recipe: Recipe, h_TxF: jax.Array, key: jax.Array | None = None, scale: Any = None
+) -> jax.Array:
+  """The squared ReLU of h, (T, F), with zeros for what is pruned."""
+  return expand(_compressed(recipe, h_TxF, key, scale))
+
+
+def _compressed(recipe, h_TxF, key, scale):
+  return compress(
     h_TxF,
     rule=recipe.rule,
     activation='relu2',
@@ -159,6 +166,11 @@ def _forward(recipe, x_TxD, up, down, key, scale):
     scale=scale,
     implementation=recipe.of_products,
   )
+
+
+def _forward(recipe, x_TxD, up, down, key, scale):
+  h_TxF = chain(x_TxD, up)
+  z = _compressed(recipe, h_TxF, key, scale)
   # Only z leads on from here: what is saved is what the product read.
   first = down[0].astype(x_TxD.dtype)
   t_TxR = matmul(z, first, implementation=recipe.of_products)

@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import json
 import pathlib
+import shlex
 from typing import Any
 
 import jax
@@ -26,7 +27,7 @@ from elas_jax.systems.kinds import about, is_free, is_phase, is_place
 
 # What may change when a run is continued: nothing that the numbers so far depend on,
 # except train.steps, which lengthens the schedule, and with it what follows from it; but
-# no step that is done may come into another phase of the model.
+# no step that is done may come into another phase of the model or of a mixture of data.
 MAY_CHANGE = (
   'train.steps',
   'train.log_every',
@@ -138,19 +139,30 @@ def check_config(past: Past, config: Config) -> list[str]:
       'already; give at least these, or another --workdir'
     )
   _check_done(past, config)
+  said = []
+  if config.traits.reference and config.restore != past.parsed.restore:
+    said.append(
+      f'restore={config.restore!r}: not looked at, the run goes on as it began, compared '
+      f'with the parameters of {past.parsed.restore!r}'
+    )
   moved = [
     f'{path} {old[path]} -> {value}'
     for path, value, field in schema.leaves(config)
     if is_phase(field) and old[path] != value
   ]
   steps = f'train.steps {past.parsed.train.steps} -> {config.train.steps}'
-  return [f'{steps}, and with it {", ".join(moved)}'] if moved else []
+  return said + ([f'{steps}, and with it {", ".join(moved)}'] if moved else [])
 
 
 def _check_done(past: Past, config: Config) -> None:
-  """Refuses phases of the model that a step which is done was not in."""
-  before = {path: kind for path, _, kind in schema.kinds_in(past.parsed.model, 'model.')}
-  for path, _, kind in schema.kinds_in(config.model, 'model.'):
+  """Refuses phases of the model or the data that a step which is done was not in."""
+  in_phases = lambda config: {
+    path: kind
+    for section in ('model', 'data')
+    for path, _, kind in schema.kinds_in(getattr(config, section), f'{section}.')
+  }
+  before = in_phases(past.parsed)
+  for path, kind in in_phases(config).items():
     old, steps = before[path], range(1, past.step + 1)
     other = (step for step in steps if _phase(old, step) != _phase(kind, step))
     if old == kind or (step := next(other, None)) is None:
@@ -158,7 +170,8 @@ def _check_done(past: Past, config: Config) -> None:
     names = [x.name for x in dataclasses.fields(kind) if is_phase(x)]
     names = [name for name in names if getattr(old, name) != getattr(kind, name)]
     now = ', '.join(f'{path}.{name}={getattr(kind, name)}' for name in names)
-    flags = ' '.join(f'--config.{path}.{name}={getattr(old, name)}' for name in names)
+    was = (f'--config.{path}.{name}={getattr(old, name)}' for name in names)
+    flags = ' '.join(map(shlex.quote, was))
     raise UserError(
       f'{now}: the run in {past.workdir} has done {past.step} steps, of which step {step} '
       f'was in another phase; give {flags}, what it was started with, or another --workdir'
@@ -228,7 +241,8 @@ def _check_restored(config: Config, data: Any) -> list[str]:
   if not config.restore:
     return []
   past = load_past(config.restore, 'restore')
-  if past.parsed.task != config.task:  # its parameters do not fit either
+  both_text = past.parsed.traits.text and config.traits.text
+  if past.parsed.task != config.task and not both_text:  # its parameters do not fit either
     return []
   other = _other_needs(past, config, data)
   if other and not config.data.accept_changed:
@@ -242,7 +256,9 @@ def _check_restored(config: Config, data: Any) -> list[str]:
 def _other_needs(past: Past, config: Config, data: Any) -> str:
   """In what the tokenizer or the classes are not those of the checkpoint, or ''."""
   now = data.describe()
-  if now == past.needs:
+  # A chat template counts by the conversations that it writes, which are data.
+  own = lambda needs: {name: x for name, x in needs.items() if name != 'chat_template'}
+  if own(now) == own(past.needs):
     return ''
   if config.traits.text:
     return f'{config.data.tokenizer.shown()} is not the tokenizer'

@@ -15,7 +15,6 @@ from elas_jax.common.memory import (
 )
 from elas_jax.common.paths import path_name
 from elas_jax.config.config import Config, at_step
-from elas_jax.models.flops import flops as flops_of
 from elas_jax.run import objectives
 from elas_jax.run.kernel_checks import check_kernels_here
 from elas_jax.run.memory import sizes, training_bytes
@@ -40,7 +39,7 @@ def dry_run(config: Config) -> dict[str, float]:
   for group, count in _groups(state.params).items():
     print(f'  {group:20s} {count:>16,}')
   task, B = task_of(config), config.data.batch_size
-  flops, units = flops_of(config.model, state.params, config.length), task.row_units(config)
+  flops, units = task.unit_flops(config, state.params), task.row_units(config)
   slots = config.train.steps * B * units
   unit = task.unit.removesuffix('s')
   print(f'{"model FLOPs a " + unit:22s} {flops:>16.3e}')

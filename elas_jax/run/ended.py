@@ -15,15 +15,20 @@ from elas_jax.common.memory import tree_bytes
 from elas_jax.config.config import Config, RowsConfig, filled, to_tree
 from elas_jax.config.migrate import lifted
 from elas_jax.models.classifier import Network
-from elas_jax.models.flops import compiled_flops, flops
+from elas_jax.models.flops import compiled_flops
 from elas_jax.run.continuation import past_of
 from elas_jax.run.metrics import read_metrics
 from elas_jax.run.record import DIVERGED, FINISHED, Recorded, key, portable
 from elas_jax.run.revisions import revisions
 from elas_jax.run.state import init_variables, parameter_count, state_from
+from elas_jax.tasks import task_of
 
 POINTS = 24  # of a curve
-CURVES = ('train/loss', 'eval/loss')
+# What is sparse or massive is told of as it comes about, beside the losses.
+CURVES = (
+  *('train/loss', 'eval/loss', 'sparsity/zero_fraction'),
+  *('ppl_sparsity/activation_ratio', 'massive/ratio'),
+)
 
 
 def recorded(
@@ -129,9 +134,9 @@ def _size_of(config: Config) -> dict[str, float]:
     'parameter_bytes': tree_bytes(state.params),
     'buffer_bytes': tree_bytes(state.buffers),
     'optimizer_bytes': tree_bytes(state.opt_state),
-    'training_flops': flops(config.model, state.params, config.length),
+    'training_flops': task_of(config).unit_flops(config, state.params),
   }
-  if config.task != 'language':
+  if not config.traits.text:
     row = (1, *config.model.input_shape)
     found['forward_flops'] = compiled_flops(Network(config.model), row)
   return found

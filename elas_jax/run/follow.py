@@ -191,6 +191,7 @@ class Followed:
     for unit, in_row in (
       ('tokens', self.field('data.sequence_length')),
       ('examples', 1),
+      ('pairs', 1),
     ):
       speed = self.values.get(f'train/{unit}_per_second')
       if units and in_row and speed and 0 < speed.value < math.inf:

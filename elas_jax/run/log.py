@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import jax
 
 from elas_jax.config.config import Config
-from elas_jax.models.flops import flops
 from elas_jax.run import measures, objectives
 from elas_jax.run.metrics import MetricsWriter
 from elas_jax.run.notes import notes
@@ -190,7 +189,7 @@ def open_log(config: Config, workdir: pathlib.Path, state: Any, past: list[str])
     start=start,
     log_every=config.train.log_every,
     task=task,
-    unit_flops=flops(config.model, state.params, config.length),
+    unit_flops=task.unit_flops(config, state.params),
     peak_flops=peak_flops(),
   )
 
@@ -275,18 +274,23 @@ SHORT_NAMES = {
   'train/accuracy': 'accuracy {:.1%}',
   'train/tokens_per_second': '{:,.0f} tokens/s',
   'train/examples_per_second': '{:,.0f} examples/s',
+  'train/pairs_per_second': '{:,.1f} pairs/s',
   'train/model_flop_utilisation': 'MFU {:.1%}',
   'train/data_wait_share': 'data wait {:.1%}',
   'eval/loss': 'validation loss {:.4f}',
   'eval/perplexity': 'perplexity {:.3f}',
   'eval/bits_per_byte': 'bits/byte {:.4f}',
   'eval/accuracy': 'accuracy {:.2%}',
+  'eval/margin': 'margin {:.3g}',
   'eval/rmse': 'RMSE {:.3g}',
 }
 
 
 def _short(values: dict[str, float]) -> str:
-  formats = SHORT_NAMES | objectives.formats(values) | measures.formats(values)
+  # Of the sources of a mixture.
+  own = [name for name in values if name.startswith('eval/loss_')]
+  formats = SHORT_NAMES | {x: x.removeprefix('eval/loss_') + ' {:.4f}' for x in own}
+  formats |= objectives.formats(values) | measures.formats(values)
   return '  '.join(
     text.format(values[name]) for name, text in formats.items() if name in values
   )

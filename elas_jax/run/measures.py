@@ -11,7 +11,7 @@ from elas_jax.config.config import Config
 from elas_jax.data.pipeline import eval_batches
 from elas_jax.run.evaluation import put_batch
 from elas_jax.run.sown import not_sown
-from elas_jax.systems.kinds import name_of
+from elas_jax.systems.kinds import about, name_of
 from elas_jax.systems.measures import MEASURES
 from elas_jax.systems.seen import Seen
 from elas_jax.systems.sown import asked
@@ -75,7 +75,7 @@ class Measures:
   @functools.cached_property
   def batch(self) -> dict[str, jax.Array]:
     ways = self._mesh.shape['data'] * self._mesh.shape['fsdp']
-    in_row = task_of(self._config).row_units(self._config)
+    in_row, _ = self._config.model.row_outputs(self._config)
     # No more rows than the split has, filled up to share them among the devices.
     wanted = min(-(-self._units // in_row), len(self._rows))
     batches = eval_batches(
@@ -90,8 +90,8 @@ class Measures:
 
 def why_lacking(config: Config, measure: Any) -> str:
   """Why there is nothing to measure in this model, or ''."""
-  if hasattr(measure, 'lacking'):
-    return measure.lacking(config)
+  if why := about(measure, 'lacking', config):
+    return why
   names = not_sown(config, measure)
   return f'no layer of the model gives away {names[0]!r}' if names else ''
 

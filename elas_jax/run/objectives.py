@@ -8,8 +8,9 @@ import jax.numpy as jnp
 from elas_jax.common.errors import UserError
 from elas_jax.config.config import Config
 from elas_jax.run.sown import not_sown
-from elas_jax.systems.kinds import name_of
+from elas_jax.systems.kinds import by_name, name_of
 from elas_jax.systems.objectives import OBJECTIVES
+from elas_jax.systems.objectives.common import State
 from elas_jax.systems.seen import Seen
 
 PREFIX = 'objective/'  # of their sums, by which the log knows them
@@ -26,21 +27,35 @@ def check(config: Config) -> None:
       )
 
 
-def added(config: Config, seen: Seen, step: jax.Array) -> tuple[Any, dict[str, jax.Array]]:
+def added(
+  config: Config, seen: Seen, step: jax.Array, kept: dict[str, State]
+) -> tuple[Any, dict[str, jax.Array]]:
   """(what is added to the sum of the losses, the sums of the objectives by name).
 
+  `kept` is what objectives keep from step to step, by name, of those that do.
   An objective is a mean over the units of a micro-batch; times their number it adds up
   over micro-batches as the losses do. So do coefficients that change, which are logged.
   """
   total, sums, count = 0.0, {}, seen.sums['count']
   for one in config.train.objectives:
-    name, value = PREFIX + name_of(OBJECTIVES, one), one.loss(seen).astype(jnp.float32)
-    coefficient = one.coefficient_at(step, config.train.steps)
-    total += coefficient * value * count
+    own, value = name_of(OBJECTIVES, one), one.loss(seen).astype(jnp.float32)
+    coefficient = one.coefficient_at(step, config.train.steps, kept.get(own))
+    name, total = PREFIX + own, total + coefficient * value * count
     sums[name] = value * count
     if not one.constant:
       sums[name + COEFFICIENT] = coefficient * count
   return total, sums
+
+
+def next_kept(
+  config: Config, kept: dict[str, State], sums: dict[str, jax.Array], step: jax.Array
+) -> dict[str, State]:
+  """What objectives keep after the step with these sums, of all micro-batches."""
+  of = by_name(OBJECTIVES, config.train.objectives)
+  mean = lambda name: sums[PREFIX + name] / jnp.maximum(sums['count'], 1.0)
+  return {
+    name: of[name].next_state(state, mean(name), step) for name, state in kept.items()
+  }
 
 
 def values(sums: dict[str, float]) -> dict[str, float]:

@@ -36,12 +36,16 @@ FORMATS = {
   'grad_norm': ('gradient norm', '{:.3g}'),
   'tokens_per_second': ('tokens/s', '{:,.0f}'),
   'examples_per_second': ('examples/s', '{:,.0f}'),
+  'pairs_per_second': ('pairs/s', '{:,.1f}'),
   'model_flop_utilisation': ('MFU', '{:.1%}'),
   'data_wait_share': ('data wait', '{:.1%}'),
 }
 OTHER = '{:.4g}'
 # Of a training step its loss says it already; of an evaluation, how much was evaluated.
-HIDDEN = {'train/perplexity', 'eval/tokens', 'eval/bytes', 'eval/examples'}
+HIDDEN = {
+  'train/perplexity',
+  *(f'eval/{x}' for x in ('tokens', 'bytes', 'examples', 'pairs')),
+}
 
 Row = tuple[str, str]  # label and value
 

@@ -3,7 +3,9 @@
 import pathlib
 from typing import Any
 
-from elas_jax.run import measures
+import numpy as np
+
+from elas_jax.run import fits, measures
 from elas_jax.run.metrics import read_metrics
 from elas_jax.systems.measures import MEASURES
 
@@ -34,11 +36,22 @@ CURVES = (
     False,
   ),
   (
+    'rewards.png',
+    'Rewards of the answers',
+    tuple(
+      (f'{split}/{answer}_reward', f'{title}, {answer}')
+      for split, title in (('train', 'train'), ('eval', 'validation'))
+      for answer in ('chosen', 'rejected')
+    ),
+    False,
+  ),
+  (
     'speed.png',
-    'Tokens or examples per second',
+    'Tokens, examples or pairs per second',
     (
       ('train/tokens_per_second', 'tokens'),
       ('train/examples_per_second', 'examples'),
+      ('train/pairs_per_second', 'pairs'),
     ),
     False,
   ),
@@ -103,6 +116,32 @@ def plot_measures(
       axes.set_title(group.replace('_', ' '))
     figure.suptitle(f'{measures.title(measure)}, step {step}')
     paths.append(folder / f'measure_{measure}.png')
+    figure.savefig(paths[-1], dpi=130)
+    plt.close(figure)
+  return paths
+
+
+def plot_fits(workdir: pathlib.Path, found: list[fits.Fit]) -> list[pathlib.Path]:
+  """Writes workdir/plots/fit_MEASURE_VALUE.png: points and the curves through them."""
+  plt = pyplot()
+  folder = workdir / 'plots'
+  folder.mkdir(exist_ok=True)
+  groups: dict[str, list[fits.Fit]] = {}
+  for fit in found:
+    groups.setdefault('_'.join(fit.name.split('/')[:2]), []).append(fit)
+  paths = []
+  for name, of in groups.items():
+    figure, axes = plt.subplots(figsize=(7, 4.2), layout='constrained')
+    for number, fit in enumerate(of):
+      style = {'color': f'C{number}'}
+      at = np.linspace(fit.steps.min(), fit.steps.max(), 200)
+      label = f'{fit.name}, R2 {fit.r2:.3f}'
+      axes.plot(fit.steps, fit.values, 'o', markersize=4, **style)
+      axes.plot(at, fit.curve.at(at), label=label, **style)
+    axes.set(title=measures.title(of[0].name.partition('/')[0]), xlabel='step')
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize='small')
+    paths.append(folder / f'fit_{name}.png')
     figure.savefig(paths[-1], dpi=130)
     plt.close(figure)
   return paths

@@ -151,7 +151,8 @@ def read(path: pathlib.Path) -> list[Recorded]:
 
 
 def append(path: pathlib.Path, run: Recorded) -> None:
-  """Adds a run where it is not there yet; several processes may do so at the same time.
+  """Adds a run where it is not there with these values; several processes may do so at the
+  same time.
 
   Raises:
     UserError: the file is damaged, as in `read`, or cannot be written.
@@ -162,7 +163,8 @@ def append(path: pathlib.Path, run: Recorded) -> None:
       fcntl.flock(file, fcntl.LOCK_EX)
       file.seek(0)
       content = file.read()
-      if run.key in Record(_runs(path, content)).runs:
+      known = Record(_runs(path, content)).runs.get(run.key)
+      if known and run.values.keys() <= known.values.keys():
         return
       whole, _ = _parted(content)
       file.truncate(min(len(whole), len(content)))

@@ -20,6 +20,7 @@ from elas_jax.config.migrate import moved_arrays
 from elas_jax.run import checksums
 from elas_jax.run.state import TrainState
 from elas_jax.run.stored_arrays import as_stored, as_today
+from elas_jax.tasks.task import BESIDE
 
 # What reading a broken file ends with: TensorStore's errors and those of JSON and UTF-8 are
 # ValueErrors; the others come from metadata in which another name or kind of value stands.
@@ -83,7 +84,8 @@ class Saved:
     """All of it, placed as `abstract_state` says; UserError if of another model."""
     moved = moved_arrays(self.json('config'))
     stored = as_stored(abstract_state, moved)
-    kinds = self._check_same_model(stored.variables)
+    parts = {'params': stored.params, 'buffers': stored.buffers}
+    kinds = self._check_same_model(parts)
     if moved:  # some of them had another dtype
       asked, stored = stored, _in_dtypes(kinds, stored)
       if rounded := _other_dtypes(asked, stored):
@@ -97,7 +99,9 @@ class Saved:
     kinds = self._check_same_model(stored)
     # Compared with their checksums as they were saved, and only then converted.
     as_saved = _in_dtypes(kinds, stored)
-    loaded = as_today(self._arrays(as_saved), abstract_variables, moved)
+    # An empty part is not asked for: there may be something beside what is no part of it.
+    loaded = self._arrays({part: x for part, x in as_saved.items() if x})
+    loaded = as_today(dict.fromkeys(as_saved, {}) | loaded, abstract_variables, moved)
     return jax.tree.map(lambda x, like: x.astype(like.dtype), loaded, abstract_variables)
 
   def _arrays(self, abstract: Any) -> Any:
@@ -158,6 +162,9 @@ class Saved:
   def _check_same_model(self, abstract_variables: Any) -> dict[str, Any]:
     """Names the first parameter or buffer in which the checkpoint and this model differ.
 
+    What lies beside the network's own is no part of the model: it counts where it is asked
+    for.
+
     Returns the dtypes that they were saved in, by path; none if that is not readable:
     loading them says why.
     """
@@ -172,10 +179,13 @@ class Saved:
       )
     }
     parts = ('params', 'buffers')
-    theirs = arrays({part: saved.get(part) or {} for part in parts})
+    stored = {part: dict(saved.get(part) or {}) for part in parts}
+    theirs = arrays(stored)
     ours = arrays({part: abstract_variables[part] for part in parts})
     describe = lambda x: 'absent' if x is None else f'of shape {tuple(x.shape)}'
-    for name in sorted(set(theirs) | set(ours)):
+    beside = tuple(f'buffers/{name}/' for name in BESIDE)
+    there_alone = (name for name in theirs if not name.startswith(beside))
+    for name in sorted({*there_alone, *ours}):
       there, here = describe(theirs.get(name)), describe(ours.get(name))
       if there != here:
         raise UserError(

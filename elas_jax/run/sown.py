@@ -12,8 +12,8 @@ from elas_jax.tasks import task_of
 
 
 def not_sown(config: Config, reader: Any) -> list[str]:
-  """Of the names that it reads those that no layer of the model sows; computes nothing."""
-  names = asked([reader])
+  """Of the names that it needs those that no layer of the model sows; computes nothing."""
+  names = tuple(x for x in asked([reader]) if x not in getattr(reader, 'optional', ()))
   return [name for name in names if name not in _sown(config, names)]
 
 

@@ -12,20 +12,32 @@ from jax.sharding import Mesh
 from elas_jax.config.config import Config
 from elas_jax.run.optimizer import make_optimizer
 from elas_jax.run.sharding import state_shardings
+from elas_jax.systems.kinds import by_name
+from elas_jax.systems.objectives import OBJECTIVES
+from elas_jax.systems.objectives.common import State
 from elas_jax.tasks import task_of
+from elas_jax.tasks.task import KEPT
 
 
 @flax.struct.dataclass
 class TrainState:
   step: jax.Array  # optimiser steps done
   params: Any
-  buffers: Any  # what layers keep beside parameters: fixed supports, running scales
+  # What layers keep beside parameters, fixed supports and running scales; and under KEPT
+  # what objectives do, in runs in which one does.
+  buffers: Any
   opt_state: Any
 
   @property
   def variables(self) -> dict[str, Any]:
     """What the model is applied to."""
-    return {'params': self.params, 'buffers': self.buffers}
+    buffers = {name: x for name, x in self.buffers.items() if name != KEPT}
+    return {'params': self.params, 'buffers': buffers}
+
+  @property
+  def kept(self) -> dict[str, State]:
+    """By the names of the objectives what they keep."""
+    return self.buffers.get(KEPT, {})
 
 
 def init_variables(config: Config) -> dict[str, Any]:
@@ -38,7 +50,7 @@ def init_variables(config: Config) -> dict[str, Any]:
 
 @functools.cache
 def abstract_variables(config: Config) -> dict[str, Any]:
-  """Shapes and dtypes of parameters and buffers; computes nothing."""
+  """Shapes and dtypes of the network's parameters and buffers; computes nothing."""
   return jax.eval_shape(lambda: init_variables(config))
 
 
@@ -46,10 +58,31 @@ def optimizer_of(config: Config) -> optax.GradientTransformation:
   return make_optimizer(config, abstract_variables(config)['params'])
 
 
+def with_beside(config: Config, variables: dict[str, Any]) -> dict[str, Any]:
+  """The network's variables, and what its task has beside them at step 0."""
+  # Copies: a step takes the memory of each array that it is given.
+  beside = jax.tree.map(jnp.copy, task_of(config).beside(variables))
+  return {'params': variables['params'], 'buffers': variables['buffers'] | beside}
+
+
 def state_from(config: Config, variables: dict[str, Any]) -> TrainState:
-  """A state at step 0 with these parameters and buffers."""
+  """A state at step 0 with these parameters and buffers of the network."""
   opt_state = optimizer_of(config).init(variables['params'])
-  return TrainState(step=jnp.zeros((), jnp.int32), opt_state=opt_state, **variables)
+  variables = with_beside(config, variables)
+  named = by_name(OBJECTIVES, config.train.objectives).items()
+  kept = {name: state for name, one in named if (state := one.state())}
+  buffers = with_kept(variables['buffers'], kept)
+  return TrainState(jnp.zeros((), jnp.int32), variables['params'], buffers, opt_state)
+
+
+def with_kept(buffers: dict[str, Any], kept: dict[str, State]) -> dict[str, Any]:
+  """The buffers of a state: a network's, and what objectives keep, if some do."""
+  return buffers | {KEPT: kept} if kept else buffers
+
+
+def abstract_of_run(config: Config) -> dict[str, Any]:
+  """As `abstract_variables`, of a checkpoint: with what its task has beside them."""
+  return jax.eval_shape(lambda: with_beside(config, init_variables(config)))
 
 
 @functools.cache

@@ -12,19 +12,24 @@ from jax.sharding import Mesh
 from elas_jax.config.config import Config
 from elas_jax.run import objectives
 from elas_jax.run.optimizer import apply_updates
-from elas_jax.run.state import TrainState, abstract_state, optimizer_of
+from elas_jax.run.state import TrainState, abstract_state, optimizer_of, with_kept
 from elas_jax.systems.sown import asked
 from elas_jax.tasks import task_of
 from elas_jax.tasks.task import Batch
 
 
 def gradients(
-  config: Config, variables: dict[str, Any], batch: Batch, key: jax.Array, step: jax.Array
+  config: Config,
+  variables: dict[str, Any],
+  batch: Batch,
+  key: jax.Array,
+  step: jax.Array,
+  kept: dict[str, Any] | None = None,
 ) -> tuple[Any, dict, Any]:
   """Gradient of the mean loss over the batch's units, its sums, new buffers.
 
   The loss is that of the task and, with their coefficients at `step` (from 0), what
-  train.objectives add.
+  train.objectives add, with what they have `kept` so far.
 
   With train.accumulation > 1 the rows go through in that many micro-batches, one after
   the other; since each is divided by the units of the whole batch, the result is that
@@ -36,7 +41,7 @@ def gradients(
   def loss(params, buffers, rows, key):
     variables = {'params': params, 'buffers': buffers}
     seen = task.forward(config, variables, rows, key, True, sown)
-    added, sums = objectives.added(config, seen, step)
+    added, sums = objectives.added(config, seen, step, kept or {})
     return (seen.sums['loss'] + added) / count, (seen.sums | sums, seen.changed)
 
   def grad(buffers, rows, key):
@@ -72,7 +77,9 @@ def train_step(
 ) -> tuple[TrainState, dict[str, jax.Array]]:
   """One optimiser step; the metrics are those of the parameters before it."""
   key = jax.random.fold_in(jax.random.key(config.seed), state.step)
-  grads, sums, buffers = gradients(config, state.variables, batch, key, state.step)
+  variables, kept = state.variables, state.kept
+  grads, sums, buffers = gradients(config, variables, batch, key, state.step, kept)
+  buffers = with_kept(buffers, objectives.next_kept(config, kept, sums, state.step))
   optimizer = optimizer_of(config)
   updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
   params = apply_updates(state.params, updates)

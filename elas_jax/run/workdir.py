@@ -23,7 +23,7 @@ from elas_jax.run import checkpoint
 from elas_jax.run.continuation import Past, other_tokenizer, read_past
 from elas_jax.run.kernel_checks import lacking_kernels, with_kernels
 from elas_jax.run.sharding import make_mesh, state_shardings
-from elas_jax.run.state import abstract_variables
+from elas_jax.run.state import abstract_of_run
 from elas_jax.tasks import task_of
 
 
@@ -110,6 +110,15 @@ class Run:
       )
 
 
+def check_text(run: Run, workdir: str | pathlib.Path) -> None:
+  """Refuses a run that is not of text, for commands that let it say something."""
+  if run.tokenizer is None:
+    raise UserError(
+      f'--workdir={workdir}: its task is {run.config.task!r}; must be the folder of a '
+      "'language' or a 'preference' run"
+    )
+
+
 def open_run(
   workdir: str | pathlib.Path, step: int | None, overrides: dict[str, Any]
 ) -> Run:
@@ -131,7 +140,7 @@ def _run(
     print(f"{lacking}; here 'auto' is taken", file=sys.stderr)
     config = with_kernels(config, 'auto')
   mesh = make_mesh(config)
-  shapes = abstract_variables(config)
+  shapes = abstract_of_run(config)
   placed = jax.tree.map(
     lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
     shapes,

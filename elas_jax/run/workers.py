@@ -37,6 +37,17 @@ def claimed(folder: pathlib.Path, name: str) -> Iterator[bool]:
       yield True
 
 
+@contextlib.contextmanager
+def waited_for(folder: pathlib.Path, name: str) -> Iterator[None]:
+  """Holds `name`, as soon as nobody else does."""
+  while True:
+    with claimed(folder, name) as mine:
+      if mine:
+        yield
+        return
+    time.sleep(1)
+
+
 def run_workers(count: int, command: Sequence[str]) -> None:
   """The same command in so many processes, each on a core of its own where that can be.
 

@@ -47,6 +47,16 @@ def phase(default: int | float) -> Any:
   return dataclasses.field(default=default, metadata={'phase': True})
 
 
+def starts(resolve: Callable[..., str], default: str = '') -> Any:
+  """A config field of text in which numbers of steps stand, as in those of `phase`.
+
+  `resolve` (text, where, steps_of, steps) -> the text with steps instead of shares:
+  steps_of(number) is what a field of `phase` has for it, of `steps` in all.
+  """
+  metadata = {'phase': True, 'resolve': resolve}
+  return dataclasses.field(default=default, metadata=metadata)
+
+
 def place(default: str = '') -> Any:
   """A config field that names a file or a folder, of which the content counts."""
   return dataclasses.field(default=default, metadata={'place': True})
@@ -69,6 +79,11 @@ def several_of(field: dataclasses.Field) -> Kinds | None:
 
 def is_phase(field: dataclasses.Field) -> bool:
   return field.metadata.get('phase', False)
+
+
+def resolve_of(field: dataclasses.Field) -> Callable[..., str] | None:
+  """Of a field made by `starts`, else None."""
+  return field.metadata.get('resolve')
 
 
 def is_place(field: dataclasses.Field) -> bool:
@@ -184,6 +199,9 @@ class Parts:
     opening: whether the linear map is the first of a feed-forward's two.
     nested: whether KANs and quadratic maps are modules inside of the linear map's own, as
       the paths of a decoder's parameters have it.
+    skip_zeros: whether the last map of a feed-forward reads only the rows whose activation
+      is not zero: in decoding, of one token.
+    train: whether the pass trains, so that dropout draws.
   """
 
   width: int
@@ -200,6 +218,8 @@ class Parts:
   length: int = 0
   opening: bool = False
   nested: bool = False
+  skip_zeros: bool = False
+  train: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

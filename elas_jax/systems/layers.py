@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from elas_jax.ops.remat import REMAT_POLICIES
 from elas_jax.systems.kinds import Map, Parts, about
-from elas_jax.systems.sown import EVERY_NAME
+from elas_jax.systems.sown import EVERY_NAME, sow
 
 # A kind, or of what belongs to none the axes themselves; and the map whose they are.
 Owners = dict[str, tuple[Any, Map | None]]
@@ -59,8 +59,14 @@ class Stack:
     """How often the cycle comes: the length of the stacked axis."""
     return self.layers // len(self.cycle)
 
-  def make(self, train: bool, name: str) -> nn.Module:
-    """(x (B, L, D), states or None, angles, start, segments) -> (x, states)."""
+  def make(self, train: bool, name: str, apart: bool = False) -> nn.Module:
+    """(x (B, L, D), states or None, angles, start, segments) -> (x, states).
+
+    With `apart` the layers' parameters and states are not stacked but as
+    `layers_apart` has them, and every layer is compiled.
+    """
+    if apart:
+      return Apart(self, train, name=name)
     one = len(self.cycle) == 1
     module = nn.scan(
       self.block() if one else Cycle,
@@ -136,15 +142,18 @@ class Block(nn.Module):
   def __call__(
     self, x_BxLxD: jax.Array, state: Any, angles: Any, start: Any, segments: Any
   ):
-    parts = self.stack.parts
+    parts = dataclasses.replace(self.stack.parts, train=self.train)
+    of_attention = dataclasses.replace(self.stack.attention_parts, train=self.train)
     norm = lambda name: parts.norm.make(parts, name=name, train=self.train)
-    attention = self.layer.attention.make(self.stack.attention_parts, name='attention')
+    attention = self.layer.attention.make(of_attention, name='attention')
     feed_forward = self.layer.feed_forward.make(parts, name='feed_forward')
     given = (norm('attention_norm')(x_BxLxD), angles[0], state, start)
     # Not every kind takes segments.
     y_BxLxD, state = attention(*given, *(() if segments is None else (segments,)))
     x_BxLxD = x_BxLxD + y_BxLxD
-    return x_BxLxD + feed_forward(norm('feed_forward_norm')(x_BxLxD)), state
+    x_BxLxD = x_BxLxD + feed_forward(norm('feed_forward_norm')(x_BxLxD))
+    sow(self, 'residual', lambda: x_BxLxD.reshape(-1, parts.width))
+    return x_BxLxD, state
 
 
 class Cycle(nn.Module):
@@ -164,6 +173,34 @@ class Cycle(nn.Module):
       state, own = None if states is None else states[name], angles[number : number + 1]
       x_BxLxD, after[name] = block(x_BxLxD, state, own, start, segments)
     return x_BxLxD, None if states is None else after
+
+
+class Apart(nn.Module):
+  """All layers, one after the other, each with arrays of its own."""
+
+  stack: Stack
+  train: bool
+
+  @nn.compact
+  def __call__(
+    self, x_BxLxD: jax.Array, states: Any, angles: Any, start: Any, segments: Any
+  ):
+    after, cycle = {}, self.stack.cycle
+    for number in range(self.stack.layers):
+      at, name = number % len(cycle), str(number)
+      block = self.stack.block()(self.stack, cycle[at], self.train, name=name)
+      state, own = None if states is None else states[name], angles[at : at + 1]
+      x_BxLxD, after[name] = block(x_BxLxD, state, own, start, segments)
+    return x_BxLxD, None if states is None else after
+
+
+def layers_apart(stack: Stack, stacked: Any) -> dict[str, Any]:
+  """Parameters, buffers or states of stacked layers, by the number of the layer."""
+  found, cycle = {}, len(stack.cycle)
+  for number in range(stack.layers):
+    of = stacked if cycle == 1 else stacked[_name(number % cycle)]
+    found[str(number)] = jax.tree.map(lambda x, n=number // cycle: x[n], of)
+  return found
 
 
 def _name(number: int) -> str:

@@ -139,7 +139,8 @@ def unit_of(config: Config) -> str:
 def units(config: Config) -> int:
   """Steps x batch, x length of sequences: tokens, with padding where there is some."""
   rows = config.train.steps * config.data.batch_size
-  return rows * config.length if config.traits.text else rows
+  in_row = config.traits.sequences * config.length
+  return rows * in_row if config.traits.text else rows
 
 
 def _more(value: float | None, first: float | None) -> float | None:

@@ -8,7 +8,7 @@ from elas_jax.data.record import difference
 from elas_jax.run.record import Recorded, key
 from elas_jax.tables.sides import Side, seeds_text
 
-COUNTS = ('eval/tokens', 'eval/examples')  # of what was evaluated
+COUNTS = ('eval/tokens', 'eval/examples', 'eval/pairs')  # of what was evaluated
 # On what losses of validation depend, whatever was trained.
 DATA = ('data.source', 'data.tokenizer', 'data.protocol', 'data.sequence_length')
 

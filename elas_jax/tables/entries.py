@@ -8,7 +8,8 @@ from typing import Any
 
 from elas_jax.common.paired import NOT_KNOWN, Paired, paired, with_spread
 from elas_jax.run.record import DIVERGED, FINISHED
-from elas_jax.tables.plan import Line, Plan, Run
+from elas_jax.tables.plan import Line, Plan
+from elas_jax.tables.planned_run import Run
 from elas_jax.tables.table import Metric, Row
 
 

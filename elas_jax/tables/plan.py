@@ -4,7 +4,6 @@ import copy
 import dataclasses
 import functools
 import math
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,55 +14,11 @@ from elas_jax.config.cli import load_config
 from elas_jax.config.config import Config
 from elas_jax.config.overrides import apply, of_another_kind
 from elas_jax.config.parsing import parse
-from elas_jax.run.ended import workdir_of
-from elas_jax.run.record import DIVERGED, FINISHED, Record, Recorded, key
-from elas_jax.run.revisions import revisions
-from elas_jax.systems.kinds import name_of
-from elas_jax.systems.optimizers import OPTIMIZERS
+from elas_jax.run.record import DIVERGED, Record, Recorded
+from elas_jax.tables.planned_run import Run, looked, name_of_start, with_starts
 from elas_jax.tables.table import RATE, Rates, Row, Table
 
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-  """A run of a table, and what the record has of it.
-
-  `before` is what was made before a revision: kept and said, but neither shown nor taken.
-  """
-
-  label: str
-  size: str
-  config: Config
-  recorded: Recorded | None
-  before: Recorded | None
-
-  @property
-  def key(self) -> str:
-    return key(self.config)
-
-  def workdir(self, runs: pathlib.Path) -> pathlib.Path:
-    """That of its config, which several tables may have."""
-    optimizer = name_of(OPTIMIZERS, self.config.optimizer)
-    return workdir_of(runs, f'{self.config.data.source.label()}-{optimizer}', self.config)
-
-  @property
-  def seed(self) -> int:
-    return self.config.seed
-
-  @property
-  def lacks(self) -> list[str]:
-    """Revisions that the run of before was made without."""
-    return [
-      x for x in revisions(self.config) if self.before and x not in self.before.revisions
-    ]
-
-  @property
-  def status(self) -> str:
-    return self.recorded.status if self.recorded else 'not run'
-
-  @property
-  def values(self) -> dict[str, float]:
-    """Of a finished run."""
-    return self.recorded.values if self.status == FINISHED else {}
+START = 'start'  # stands for the workdir that a run starts from
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,7 +121,7 @@ class Plan:
   def runs(self) -> dict[str, Run]:
     """All that are known so far by their keys, searches first."""
     searched = [run for search in self.searches for run in search.grid.values()]
-    rows = [run for line in self.lines for run in line.runs]
+    rows = [x for line in self.lines for run in line.runs for x in with_starts(run)]
     return {run.key: run for run in searched + rows}
 
   def todo(self, lines: Sequence[Line]) -> list[Run]:
@@ -175,10 +130,10 @@ class Plan:
     searches = [x for x in self.searches if every or id(x) in own]
     runs = [run for search in searches for run in search.grid.values()]
     ready = [x for x in lines if x.search is None or x.search.best is not None]
-    runs += [run for line in ready for run in line.runs]
+    runs += [x for line in ready for run in line.runs for x in with_starts(run)]
     found: dict[str, Run] = {}
     for run in runs:
-      if not run.recorded:
+      if not run.recorded and not run.without_start:
         found.setdefault(run.key, run)  # rows that are one run have the name of the first
     return list(found.values())
 
@@ -206,6 +161,8 @@ class Plan:
       if flag := given.get(f'--config.{name}'):
         raise UserError(f'{flag}: this table sets {name} itself, row by row')
     own = row.fields | ({'train.steps': steps, 'eval.every': steps} if steps else {})
+    if row.after:
+      own['restore'] = START  # of which run depends on the seed
     own, of_kinds = _as_flags(own), _as_flags(self.scale.fields_of_kinds)
     flags = of_kinds | _as_flags(self.scale.fields) | given | own
     some = frozenset((given.keys() | of_kinds.keys()) - own.keys())
@@ -266,10 +223,28 @@ class Plan:
     if rate is not None:  # sooner done here than by a config file for each
       optimizer = dataclasses.replace(config.optimizer, learning_rate=rate)
       config = dataclasses.replace(config, optimizer=optimizer)
+    after = self._after(row, size, seed)
+    if after:
+      config = dataclasses.replace(config, restore=name_of_start(after, row.converter))
     recorded = self.record.find(config)
     before = None if recorded else self.record.before(config)
+    look = None if steps else row.look
+    if recorded and look and not looked(recorded, look):
+      recorded = None
     label = f'{row.label} at {rate:g}' if steps else row.label
-    return Run(label, size, config, recorded, before)
+    return Run(label, size, config, recorded, before, after, row.converter, row.made, look)
+
+  def _after(self, row: Row, size: str, seed: int) -> Run | None:
+    """The run that a run of this row starts from, of the same seed."""
+    if row.after is None:
+      return None
+    search = self.search(row.after, size)
+    if search:
+      raise UserError(
+        f'row {row.label!r}: starts from {row.after.label!r}, whose fields must have '
+        f'{RATE}: a rate that is searched is not known beforehand'
+      )
+    return self._run(row.after, size, seed, None)
 
 
 def _check_labels(labels: Sequence[str]) -> None:

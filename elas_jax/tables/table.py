@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from elas_jax.config.config import Config
 
 RATE = 'optimizer.learning_rate'
+MADE = '{made}'  # in fields of a row: the folder of the files that are made for it
 Metric = tuple[str, str, int]  # name, header, digits
 MARKS = {
   'P': 'read in the source',
@@ -36,6 +37,29 @@ class Published(NamedTuple):
     return text if self.std is None else f'{text} ± {self.std:.2f}'
 
 
+class Look(NamedTuple):
+  """What is found out of a finished run beyond its last evaluation.
+
+  `of` gives numbers by name of its workdir; they are recorded as NAME/that name. Where the
+  code behind it changes what comes out it needs another name, by which it is done anew.
+  """
+
+  name: str
+  of: Callable[[Path], dict[str, float]]
+
+
+class Made(NamedTuple):
+  """Files that a run reads and that are made for it, by other code than training.
+
+  `of` writes them into an empty folder, from the workdir that the run starts from, if there
+  is one, and its seed. MADE in the fields of the row stands for the folder. Where the
+  code behind it changes what it writes it needs another name.
+  """
+
+  name: str
+  of: Callable[[Path | None, Path, int], None]
+
+
 @dataclasses.dataclass(frozen=True)
 class Row:
   """A method, and what is different about it here.
@@ -45,6 +69,11 @@ class Row:
     published: size -> values.
     rate_of: the row whose search gives the learning rate; None: the method's, as it is.
     config: FILE.py:ARGUMENT, with {size} and {method}; '': that of the scale.
+    after: the row whose run of the same seed a run of this one starts from.
+    converter: what makes the start of that run, 'prune --converter.sparsity=0.5'; '': its
+      parameters as they are. `fields` must then give the config of what is made.
+    made: files for each of its runs.
+    look: at each of its runs.
   """
 
   label: str
@@ -53,6 +82,10 @@ class Row:
   published: dict[str, tuple[Published, ...]] = dataclasses.field(default_factory=dict)
   rate_of: 'Row | None' = None
   config: str = ''
+  after: 'Row | None' = None
+  converter: str = ''
+  made: Made | None = None
+  look: Look | None = None
 
   @property
   def searched(self) -> 'Row':

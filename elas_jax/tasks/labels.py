@@ -88,7 +88,8 @@ def forward(
     'weights': weights_B,
     'sums': sums_of(config, out, weights_B, batch, train),
   }
-  return seen_of(config, variables, batch, changed, sown, **computed)
+  again = lambda variables: forward(sums_of, config, variables, batch, key, train, sown)
+  return seen_of(config, variables, batch, changed, sown, again, **computed)
 
 
 def classification_sums(

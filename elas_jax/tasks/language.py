@@ -2,7 +2,8 @@
 
 A batch is dict(tokens (B, L+1), valid (B,), bytes (B,)) and, with data.document_mask,
 segments (B, L), without which a row is one document; data/packing.py says what the fields
-mean. Losses and perplexity are weighted by tokens.
+mean. Of conversations it has answers (B, L) as well, which alone count: see
+data/chat_rows.py. Losses and perplexity are weighted by tokens.
 """
 
 import math
@@ -16,6 +17,7 @@ import numpy as np
 from elas_jax.common.errors import UserError
 from elas_jax.common.limits import shown
 from elas_jax.config.config import Config, at_step
+from elas_jax.data import chat
 from elas_jax.data.blocks import Prepared, prepare
 from elas_jax.data.tokenizers import Tokenizer
 from elas_jax.models.decoder import Decoder
@@ -34,26 +36,46 @@ def rows(config: Config, count: int) -> Batch:
   array = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.int32)
   length = config.data.sequence_length
   found = {'tokens': array(count, length + 1), 'valid': array(count), 'bytes': array(count)}
+  if _is_chat(config):
+    found['answers'] = array(count, length)
   return found | ({'segments': array(count, length)} if config.data.document_mask else {})
 
 
 def prepared(config: Config, tokenizer: Tokenizer | None = None) -> Prepared:
   data = prepare(config.data.source.corpus(config.data), tokenizer)
   check_vocabulary(config, data)
-  _check_sample(config, data)
+  check_sample(config, data)
   return data.with_segments() if config.data.document_mask else data
 
 
-def _check_sample(config: Config, data: Prepared) -> None:
+def check_sample(config: Config, data: Prepared) -> None:
   """The sample at the end must fit into the positions that the model knows."""
-  limit = about(config.model.position, 'limit', config.model.parts)
-  if limit and config.eval.sample_tokens:
-    most = limit - 1 - len(data.tokenizer.encode(config.eval.prompt)[0])
+  if not config.eval.sample_tokens:
+    return
+  if _is_chat(config) and not config.eval.prompt.strip():
+    raise UserError(
+      f'eval.prompt={shown(config.eval.prompt)}: must be a message that is answered after '
+      f'training, with {config.data.source.shown()}; or give eval.sample_tokens=0'
+    )
+  if limit := about(config.model.position, 'limit', config.model.parts):
+    most = limit - len(_sample_prompt(config, data.tokenizer))
     if config.eval.sample_tokens > most:
       raise UserError(
         f'eval.sample_tokens={config.eval.sample_tokens}: must be at most {most} behind '
         f'eval.prompt={shown(config.eval.prompt)}, since model.position has {limit}'
       )
+
+
+def _is_chat(config: Config) -> bool:
+  return about(config.data.source, 'answers', default=False)
+
+
+def _sample_prompt(config: Config, tokenizer: Tokenizer) -> np.ndarray:
+  """The tokens that the sample at the end comes behind."""
+  if _is_chat(config):
+    return chat.asked(config.eval.prompt, tokenizer)
+  ids = tokenizer.encode(config.eval.prompt)[0]
+  return np.insert(ids, 0, tokenizer.eos_id)
 
 
 def check_vocabulary(config: Config, data: Prepared) -> None:
@@ -80,11 +102,13 @@ def forward(
   """Sums over the valid targets: loss (-log p), squared_log_z, count, bytes."""
   inputs_BxL, targets_BxL = batch['tokens'][:, :-1], batch['tokens'][:, 1:]
   positions_1xL = jnp.arange(inputs_BxL.shape[1])[None, :]
-  weights_BxL = (positions_1xL < batch['valid'][:, None]).astype(jnp.float32)
+  counted_BxL = batch.get('answers', positions_1xL < batch['valid'][:, None])
+  weights_BxL = counted_BxL.astype(jnp.float32)
   (logits_BxLxV, _), changed = Decoder(config.model).apply(
     variables,
     inputs_BxL,
     segments_BxL=batch.get('segments'),
+    train=train,
     rngs={'noise': key},
     mutable=mutable(train, sown),
   )
@@ -96,7 +120,8 @@ def forward(
     'bytes': batch['bytes'].astype(jnp.float32).sum(),
   }
   computed = {'outputs': logits_BxLxV, 'weights': weights_BxL, 'sums': sums}
-  return seen_of(config, variables, batch, changed, sown, **computed)
+  again = lambda variables: forward(config, variables, batch, key, train, sown)
+  return seen_of(config, variables, batch, changed, sown, again, **computed)
 
 
 def exp(loss: float) -> float:
@@ -139,18 +164,21 @@ def show(config: Config, state: Any, data: Prepared) -> None:
   step = int(state.step)
   if not (whole and step == config.train.steps and config.eval.sample_tokens):
     return
+  is_chat = _is_chat(config)
   text = generate(
     at_step(config, step).model,
     jax.device_get(state.variables),
     data.tokenizer,
-    [config.eval.prompt],
+    [chat.asked(config.eval.prompt, data.tokenizer) if is_chat else config.eval.prompt],
     length=config.eval.sample_tokens,
     temperature=0.8,
     top_p=0.95,
     seed=config.seed,
     behind_end=config.data.protocol == 'packed',
+    stops=chat.stops(data.tokenizer) if is_chat else (),
   )[0]
-  print(f'--- sample, from {config.eval.prompt!r}\n{config.eval.prompt}{text}\n---')
+  shown_prompt = '' if is_chat else config.eval.prompt
+  print(f'--- sample, from {config.eval.prompt!r}\n{shown_prompt}{text}\n---')
 
 
 def headline(values: dict[str, float]) -> str:

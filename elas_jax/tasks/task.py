@@ -10,11 +10,24 @@ import numpy as np
 
 from elas_jax.config.config import Config
 from elas_jax.models import layout
+from elas_jax.models.flops import flops
 from elas_jax.systems.seen import Seen
-from elas_jax.systems.sown import collections, gathered
+from elas_jax.systems.sown import as_thresholds, collections, gathered
 
 Batch = dict[str, Any]  # arrays of B rows, among them `valid`; see `Task.rows`
 Sums = dict[str, jax.Array]
+
+# What a state's buffers may hold beside the network's own, by name. It is in a checkpoint
+# of a run; who starts from its parameters, or converts them, leaves it behind.
+REFERENCE = 'reference'  # the variables at the start: tasks/preference.py
+KEPT = 'objectives'  # what objectives keep from step to step, in runs in which one does
+BESIDE = (REFERENCE, KEPT)  # no module of a network has one of these names
+
+
+def of_network(variables: Any) -> dict[str, Any]:
+  """The variables without what lies beside the network's buffers."""
+  buffers = {name: x for name, x in variables['buffers'].items() if name not in BESIDE}
+  return variables | {'buffers': buffers}
 
 
 def mutable(train: bool, sown: Sequence[str]) -> list[str]:
@@ -28,9 +41,14 @@ def seen_of(
   batch: Batch,
   changed: Mapping[str, Any],
   sown: Sequence[str],
+  again: Callable[[Any], Seen],
   **computed: jax.Array,
 ) -> Seen:
-  """A pass: what it was given, the collections that it changed, what was `computed`."""
+  """A pass: what it was given, the collections that it changed, what was `computed`.
+
+  `again` makes it of other variables.
+  """
+  network = {name: variables[name] for name in ('params', 'buffers')}
   return Seen(
     config=config,
     params=variables['params'],
@@ -38,7 +56,8 @@ def seen_of(
     batch=batch,
     sown=gathered(changed, sown),
     changed=changed.get('buffers', variables['buffers']),
-    matrices=lambda: layout.matrices(config.model, variables),
+    matrices=lambda: layout.matrices(config.model, network),
+    again=lambda thresholds: again(network | as_thresholds(thresholds)),
     **computed,
   )
 
@@ -65,6 +84,8 @@ class Task:
     eval_values: the sums of an evaluation, stacked over its batches -> what is logged.
     show: (config, state, data) -> prints what a finished run has to show.
     headline: an evaluation -> one line.
+    unit_flops: (config, params) -> FLOPs of training for one unit.
+    beside: the network's variables at the start -> what the state has of BESIDE.
   """
 
   unit: str
@@ -78,3 +99,7 @@ class Task:
   eval_values: Callable[[dict[str, np.ndarray]], dict[str, float]]
   show: Callable[[Config, Any, Any], None]
   headline: Callable[[dict[str, float]], str]
+  unit_flops: Callable[[Config, Any], float] = lambda config, params: flops(
+    config.model, params, config.length
+  )
+  beside: Callable[[Any], dict[str, Any]] = lambda variables: {}

@@ -10,6 +10,7 @@ from tests.config.checks_test import refusal, with_fields
 
 MOSAIC = {'model.feed_forward.implementation': 'mosaic'}
 BFLOAT16 = {'model.compute_dtype': 'bfloat16'}
+MQA_OF_32 = {'model.attention': 'mqa', 'model.attention.heads': 4}
 FORCED = "model.feed_forward.implementation='mosaic'"
 
 
@@ -51,7 +52,7 @@ FORCED = "model.feed_forward.implementation='mosaic'"
     ),
     (
       'loro',
-      {'model.attention.kv_heads': 1, 'model.linear.rank': 33},
+      MQA_OF_32 | {'model.linear.rank': 33},
       'model.linear.rank=33: must be at most 32',
     ),
     ('sltrain', {'model.width': 2**16}, 'model.width=65536, model.feed_forward_width='),
@@ -90,7 +91,7 @@ FORCED = "model.feed_forward.implementation='mosaic'"
       'full',
       {'model.norm': 'batch'},
       "model.norm='batch': would show a token those after it; 'rms', "
-      "'layer', 'none' do not",
+      "'layer', 'none', 'evonorm_s0' do not",
     ),
     (
       'full',
@@ -100,7 +101,7 @@ FORCED = "model.feed_forward.implementation='mosaic'"
     (
       'digits,conv_mlp',
       {'model.linear': 'low_rank', 'model.linear.rank': 2},
-      "model.linear='low_rank': must be one of 'dense', 'quadratic', 'kan_bspline', ",
+      "model.linear='low_rank': must be one of 'dense', 'masked', 'quadratic', ",
     ),
     (
       'digits,mlp',
@@ -165,7 +166,7 @@ def test_impossible_combination_is_refused_by_name(method, changes, said):
     (['optimizer=loro', 'model.linear=dense'], "optimizer='loro': needs a model.linear of"),
     (
       ['model.feed_forward=relu2_two_four', 'model.linear=lora', 'model.linear.rank=8'],
-      "model.linear='lora': must be one of 'dense', 'low_rank' with a 2:4",
+      "model.linear='lora': must be one of 'dense', 'low_rank', 'masked' with a 2:4",
     ),
     (['model.norm=batch'], "model.norm='batch': would show a token those after it"),
     (

@@ -5,7 +5,19 @@ import pathlib
 
 import pytest
 
-from configs import c4, default, functions, images, methods, proxy, proxy_text, text
+from configs import (
+  c4,
+  default,
+  functions,
+  images,
+  methods,
+  plm,
+  preference,
+  proxy,
+  proxy_text,
+  sft,
+  text,
+)
 from elas_jax.common.errors import UserError
 from elas_jax.config import schema
 from elas_jax.config.config import at_step, defaults, to_json
@@ -29,6 +41,15 @@ CONFIGS = (
   }
   | {
     'text': lambda: with_fields(text.get_config(), {'data.source.path': 'folder'}),
+    'preference': lambda: with_fields(
+      preference.get_config(), {'data.source.path': 'folder', 'restore': 'runs/sft'}
+    ),
+  }
+  | {
+    f'sft:{phase}': lambda phase=phase: with_fields(
+      sft.get_config(phase), {'data.source.path': 'folder'}
+    )
+    for phase in sft.PHASES
   }
   | {
     f'c4:{size},{method}': lambda size=size, method=method: c4.get_config(
@@ -37,6 +58,7 @@ CONFIGS = (
     for size in c4.SIZES
     for method in methods.METHODS
   }
+  | {f'plm:{size}': lambda size=size: plm.get_config(size) for size in plm.SIZES}
   | {
     f'images:{dataset},{model}': lambda dataset=dataset, model=model: images.get_config(
       f'{dataset},{model}'
@@ -73,7 +95,7 @@ def test_config_parses_and_round_trips(name):
 
 
 def test_config_files_say_how_to_run_them():
-  for module in (default, c4, text, images, functions):
+  for module in (default, c4, text, plm, sft, images, functions, preference):
     for word in (
       'python -m elas_jax.train --config=configs/',
       'Hardware:',

@@ -42,7 +42,7 @@ def test_help_names_flags_and_sections(capsys):
     *('train', 'model', 'data', 'optimizer', 'schedule', 'mesh', 'checkpoint', 'eval'),
     *('model.linear', 'model.feed_forward', 'model.attention', 'model.norm'),
     *('model.position', 'model.architecture', 'model.activation', 'data.source'),
-    *('data.tokenizer', 'train.objectives', 'eval.measures'),
+    *('data.tokenizer', 'train.objectives', 'train.preference', 'eval.measures'),
     *('model.mixers', 'model.feed_forwards'),
   }
   assert own <= listed
@@ -53,7 +53,7 @@ def test_kinds_with_a_line_each(capsys):
   lines = told(capsys, '--help=model.linear').splitlines()
   assert lines[0] == '--config.model.linear=KIND, one of'
   by_name = dict(line.split(None, 1) for line in lines[2:-2])
-  assert len(by_name) == 20
+  assert len(by_name) == len(SYSTEMS['model.linear'])
   assert by_name['cola'] == 'y = silu(x A) B (CoLA, arXiv 2502.10940).'
   assert by_name['sltrain'].endswith('(SLTrain, arXiv 2406.02214).')
   assert lines[-1] == 'The fields of a kind: --help=model.linear.KIND'
@@ -97,11 +97,12 @@ def test_choices_and_sections_inside_of_kinds():
 
 
 def test_sections_that_differ_by_task():
-  language, rows = help_on('data.source').split('\n\ntask=')
+  language, rows, pairs = help_on('data.source').split('\n\ntask=')
   assert language.startswith('task=language: --config.data.source=KIND, one of')
   assert rows.startswith('classification or regression: --config.data.source=KIND, one of')
   assert 'text_files' in language and 'digits' not in language
   assert 'digits' in rows and 'text_files' not in rows
+  assert pairs.startswith('preference: --config.data.source=KIND, one of')
   assert 'vocab_size' in help_on('model') and 'input_shape' in help_on('model')
   # One text where they do not.
   assert not help_on('model.linear').startswith('task=')
@@ -169,7 +170,7 @@ def test_every_field_has_a_comment(kind):
 
 @pytest.mark.parametrize('section', SYSTEMS)
 def test_every_kind_has_help(section):
-  path, kinds = section.removesuffix(' (rows)'), SYSTEMS[section]
+  path, kinds = section.partition(' (')[0], SYSTEMS[section]
   listed = help_on(path)
   for name, kind in kinds.items():
     assert f'\n  {name} ' in listed

@@ -17,8 +17,8 @@ def stored(method='elas'):
 
 
 def test_stored_configs_say_their_version():
-  assert VERSION == 3
-  assert stored()['version'] == 3
+  assert VERSION == 4
+  assert stored()['version'] == 4
   assert 'version' not in lifted(stored())
 
 
@@ -27,8 +27,50 @@ def test_other_versions_are_refused_in_one_line(version):
   with pytest.raises(UserError) as error:
     parse_stored(stored() | {'version': version})
   assert str(error.value) == (
-    f'version={version!r}: this code reads stored configs of versions 0 to 3'
+    f'version={version!r}: this code reads stored configs of versions 0 to 4'
   )
+
+
+def of_version_3(**model):
+  return lifted({'version': 3, 'model': model})['model']
+
+
+@pytest.mark.parametrize(
+  'kv_heads, now',
+  [
+    (0, {'kind': 'mha', 'heads': 8}),
+    (8, {'kind': 'mha', 'heads': 8}),
+    (2, {'kind': 'gqa', 'heads': 8, 'kv_heads': 2}),
+  ],
+)
+def test_heads_that_shared_keys_are_a_kind_of_their_own(kv_heads, now):
+  """In a decoder, among the mixers of a pattern, and in a vision transformer."""
+  old = {'kind': 'mha', 'heads': 8, 'kv_heads': kv_heads}
+  assert of_version_3(attention=old) == {'attention': now}
+  vit = of_version_3(architecture={'kind': 'vit', 'patch': 2, 'attention': old})
+  assert vit == {'architecture': {'kind': 'vit', 'patch': 2, 'attention': now}}
+  linear = {'kind': 'linear_attention', 'heads': 2, 'chunk': 64}
+  mixers = {'linear_attention': {'heads': 1}, 'mha': {'heads': 8, 'kv_heads': kv_heads}}
+  pattern = 'attention,mha,linear_attention,mha+wide'
+  kind = now['kind']
+  assert of_version_3(attention=linear, mixers=mixers, pattern=pattern) == {
+    'attention': linear,
+    'mixers': {
+      'linear_attention': {'heads': 1},
+      kind: {name: value for name, value in now.items() if name != 'kind'},
+    },
+    'pattern': f'attention,{kind},linear_attention,{kind}+wide',
+  }
+
+
+def test_what_is_no_such_mixer_stays():
+  for model in (
+    {'attention': 'mha', 'mixers': {}, 'pattern': ''},
+    {'architecture': {'kind': 'stack'}, 'linear': 'dense'},
+    {'attention': {'kind': 'linear_attention', 'heads': 2}},
+  ):
+    assert of_version_3(**model) == model
+  assert lifted({'version': 3, 'task': 'language'}) == {'task': 'language'}
 
 
 def test_todays_version_is_taken_as_it_is():

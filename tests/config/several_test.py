@@ -3,9 +3,11 @@
 import pytest
 
 from configs import default
+from elas_jax.common.limits import quoted
 from elas_jax.config import schema
 from elas_jax.config.overrides import set_field
 from elas_jax.config.parsing import parse
+from elas_jax.systems.objectives import OBJECTIVES
 from tests.config.overrides_test import refused, tree
 
 CONSTANT = {'kind': 'constant', 'warmup_steps': 0, 'warmup_fraction': 0.0}
@@ -40,7 +42,7 @@ def test_a_list_of_names_is_set_and_emptied():
   }
 
 
-ONE_OF = "must be one of 'l1_activations', 'z_loss'"
+ONE_OF = f'must be one of {quoted(sorted(OBJECTIVES))}'
 
 
 @pytest.mark.parametrize(

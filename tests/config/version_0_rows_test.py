@@ -106,7 +106,7 @@ def test_kan_families(family):
 VIT = {
   'kind': 'vit',
   'patch': 2,
-  'attention': {'kind': 'mha', 'heads': 4, 'kv_heads': 0},
+  'attention': {'kind': 'mha', 'heads': 4},
   'feed_forward': {'kind': 'mlp', 'activation': {'kind': 'gelu', 'approximate': True}},
   'position': {'kind': 'learned', 'length': 0},
   'expansion': 4,

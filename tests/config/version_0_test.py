@@ -32,7 +32,7 @@ def test_a_language_model():
       'feed_forward_width': 768,
       'linear': {'kind': 'low_rank', 'rank': 48, 'factor_init': 'xavier'},
       'feed_forward': {'kind': 'mlp', 'activation': {'kind': 'relu2'}},
-      'attention': {'kind': 'mha', 'heads': 4, 'kv_heads': 0},
+      'attention': {'kind': 'mha', 'heads': 4},
       'norm': {'kind': 'rms', 'epsilon': 2e-6},
       'position': {'kind': 'rope', 'base': 500.0},
       'pattern': '',
@@ -91,7 +91,11 @@ def test_a_language_model():
   parsed = tree_of(parse_stored(LANGUAGE))
   parsed['optimizer']['decay_rules'] = []  # JSON has no tuples
   # What came later, as it was before.
-  younger = {'model': {'embedding_std': 0.0}, 'optimizer': {'embedding_rate': 0.0}}
+  attention = expected['model']['attention'] | {'qk_norm': False}
+  younger = {
+    'model': {'embedding_std': 0.0, 'attention': attention},
+    'optimizer': {'embedding_rate': 0.0},
+  }
   assert parsed == {k: x | younger[k] if k in younger else x for k, x in expected.items()}
 
 
@@ -161,7 +165,7 @@ MODEL_KINDS = [
     'feed_forward.recipe',
     {'kind': 'soft_activations', 'backward': 'straight_through', 'refresh': 13},
   ),
-  ({'kv_heads': 2}, 'attention', {'kind': 'mha', 'heads': 4, 'kv_heads': 2}),
+  ({'kv_heads': 2}, 'attention', {'kind': 'gqa', 'heads': 4, 'kv_heads': 2}),
 ]
 
 

@@ -20,13 +20,17 @@ from elas_jax.config.config import (
   MeshConfig,
   ModelConfig,
   NetworkConfig,
+  PairsConfig,
+  PreferenceConfig,
   RowsConfig,
   TrainConfig,
 )
 from elas_jax.run import objectives
-from elas_jax.run.conversion import linear_maps, outputs_of
+from elas_jax.run.conversion import linear_maps, loss_of, outputs_of, slopes_of
 from elas_jax.run.measures import lacking
 from elas_jax.run.sharding import make_mesh
+from elas_jax.run.state import init_variables
+from elas_jax.systems.activations import ACTIVATIONS
 from elas_jax.systems.architectures import ARCHITECTURES
 from elas_jax.systems.converters.common import Given
 from elas_jax.systems.feed_forwards import FEED_FORWARDS
@@ -35,6 +39,7 @@ from elas_jax.systems.linears import LINEARS
 from elas_jax.systems.mixers import MIXERS
 from elas_jax.systems.norms import NORMS
 from elas_jax.systems.optimizers import OPTIMIZERS
+from elas_jax.systems.pair_sources import PAIR_SOURCES
 from elas_jax.systems.schedules import SCHEDULES
 from elas_jax.tasks import task_of
 
@@ -91,6 +96,21 @@ def language(**sections: Any) -> Config:
   )
 
 
+LOOP = {'steps': 20, 'log_every': 1, 'compilation_cache': ''}
+
+
+def preference(**loss: Any) -> Config:
+  """The same decoder on 4 pairs of such rows, as if it had learned something before."""
+  source = PAIR_SOURCES['pairs']('pairs.jsonl')
+  return dataclasses.replace(
+    language(),
+    task='preference',
+    restore='runs/before',
+    train=PreferenceConfig(**LOOP, **loss),
+    data=PairsConfig(source, sequence_length=8, batch_size=4),
+  )
+
+
 MODEL = {field.name for field in dataclasses.fields(ModelConfig)} | {
   field.name for field in dataclasses.fields(NetworkConfig)
 }
@@ -114,6 +134,11 @@ def transformer(linear: Any = None, norm: Any = None, **parts: Any) -> Config:
   return network(architecture=kind, norm=norm, use_bias=biases, **linear)
 
 
+def experts(**sections: Any) -> Config:
+  """A decoder with a router in each layer, of four experts."""
+  return language(feed_forward=FEED_FORWARDS['block'](experts=4), **sections)
+
+
 def hybrid(mixer: Any) -> Config:
   """A decoder of two layers, the second with that mixer."""
   name = name_of(MIXERS, mixer)
@@ -124,7 +149,7 @@ def _config(task: str, model: Any, data: Any, sections: dict[str, Any]) -> Confi
   common = {
     'optimizer': OPTIMIZERS['adamw'](learning_rate=0.01, clip_norm=1.0),
     'schedule': SCHEDULES['constant'](warmup_steps=0),
-    'train': TrainConfig(steps=20, log_every=1, compilation_cache=''),
+    'train': TrainConfig(**LOOP),
     'mesh': MeshConfig(data=1),
     'eval': EvalConfig(batch_size=4),
   }
@@ -188,26 +213,44 @@ def _candidates(section: str, kind: Any) -> list[Config]:
     ],
     'schedule': lambda: [network(schedule=kind), language(schedule=kind)],
     'train.objectives': lambda: [
-      make(
-        train=TrainConfig(steps=20, log_every=1, compilation_cache='', objectives=(kind,))
+      make(train=TrainConfig(**LOOP, objectives=(kind,)))
+      for make in (
+        (experts,) if {'router', 'experts'} & {*kind.sown} else (network, language)
       )
-      for make in (network, language)
     ],
+    'train.preference': lambda: [preference(preference=kind)],
     'eval.measures': lambda: [
       make(eval=EvalConfig(batch_size=4, measures=(kind,))) for make in (network, language)
     ],
     'data.source': lambda: [_with_data(language(), source=kind)],
     'data.source (rows)': lambda: [_with_data(network(), source=kind)],
+    'data.source (pairs)': lambda: [_with_data(preference(), source=kind)],
     'converter': lambda: _taken_by(kind),
     'data.tokenizer': lambda: [_with_data(language(), tokenizer=kind)],
   }[section]()
 
 
 def _taken_by(converter: Any) -> list[Config]:
-  """Of a decoder and a network of each linear kind those that the converter takes."""
+  """Those that the converter takes, of models of each linear kind and of other parts."""
   first = {name: case for _, name, case in reversed(list(cases('model.linear')))}
   models = [make(linear=case) for case in first.values() for make in (language, network)]
+  if all(_takes(converter, config) for config in models):
+    models = models[:2]  # it does not look at linear maps: the first stands for all
+  relu = ACTIVATIONS['relu']()
+  models += [
+    language(feed_forward=FEED_FORWARDS['glu']()),
+    language(feed_forward=FEED_FORWARDS['mlp'](relu)),
+    _deeper(transformer()),
+    *(
+      network(architecture=ARCHITECTURES[name](), activation=relu, depth=2)
+      for name in ('convnet', 'resnet')
+    ),
+  ]
   return [config for config in models if _takes(converter, config)]
+
+
+def _deeper(config: Config) -> Config:
+  return dataclasses.replace(config, model=dataclasses.replace(config.model, depth=2))
 
 
 def _takes(converter: Any, config: Config) -> bool:
@@ -224,12 +267,16 @@ def _with_data(config: Config, **fields: Any) -> Config:
 
 def given(config: Config, variables: Any, said: list[str]) -> Given:
   """What a converter is given of a run with these variables, whose rows are `batch`."""
+  mesh = mesh_of(config)
   return Given(
     config=config,
     variables=variables,
     linear_maps=linear_maps(config.model),
     rows=lambda units: batch(config),
-    outputs=functools.partial(outputs_of, mesh_of(config)),
+    outputs=functools.partial(outputs_of, mesh),
+    start=lambda: jax.jit(init_variables, static_argnums=0)(config),
+    loss=functools.partial(loss_of, mesh),
+    slopes=functools.partial(slopes_of, mesh),
     check=check,
     say=said.append,
   )
@@ -238,7 +285,7 @@ def given(config: Config, variables: Any, said: list[str]) -> Given:
 def batch(config: Config) -> dict[str, Any]:
   """Rows of the config's task, drawn."""
   random = np.random.default_rng(0)
-  most = {'tokens': getattr(config.model, 'vocab_size', 2), 'targets': 4}
+  most = {'tokens': getattr(config.model, 'vocab_size', 2), 'targets': 4, 'answers': 2}
 
   def draw(name: str, like: Any) -> Any:
     if name in ('valid', 'bytes'):

@@ -17,7 +17,7 @@ from elas_jax.systems.mixers import MIXERS
 from tests.conformance.hosts import batch, language
 from tests.measure_test import check_old_run
 
-BOTH = MEASURES['activations'](), MEASURES['spectrum']()
+ALL = tuple(kind() for kind in MEASURES.values())
 
 
 class Rows:
@@ -52,7 +52,7 @@ def test_four_devices_equal_one():
     feed_forward=FEED_FORWARDS['relu2_two_four'](dense_steps=0),
     attention=MIXERS['mha'](heads=2),
   )
-  config = dataclasses.replace(config, eval=dataclasses.replace(config.eval, measures=BOTH))
+  config = dataclasses.replace(config, eval=dataclasses.replace(config.eval, measures=ALL))
   mesh = dataclasses.replace(config.mesh, data=1, fsdp=2, tensor=2)
   split = dataclasses.replace(config, mesh=mesh)
   for ours, theirs in zip(measured(split, 4), measured(config)):

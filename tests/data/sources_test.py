@@ -353,8 +353,8 @@ def test_what_runs_wrote_is_left_out(make_corpus, corpus, tmp_path):
 def test_a_file_that_changes_while_it_is_read(make_corpus, corpus, tmp_path, monkeypatch):
   real = text_files.read_documents
 
-  def read(name, path):
-    yield from real(name, path)
+  def read(name, path, of_line):
+    yield from real(name, path, of_line)
     if name == '10.md':
       write(tmp_path / 'corpus', '04.md', b'changed after it was read')
 

@@ -80,7 +80,7 @@ def test_logits_equal_recorded_pytorch(make_config, golden_model, golden):
   'overrides',
   [
     {},
-    {'model.linear': 'dense', 'model.feed_forward': 'glu', 'model.attention.kv_heads': 2},
+    {'model.linear': 'dense', 'model.feed_forward': 'glu', 'model.attention': 'mqa'},
     {'data.sequence_length': 200},  # several blocks of attention
   ],
 )
@@ -106,9 +106,9 @@ def test_no_gradient_from_later_tokens(make_config, overrides):
   assert (sizes_L[: position + 1] > 0).all()
 
 
-@pytest.mark.parametrize('kv_heads', thinned([4, 2, 1], 2))
-def test_cached_logits_equal_uncached(make_config, kv_heads):
-  config = make_config(**{'model.attention.kv_heads': kv_heads})
+@pytest.mark.parametrize('mixer', thinned(['mha', 'mqa', 'ssqa', 'mla'], 'mqa'))
+def test_cached_logits_equal_uncached(make_config, mixer):
+  config = make_config(**{'model.attention': mixer})
   params = init_variables(config)['params']
   tokens_BxL = jax.random.randint(jax.random.key(1), (3, 20), 0, 257)
   whole = logits_of(config, params, tokens_BxL)

@@ -31,6 +31,7 @@ PLACES = (
   (r'(^|/)embedding$', ('tensor', 'fsdp')),
   (r'(^|/)head$', ('fsdp', 'tensor')),
   (r'norm/(scale|bias)$', (None,)),
+  (r'/router/kernel$', (None, None)),
   (r'/(values|support|columns|scale|passes)$', (None,)),
   (r'/(output|down)/sparse$', (None, 'fsdp')),
   (r'/sparse$', (None, 'tensor')),
@@ -42,10 +43,10 @@ PLACES = (
   (r'/(query|key|value|gate|up)/kan/(.*/)?coefficients$', ('fsdp', None, 'tensor')),
   (r'/(output|down)/kan/(.*/)?coefficients$', ('tensor', None, 'fsdp')),
   (r'/(kan|quadratic|rational(_[12])?)/', ()),
-  (r'/(query|key|value|gate|up)/kernel$', ('fsdp', 'tensor')),
+  (r'/(query|key|value|gate|up)/(kernel|mask)$', ('fsdp', 'tensor')),
   (r'/(query|key|value|gate|up)/a$', ('fsdp', None)),
   (r'/(query|key|value|gate|up)/b$', ('fsdp', 'tensor')),
-  (r'/(output|down)/kernel$', ('tensor', 'fsdp')),
+  (r'/(output|down)/(kernel|mask)$', ('tensor', 'fsdp')),
   (r'/(output|down)/a$', ('tensor', 'fsdp')),
   (r'/(output|down)/b$', (None, 'fsdp')),
 )
@@ -87,7 +88,7 @@ def decoders():
   yield from (decoder(linear) for linear in LINEAR_CASES)
   yield from (dataclasses.replace(dense, feed_forward=one) for one in FEED_FORWARD_CASES)
   yield dataclasses.replace(dense, norm=NORMS['layer'](), tied_head=True)
-  yield dataclasses.replace(dense, attention=MIXERS['mha'](2, 1))
+  yield dataclasses.replace(dense, attention=MIXERS['gqa'](2, 1))
 
 
 def representatives(models):
@@ -172,7 +173,7 @@ SQUARES = 4 * 32 * 32
     ({'linear': DENSE, 'feed_forward': FEED_FORWARDS['glu']()}, 2 * (SQUARES + 3 * 2048)),
     # Two of the four heads for keys and values.
     (
-      {'linear': DENSE, 'attention': MIXERS['mha'](4, 2)},
+      {'linear': DENSE, 'attention': MIXERS['gqa'](4, 2)},
       2 * (2 * 32 * 32 + 2 * 32 * 16 + 2 * 32 * 64),
     ),
     # W = B A^T: (inputs + outputs) x R.

@@ -57,7 +57,7 @@ def test_segments_are_apart(flash, monkeypatch):
   segments = np.sort(np.random.default_rng(2).integers(0, 6, (2, 150)), axis=1)
   if flash:  # what cuDNN would be given, by XLA
     whole = jax.nn.dot_product_attention
-    monkeypatch.setattr(attention, '_takes_flash', lambda q: True)
+    monkeypatch.setattr(attention, '_takes_flash', lambda q, v: True)
     by_xla = lambda *x, implementation, **given: whole(*x, **given)
     monkeypatch.setattr(jax.nn, 'dot_product_attention', by_xla)
   np.testing.assert_allclose(
@@ -70,7 +70,7 @@ def test_segments_are_apart(flash, monkeypatch):
 
 def test_an_odd_length_with_segments_is_not_cudnns(monkeypatch):
   # Which refuses the gradient of a mask there.
-  monkeypatch.setattr(attention, '_takes_flash', lambda q: True)
+  monkeypatch.setattr(attention, '_takes_flash', lambda q, v: True)
   q, k, v = inputs(2, 9, 4, 2, 8)
   segments = np.zeros((2, 9), np.int32)
   given = causal_attention(q, k, v, jnp.asarray(segments))
@@ -101,6 +101,7 @@ def test_cached_attention_ignores_what_is_not_yet_written():
   q, k, v = inputs(2, 12, 4, 2, 8)
   whole = causal_attention(q, k, v)
   k[:, 9:], v[:, 9:] = 1e6, 1e6
+  k, v = (x.swapaxes(1, 2) for x in (k, v))
   part = jax.jit(cached_attention)(q[:, 6:9], k, v, jnp.int32(6))
   np.testing.assert_allclose(part, whole[:, 6:9], rtol=1e-5, atol=1e-5)
 

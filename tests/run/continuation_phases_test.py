@@ -7,6 +7,7 @@ import pytest
 from configs import default
 from elas_jax.common.errors import UserError
 from elas_jax.config.config import to_tree
+from elas_jax.config.overrides import set_field
 from elas_jax.config.parsing import parse
 from elas_jax.run.continuation import Past, check_config
 from elas_jax.train import train
@@ -78,6 +79,24 @@ def test_all_numbers_of_steps_of_a_short_run_may_move():
   short, longer = parse(short), parse(longer)
   (said,) = continued(short, 12, longer)
   assert 'schedule.restart_warmup_steps 1 -> 5' in said
+
+
+def test_stages_that_are_shares_move_and_are_said():
+  def staged(steps, stages):
+    config = default.get_config('full')
+    config.train.steps = steps
+    at = 'train.objectives.l1_activations.schedule'
+    set_field(config, 'train.objectives', 'l1_activations')
+    set_field(config, at, 'half_sine_stages')
+    set_field(config, f'{at}.stages', stages)
+    return parse(config)
+
+  short = staged(40, '0.1:0.5,1:1.0')
+  assert short.train.objectives[0].schedule.stages == '0.1:20,1:40'
+  (said,) = continued(short, 10, staged(120, '0.1:0.5,1:1.0'))
+  assert 'schedule.stages 0.1:20,1:40 -> 0.1:60,1:120' in said
+  (said,) = continued(short, 10, staged(120, '0.1:20,1:40'))
+  assert 'stages' not in said
 
 
 def test_what_moved_is_noted(make_config, corpus, tmp_path, capsys):

@@ -10,6 +10,7 @@ import numpy as np
 
 from elas_jax.run.measures import by_layer, formats, lacking, why_lacking
 from elas_jax.systems.feed_forwards import FEED_FORWARDS
+from elas_jax.systems.kinds import room
 from elas_jax.systems.measures import MEASURES
 from tests.conformance.hosts import language, network
 
@@ -53,7 +54,7 @@ def test_what_has_nothing_to_measure_is_a_note():
   reads = types.SimpleNamespace(sown=('activation',))
   assert why_lacking(config, reads) == "no layer of the model gives away 'activation'"
   for kind in FEED_FORWARDS.values():
-    assert why_lacking(language(feed_forward=kind()), reads) == ''
+    assert why_lacking(language(feed_forward=room(kind).CASES[0]), reads) == ''
 
 
 def test_values_are_named_and_said():

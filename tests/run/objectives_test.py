@@ -3,17 +3,27 @@
 import dataclasses
 import types
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from elas_jax.common.errors import UserError
 from elas_jax.run import objectives
+from elas_jax.run.checkpoint import steps
 from elas_jax.run.log import Log
 from elas_jax.run.metrics import MetricsWriter, read_metrics
+from elas_jax.run.saved import Saved
+from elas_jax.run.sharding import make_mesh
+from elas_jax.run.state import abstract_state, abstract_variables
+from elas_jax.run.workdir import open_run
 from elas_jax.systems.objectives import OBJECTIVES
 from elas_jax.systems.schedules import SCHEDULES
 from elas_jax.tasks import LANGUAGE
+from elas_jax.train import starting_state, train
 from tests.conformance.hosts import language, network
+from tests.finished_runs import computed, train_until
+from tests.systems.objectives_test import walk
 
 
 def with_objectives(config, *kinds):
@@ -32,7 +42,7 @@ def test_means_and_changing_coefficients_are_logged(tmp_path, capsys):
     sown={'activation': {'layers/feed_forward': y}},
     weights_of=lambda rows: jnp.ones(rows),
   )
-  total, sums = objectives.added(config, seen, 1)
+  total, sums = objectives.added(config, seen, 1, {})
   assert float(total) == pytest.approx(1e-4 * 6 + 0.125 * 0.5 * 4)
   log = Log(
     MetricsWriter(tmp_path, 0, False),
@@ -64,6 +74,60 @@ def test_a_coefficient_may_fall_to_zero_or_be_zero():
   kind = OBJECTIVES['z_loss'](coefficient=3.0, schedule=SCHEDULES['cosine'](0))
   assert float(kind.coefficient_at(5, 10)) == pytest.approx(3 * (0.1 + 0.9 / 2), rel=0.2)
   assert not kind.constant and OBJECTIVES['z_loss']().constant
+
+
+CHUNKS = {
+  'model.feed_forward': 'block',
+  'model.feed_forward.experts': 4,
+  'model.linear': 'dense',
+  'train.accumulation': 2,
+  'model.layers': 1,
+  'train.steps': 12,
+  'checkpoint.every': 12,
+  'eval.every': 12,
+  'train.objectives': {
+    'chunk_sparsity': {'chunk': 8, 'hold_steps': 4, 'every': 2, 'coefficient': 0.5}
+  },
+}
+
+
+def state_in(workdir, config):
+  """All of the newest checkpoint."""
+  step = max(steps(workdir, ''))
+  return Saved(workdir / f'checkpoints/{step}').state(
+    abstract_state(config, make_mesh(config))
+  )
+
+
+def test_what_is_kept_survives_a_stop_within_a_window(make_config, corpus, tmp_path):
+  """Bit by bit, on four devices; and it follows from the losses that are logged."""
+  config, whole, parts = make_config(**CHUNKS), tmp_path / 'whole', tmp_path / 'parts'
+  train(config, whole)
+  train_until(7, config, parts)  # the windows are of 5, 6 and of 7, 8
+  (kept,) = state_in(parts, config).kept.values()
+  assert float(kept['sum']) > 0 and float(kept['ratio']) != 1
+  train(config, parts)
+  assert computed(parts) == computed(whole)
+  one, two = (state_in(folder, config) for folder in (whole, parts))
+  jax.tree.map(np.testing.assert_array_equal, one, two)
+  name = 'train/objective/chunk_sparsity'
+  lines = [line for line in computed(whole) if name in line]
+  expected = walk(config.train.objectives[0], [line[name] for line in lines])
+  found = [line[f'{name}/coefficient'] for line in lines]
+  assert len(found) == 12 and found[4] != found[0] == 0.5
+  np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+  # The network is what it is without: it opens, and others start from it.
+  own = jax.tree.structure(abstract_variables(config))
+  for holder in (one, open_run(whole, None, {})):
+    assert jax.tree.structure(holder.variables) == own
+  fresh = types.SimpleNamespace(latest_step=None)
+  for kinds in ({}, CHUNKS['train.objectives']):
+    config = make_config(**CHUNKS | {'restore': str(whole), 'train.objectives': kinds})
+    state = starting_state(config, make_mesh(config), fresh, None)
+    np.testing.assert_array_equal(state.params['head'], one.params['head'])
+    assert state.kept.keys() == kinds.keys()
+    assert all(float(kept['factor']) == 1 for kept in state.kept.values())
 
 
 def test_a_model_in_which_nobody_sows_is_refused():

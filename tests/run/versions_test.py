@@ -46,7 +46,6 @@ ELAS = {
   'model.width': 16,
   'model.layers': 2,
   'model.attention.heads': 2,
-  'model.attention.kv_heads': 2,  # as many: the same as not to say so
   'model.feed_forward_width': 32,
   'model.linear.rank': 4,
   'data.source': 'text_files',

@@ -146,7 +146,7 @@ def test_widths():
       'convnet',
       {},
       {'linear': LINEARS['rational']()},
-      r"model.linear='rational': must be one of 'dense', 'quadratic'.* with "
+      r"model.linear='rational': must be one of 'dense', 'masked', 'quadratic'.* with "
       r"model.architecture='convnet'",
     ),
     (

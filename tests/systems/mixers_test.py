@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from elas_jax.common.errors import UserError
-from elas_jax.systems.kinds import room
+from elas_jax.systems.kinds import about, room
 from elas_jax.systems.linears import LINEARS
 from elas_jax.systems.mixers import MIXERS
 from elas_jax.systems.positions import POSITIONS
@@ -17,7 +17,7 @@ MIXER_CASES = [case for kind in MIXERS.values() for case in room(kind).CASES]
 POSITION_CASES = [case for kind in POSITIONS.values() for case in room(kind).CASES]
 FIRST_MIXERS = [room(kind).CASES[0] for kind in MIXERS.values()]
 FIRST_POSITIONS = [room(kind).CASES[0] for kind in POSITIONS.values()]
-MHA = MIXERS['mha']
+MHA, GQA, SQA = (MIXERS[name] for name in ('mha', 'gqa', 'sqa'))
 
 
 def of(kind, **fields):
@@ -71,15 +71,12 @@ def test_maps_are_those_that_are_made():
   for kind in MIXER_CASES:
     parts = of(kind).model.parts
     variables, _ = applied(kind, of(kind).model, jnp.zeros((1, 3, 8)))
-    shapes = {name: p['kernel'].shape for name, p in variables['params'].items()}
+    params, inner = variables['params'], about(kind, 'inner', parts, default={})
+    shapes = {name: params[name]['kernel'].shape for name in set(params) - set(inner)}
     maps = kind.maps(parts)
     assert shapes == {name: (one.inputs, one.outputs) for name, one in maps.items()}
-  assert {name: one.split for name, one in maps.items()} == {
-    'query': 'out',
-    'key': 'out',
-    'value': 'out',
-    'output': 'in',
-  }
+    splits = {name: one.split for name, one in maps.items()}
+    assert splits.pop('output') == 'in' and set(splits.values()) == {'out'}
 
 
 def test_rotation_keeps_lengths_and_sees_distances_only():
@@ -108,8 +105,14 @@ def test_flops_are_those_of_both_products_forward_and_backward():
   [
     (MHA(3), {}, r'model.attention.heads=3: must divide model.width=8; accepted: 1, 2'),
     (MHA(0), {}, r'model.attention.heads=0: must be at least 1'),
-    (MHA(2, -1), {}, r'model.attention.kv_heads=-1: must be at least 0'),
-    (MHA(4, 3), {}, r'model.attention.kv_heads=3: must divide model.attention.heads=4'),
+    (GQA(2, 0), {}, r'model.attention.kv_heads=0: must be at least 1'),
+    (GQA(4, 3), {}, r'model.attention.kv_heads=3: must divide model.attention.heads=4'),
+    (SQA(4, 0, 1), {}, r'model.attention.query_heads=0: must be at least 1'),
+    (SQA(4, 4, 1), {}, r"query_heads=4: must be below model.attention.heads=4; 'mha' and"),
+    (SQA(4, 3, 2), {}, r'kv_heads=2: must divide model.attention.query_heads=3'),
+    (MIXERS['ssqa'](1), {}, r'model.attention.heads=1: must be a multiple of 2'),
+    (MIXERS['xsqa'](2), {}, r'model.attention.heads=2: must be a multiple of 4'),
+    (MIXERS['xsmqa'](2), {}, r'model.attention.heads=2: must be a multiple of 4'),
     (MHA(8), {}, r'model.width / model.attention.heads = 1 must be even'),
   ],
 )

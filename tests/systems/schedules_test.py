@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from elas_jax.common.errors import UserError
-from elas_jax.systems.schedules import SCHEDULES
+from elas_jax.systems.schedules import SCHEDULES, half_sine_stages
 
 STEPS, PEAK = 100, 2.0
+DISPLACED, STAGES = 'displaced_cosine_restarts', 'half_sine_stages'
 FIELDS = {
   'warmup_steps': 10,
   'warmup_fraction': 0.1,
@@ -38,7 +39,7 @@ def rates(name, **fields):
   return np.asarray(kind.build(PEAK, STEPS)(np.arange(STEPS + 1)))
 
 
-@pytest.mark.parametrize('name', sorted(set(SCHEDULES) - {'displaced_cosine_restarts'}))
+@pytest.mark.parametrize('name', sorted(set(SCHEDULES) - {DISPLACED, STAGES}))
 def test_warmup_is_linear_from_its_fraction(name):
   expected = 2.0 * (0.1 + 0.9 * np.arange(11) / 10)
   np.testing.assert_allclose(rates(name)[:11], expected, rtol=1e-6)
@@ -148,9 +149,46 @@ def test_loro_schedule_is_that_of_its_public_log():
   np.testing.assert_allclose(float(schedule(2_000)), 0.00972862, rtol=1e-5)
 
 
-DISPLACED = 'displaced_cosine_restarts'
+# Of ProSparse's 7B model: step, and lambda there, of stages that end at 5000, 6000, ...
+PUBLISHED = (
+  *((0, 0), (4999, 0), (5000, 5e-3), (6000, 5e-3), (8000, 27.5e-3), (10_000, 5e-2)),
+  *((11_000, 5e-2), (12_000, 5e-2), (14_000, 125e-3), (16_000, 0.2), (16_500, 0.2)),
+)
+
+
+def test_stages_are_those_of_prosparse():
+  """With the default, in shares; a quarter of a rise is 1 - sqrt(1 / 2) of its half."""
+  kind = SCHEDULES[STAGES]()
+  stages = half_sine_stages.in_steps(kind.stages, 'stages', int, 16_500)
+  assert stages == '0:5000,0.025:6000,0.25:10000,0.25:12000,1:16000,1:16500'
+  check(kind, 16_500)
+  schedule = kind.build(0.2, 16_500)
+  steps, expected = zip(*PUBLISHED)
+  found = [float(schedule(step)) for step in steps]
+  np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-9)
+  quarter = 5e-2 + 75e-3 * (1 - math.sqrt(0.5))
+  np.testing.assert_allclose(float(schedule(13_000)), quarter, rtol=1e-5)
+
+
 PHASES = r'must be at most train\.steps=100$'
+PAIRS = "must be pairs SHARE:END joined by commas, such as '0:500,0.5:0.8,1:1.0'$"
 REFUSED = [
+  *(
+    (STAGES, {'stages': stages}, rf"^schedule\.stages='{stages}': {said}")
+    for stages, said in {
+      'x': PAIRS,
+      '': PAIRS,
+      '1:2:3': PAIRS,
+      '1:b': PAIRS,
+      '1:1.0e999': PAIRS,
+      '0:5,2:9': 'its shares of the peak must be between 0 and 1$',
+      '0:5,nan:9': 'its shares of the peak must be between 0 and 1$',
+      '0:50,1:0.4': r'its ends 50, 40 must ascend and be at most train\.steps=100$',
+      '0:50,1:101': r'its ends 50, 101 must ascend and be at most train\.steps=100$',
+      '0:-5,1:10': r'its ends -5, 10 must ascend and be at most train\.steps=100$',
+      '0:50,1:inf.': PAIRS,
+    }.items()
+  ),
   ('cosine', {'warmup_steps': 101}, rf'^schedule\.warmup_steps=101: {PHASES}'),
   ('constant', {'warmup_steps': -1}, r'schedule\.warmup_steps=-1: must be at least 0'),
   ('constant', {'warmup_fraction': 1.5}, r'schedule\.warmup_fraction=1\.5: must be betw'),
@@ -171,7 +209,7 @@ REFUSED = [
   (DISPLACED, {'decay_steps': 91}, rf'schedule\.decay_steps=91: {PHASES}'),
   *(
     (name, {'final_fraction': -0.1}, r'schedule\.final_fraction=-0\.1: must be between')
-    for name in sorted(set(SCHEDULES) - {'constant'})
+    for name in sorted(set(SCHEDULES) - {'constant', STAGES})
   ),
   *(
     (name, {'decay_shape': 'exponential', 'final_fraction': 0.0}, 'final_fraction=0.0')

@@ -9,10 +9,13 @@ from elas_jax.common.errors import UserError
 from elas_jax.data import blocks
 from elas_jax.systems import kinds
 from elas_jax.systems.sources import SOURCES
+from elas_jax.systems.sources.chat import Chat
 from elas_jax.systems.sources.text_files import TextFiles
 from elas_jax.systems.sources.tfds import Tfds
 from elas_jax.systems.tokenizers import TOKENIZERS
 from tests.conftest import thinned
+
+RUN = types.SimpleNamespace(train=types.SimpleNamespace(steps=8))
 
 
 def cases(folder: pathlib.Path, table: dict) -> list:
@@ -36,7 +39,7 @@ def test_cases_are_prepared(name, tmp_path):
   if name == 'python_source':  # as many tokens as it is
     tokenizers = tokenizers[:1]
   for source in sources:
-    source.check('data.source', None)
+    source.check('data.source', RUN)
     for tokenizer in tokenizers:
       tokenizer.check('data.tokenizer', None)
       data = types.SimpleNamespace(
@@ -44,7 +47,7 @@ def test_cases_are_prepared(name, tmp_path):
         tokenizer=tokenizer,
         max_bad_share=0.01,
         protocol='packed',
-        sequence_length=8,
+        sequence_length=64 if name == 'chat' else 8,
         cache_dir=str(tmp_path / 'cache'),
         processes=1,
       )
@@ -62,6 +65,9 @@ def test_cases_are_prepared(name, tmp_path):
     (TextFiles(), "data.source.path='': text_files needs a folder, a file or a glob"),
     (TextFiles('gs://x/y'), "data.source.path='gs://x/y': gs:// addresses are not"),
     (TextFiles('x', 's3://y'), "data.source.validation_path='s3://y': s3:// addresses"),
+    (Chat(), "data.source.path='': chat needs a folder, a file or a glob"),
+    (Chat('x', 's3://y'), "data.source.validation_path='s3://y': s3:// addresses"),
+    (Chat('x', validation_share=0.0), 'data.source.validation_share=0.0: must be'),
     (TextFiles('x\0'), "data.source.path='x\\x00': a path holds no NUL"),
     (TextFiles('x', validation_share=1.0), 'data.source.validation_share=1.0: must be'),
     (SOURCES['python_source'](0.0), 'data.source.validation_share=0.0: must be between'),

@@ -15,6 +15,7 @@ from elas_jax.config.overrides import choose, set_fields
 from elas_jax.config.parsing import parse, parse_stored
 from elas_jax.data.packing import segments
 from elas_jax.models.decoder import Decoder
+from elas_jax.systems.kinds import room
 from elas_jax.systems.mixers import MIXERS
 from elas_jax.systems.positions import POSITIONS
 from elas_jax.tasks.language import LANGUAGE, forward
@@ -29,7 +30,10 @@ def config_of(**kinds):
   set_fields(config, {f'model.{name}': value for name, value in small.items()})
   choose(config, 'model.linear', 'dense')
   for name, kind in kinds.items():
-    choose(config, f'model.{name}', kind)
+    fields = {}
+    if name == 'attention':  # in sizes of tests
+      fields = dataclasses.asdict(room(MIXERS[kind]).CASES[0])
+    choose(config, f'model.{name}', kind, **fields)
   return parse(config)
 
 

@@ -12,6 +12,9 @@ from elas_jax.systems.activations.common import Plain
 class Relu(Plain):
   function = staticmethod(jax.nn.relu)
 
+  def zeros(self) -> bool:
+    return True
+
 
 CASES = (Relu(),)
 

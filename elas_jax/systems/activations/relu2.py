@@ -12,6 +12,9 @@ from elas_jax.systems.activations.common import Plain
 class Relu2(Plain):
   function = staticmethod(squared_relu)
 
+  def zeros(self) -> bool:
+    return True
+
 
 CASES = (Relu2(),)
 

@@ -1,15 +1,19 @@
 """What architectures share: checks of images, and layers that are plain by design."""
 
+import dataclasses
 import math
 from typing import Any
 
 import flax.linen as nn
+import jax
 
 from elas_jax.common.errors import UserError
 from elas_jax.common.fields import at_least
 from elas_jax.common.limits import quoted
-from elas_jax.systems.kinds import Axes, name_of
+from elas_jax.systems.activations import ACTIVATIONS
+from elas_jax.systems.kinds import Axes, Parts, name_of
 from elas_jax.systems.linears import LINEARS
+from elas_jax.systems.sown import sow
 
 # Of flax's own layers.
 DENSE: Axes = {'kernel': ('in', 'out'), 'bias': (None,)}
@@ -78,15 +82,29 @@ class Network(nn.Module):
   model: Any
   train: bool
 
+  @property
+  def parts(self) -> Parts:
+    return dataclasses.replace(self.model.parts, train=self.train)
+
   def norm(self, name: str) -> Any:
-    return self.model.norm.make(self.model.parts, name=name, train=self.train)
+    return self.model.norm.make(self.parts, name=name, train=self.train)
 
   def activation(self, name: str) -> Any:
-    return self.model.activation.make(self.model.parts, name=name)
+    kind = self.model.activation
+    function = kind.make(self.parts, name=name)
+    if isinstance(kind, ACTIVATIONS['none']):
+      return function
+
+    def given_away(x: jax.Array) -> jax.Array:
+      y = function(x)
+      sow(self, 'activation', lambda: y.reshape(-1, y.shape[-1]), part=name)
+      return y
+
+    return given_away
 
   def linear(self, features: int, name: str) -> nn.Module:
-    return self.model.linear.make(features, self.model.parts, name=name)
+    return self.model.linear.make(features, self.parts, name=name)
 
   def convolution(self, features: int, stride: int, name: str) -> nn.Module:
     c, kernel = self.model, window(self.model, KERNEL)
-    return c.linear.convolve(features, kernel, stride, c.parts, name=name)
+    return c.linear.convolve(features, kernel, stride, self.parts, name=name)

@@ -72,7 +72,6 @@ class VisionTransformer:
       model.parts,
       hidden=self.expansion * model.width,
       position=self.position,
-      causal=False,
       length=(H // h) * (W // w),
     )
     of_attention = dataclasses.replace(

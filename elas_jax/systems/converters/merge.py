@@ -1,6 +1,7 @@
 """Factors multiplied into dense maps (low rank, LoRA 2106.09685, SLTrain 2406.02214).
 
-Every linear map becomes y = x W + bias with the W that its kind's `merged` says, in float32
+Every linear map becomes y = x W + bias with the W that its kind's `merged` says, of masked
+maps the one with their zeros, which are then trained like the rest; it is formed in float32
 and rounded once to model.param_dtype. Kinds without it are no product with one matrix (cola
 and lost have a silu between their factors) and are refused. Biases and all else stay; an
 optimiser that steps on factors is followed by the one that its `on_dense` names.

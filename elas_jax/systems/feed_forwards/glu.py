@@ -12,8 +12,8 @@ import jax
 import numpy as np
 
 from elas_jax.systems.activations import ACTIVATIONS
-from elas_jax.systems.kinds import Map, Parts, room, section
-from elas_jax.systems.sown import sow
+from elas_jax.systems.feed_forwards.common import last_map
+from elas_jax.systems.kinds import Map, Parts, about, room, section
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +30,9 @@ class GLU:
   def inner(self, parts: Parts) -> dict[str, Any]:
     return {'activation': self.activation}
 
+  def zeros(self) -> bool:
+    return about(self.activation, 'zeros', default=False)
+
 
 class Module(nn.Module):
   kind: GLU
@@ -45,8 +48,7 @@ class Module(nn.Module):
       y_BxLxF = kind.gate(gate_BxLxF, up_BxLxF)
     else:
       y_BxLxF = kind.make(parts, name='activation')(gate_BxLxF) * up_BxLxF
-    sow(self, 'activation', lambda: y_BxLxF.reshape(-1, parts.hidden))
-    return linear.make(parts.width, parts, name='down')(y_BxLxF)
+    return last_map(self, parts, y_BxLxF)
 
 
 CASES = (GLU(), GLU(ACTIVATIONS['none']()))

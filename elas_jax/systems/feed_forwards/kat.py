@@ -13,10 +13,10 @@ import jax
 import numpy as np
 
 from elas_jax.common.fields import at_least, divides
+from elas_jax.systems.feed_forwards.common import last_map
 from elas_jax.systems.feed_forwards.mlp import MLP
 from elas_jax.systems.kinds import Map, Parts
 from elas_jax.systems.linears.rational import GroupRational
-from elas_jax.systems.sown import sow
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,8 +49,7 @@ class Module(nn.Module):
     x_BxLxD = rational('identity', 'rational_1')(x_BxLxD)
     h_BxLxF = linear.make(parts.hidden, first, name='up')(x_BxLxD)
     y_BxLxF = rational('swish', 'rational_2')(h_BxLxF)
-    sow(self, 'activation', lambda: y_BxLxF.reshape(-1, parts.hidden))
-    return linear.make(parts.width, parts, name='down')(y_BxLxF)
+    return last_map(self, parts, y_BxLxF)
 
 
 NO_DECAY = tuple(

@@ -12,8 +12,8 @@ import jax
 import numpy as np
 
 from elas_jax.systems.activations import ACTIVATIONS
-from elas_jax.systems.kinds import Map, Parts, room, section
-from elas_jax.systems.sown import sow
+from elas_jax.systems.feed_forwards.common import last_map
+from elas_jax.systems.kinds import Map, Parts, about, room, section
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,8 +30,11 @@ class MLP:
   def inner(self, parts: Parts) -> dict[str, Any]:
     return {'activation': self.activation}
 
+  def zeros(self) -> bool:
+    return about(self.activation, 'zeros', default=False)
+
   def probed(self) -> bool:
-    return isinstance(self.activation, ACTIVATIONS['relu2'])
+    return isinstance(self.activation, (ACTIVATIONS['relu'], ACTIVATIONS['relu2']))
 
 
 class Module(nn.Module):
@@ -44,8 +47,7 @@ class Module(nn.Module):
     first = dataclasses.replace(parts, opening=True)
     h_BxLxF = linear.make(parts.hidden, first, name='up')(x_BxLxD)
     y_BxLxF = kind.make(parts, name='activation')(h_BxLxF)
-    sow(self, 'activation', lambda: y_BxLxF.reshape(-1, parts.hidden))
-    return linear.make(parts.width, parts, name='down')(y_BxLxF)
+    return last_map(self, parts, y_BxLxF)
 
 
 CASES = (MLP(), MLP(ACTIVATIONS['gelu']()))

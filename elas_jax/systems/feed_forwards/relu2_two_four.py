@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from elas_jax.common.errors import UserError
@@ -17,9 +18,12 @@ from elas_jax.common.fields import at_least
 from elas_jax.common.limits import quoted
 from elas_jax.ops.activation import squared_relu
 from elas_jax.ops.linear import chain
+from elas_jax.ops.live_rows import chain_of_live
 from elas_jax.ops.two_four import (
   HAVE_KERNELS,
   described,
+  pruned_activations,
+  sparse_feed_forward,
   two_four_feed_forward,
   without_kernels,
 )
@@ -27,7 +31,7 @@ from elas_jax.systems import kinds
 from elas_jax.systems.feed_forwards.mlp import MLP
 from elas_jax.systems.kinds import Map, Parts, free, phase, room, section
 from elas_jax.systems.linears import LINEARS
-from elas_jax.systems.sown import sow
+from elas_jax.systems.sown import above, sow, thresholds_of
 from elas_jax.systems.two_four import RECIPES
 
 
@@ -113,6 +117,9 @@ class TwoFourSquaredReLU:
   def probed(self) -> bool:
     return True
 
+  def zeros(self) -> bool:
+    return True
+
   def notes(self, parts: Parts, length: int) -> list[str]:
     """What its products run on, here."""
     recipe = self.recipe.build(length, self.implementation)
@@ -135,8 +142,17 @@ class Module(nn.Module):
     which = 'xla' if self.is_initializing() else kind.implementation
     recipe = kind.recipe.build(x_BxLxD.shape[1], which)
     given = kind.recipe.given(self, x_TxD, up, down)
-    y_TxD = two_four_feed_forward(recipe, x_TxD, up, down, **given)
-    sow(self, 'activation', lambda: squared_relu(chain(x_TxD, up)))
+    y_TxF = lambda: squared_relu(chain(x_TxD, up))
+    sow(self, 'activation', y_TxF)
+    thresholds_F = thresholds_of(self, parts.hidden)
+    if thresholds_F is not None:  # the squared ReLU of its root is what is left of y
+      root_TxF = jnp.sqrt(above(y_TxF(), thresholds_F))
+      y_TxD = sparse_feed_forward(recipe, root_TxF, (), down, **given)
+    elif parts.skip_zeros and len(x_TxD) == 1:
+      z_1xF = pruned_activations(recipe, chain(x_TxD, up), **given)
+      y_TxD = chain_of_live(z_1xF, down)
+    else:
+      y_TxD = two_four_feed_forward(recipe, x_TxD, up, down, **given)
     return y_TxD.reshape(x_BxLxD.shape)
 
 

@@ -30,6 +30,7 @@ from elas_jax.systems.linears.kan_selectable import FAMILIES, Selectable
 from elas_jax.systems.linears.lora import LoRA
 from elas_jax.systems.linears.lost import LOST
 from elas_jax.systems.linears.low_rank import LowRank
+from elas_jax.systems.linears.masked import Masked
 from elas_jax.systems.linears.quadratic import Quadratic
 from elas_jax.systems.linears.rational import Rational
 from elas_jax.systems.linears.sltrain import SLTrain
@@ -41,6 +42,7 @@ LINEARS = {
   'lora': LoRA,
   'sltrain': SLTrain,
   'lost': LOST,
+  'masked': Masked,
   'quadratic': Quadratic,
   'rational': Rational,
   **{f'kan_{name}': family for name, family in FAMILIES.items()},

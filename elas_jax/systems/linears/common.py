@@ -23,6 +23,12 @@ def plain_start(parts: Parts) -> jax.nn.initializers.Initializer:
   }[parts.init]
 
 
+def convolution_start(parts: Parts) -> jax.nn.initializers.Initializer:
+  """How the kernel (h, w, I, O) of a convolution is drawn."""
+  lecun = parts.init == 'lecun_normal'
+  return nn.initializers.lecun_normal() if lecun else nn.initializers.he_normal()
+
+
 def bias_of(module: nn.Module) -> jax.Array | None:
   """Declares the bias (O,) of a linear map, after its other parameters, if it has one."""
   if not module.parts.use_bias:
@@ -54,6 +60,20 @@ def check_rank(where: str, kind: Any, config: Any) -> None:
     which = {0: 'the', 1: 'the smaller of'}.get(len(others), 'the smallest of')
     names = f'{", ".join(others)} and {last}' if others else last
     raise UserError(f'{where}.rank={kind.rank}: must be at most {full}, {which} {names}')
+
+
+def check_svd(where: str, kind: Any, config: Any) -> None:
+  """Refuses a rank beyond the full one of its narrowest map, whose SVD has no more."""
+  stack = config.model.stack
+  owners = stack.owners() if stack else {}
+  own = {path: one for path, (owner, one) in owners.items() if one and owner == kind}
+  sides = {path: min(one.inputs, one.outputs) for path, one in own.items()}
+  if sides and kind.rank > min(sides.values()):
+    name = min(sides, key=sides.get)
+    raise UserError(
+      f'{where}.rank={kind.rank}: must be at most {sides[name]} to start as an SVD, the '
+      f'width of the map {name!r}'
+    )
 
 
 def check_share(where: str, kind: Any) -> None:

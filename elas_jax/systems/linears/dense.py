@@ -2,8 +2,9 @@
 
 x (..., I), W 'kernel' (I, O), 'bias' (O,) only with parts.use_bias, zero at the start. W is
 normal of standard deviation parts.init_std or, where that is None, as parts.init says:
-uniform within 1 / sqrt(I), or normal of variance 2 / I. On images it is a convolution whose
-kernel (h, w, I, O) starts with variance 2 / (h w I).
+uniform within 1 / sqrt(I), or normal of variance 1 / I or 2 / I. On images it is a
+convolution whose kernel (h, w, I, O) starts with variance 2 / (h w I), or, where
+parts.init='lecun_normal', 1 / (h w I).
 """
 
 import dataclasses
@@ -15,7 +16,12 @@ import numpy as np
 
 from elas_jax.ops import linear as ops
 from elas_jax.systems.kinds import Parts
-from elas_jax.systems.linears.common import bias_of, plain_start, plus
+from elas_jax.systems.linears.common import (
+  bias_of,
+  convolution_start,
+  plain_start,
+  plus,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +43,7 @@ class Dense:
       padding=[(side // 2, side // 2) for side in kernel],
       use_bias=parts.use_bias,
       param_dtype=parts.param_dtype,
-      kernel_init=nn.initializers.he_normal(),
+      kernel_init=convolution_start(parts),
       name=name,
     )
 

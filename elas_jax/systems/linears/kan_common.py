@@ -17,6 +17,7 @@ from elas_jax.common.fields import at_least
 from elas_jax.common.limits import SMALLEST_FLOAT, quoted, shown
 from elas_jax.ops.kan.patches import patches
 from elas_jax.systems import kinds
+from elas_jax.systems.activations import ACTIVATIONS
 
 EPSILON = 1e-5  # of the LayerNorm
 # The published uniform starts, over inputs and bases together, for (I, S, O).
@@ -138,12 +139,25 @@ def shared_no_decay(kind: Any) -> tuple[str, ...]:
 
 def check_family(where: str, kind: Any) -> None:
   """Refuses the shared fields' values that cannot be; a kind need not have all of them."""
+  if hasattr(kind, 'activation'):
+    _check_activation(f'{where}.activation', kind.activation)
   for name in ('grid', 'order'):
     if hasattr(kind, name):
       at_least(1, where, kind, name)
   if hasattr(kind, 'grid_min'):
     _check_range(where, kind)
   at_least(0, where, kind, 'init_scale')
+
+
+def _check_activation(where: str, kind: Any) -> None:
+  """A Kolmogorov-Arnold layer is a sum of functions of one number each."""
+  mixes = lambda kind: kinds.about(kind, 'mixes_features', default=False)
+  if mixes(kind):
+    accepted = quoted(name for name, cls in ACTIVATIONS.items() if not mixes(cls()))
+    raise UserError(
+      f'{where}={kinds.name_of(ACTIVATIONS, kind)!r}: must be a function of single '
+      f'numbers, one of {accepted}'
+    )
 
 
 def check_order(where: str, kind: Any) -> None:

@@ -24,6 +24,7 @@ from elas_jax.systems.linears.common import (
   bias_of,
   check_rank,
   check_share,
+  check_svd,
   plain_start,
   plus,
 )
@@ -37,6 +38,7 @@ class LOST:
 
   def check(self, where: str, config: Any) -> None:
     check_rank(where, self, config)
+    check_svd(where, self, config)
     check_share(where, self)
     fraction(where, self, 'gamma')
 

@@ -18,7 +18,13 @@ import numpy as np
 
 from elas_jax.ops import linear as ops
 from elas_jax.systems.kinds import Parts
-from elas_jax.systems.linears.common import bias_of, check_rank, plain_start, plus
+from elas_jax.systems.linears.common import (
+  bias_of,
+  check_rank,
+  check_svd,
+  plain_start,
+  plus,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +34,8 @@ class LowRank:
 
   def check(self, where: str, config: Any) -> None:
     check_rank(where, self, config)
+    if self.factor_init == 'spectral':
+      check_svd(where, self, config)
 
   def short(self) -> tuple[str, int]:
     """The field of the smaller side of its largest arrays, and its value."""

@@ -7,7 +7,7 @@ keeps nothing.
   make(parts, name)                  the module
   maps(parts)                        the linear maps by name, inner(parts) the kinds of
                                      other modules inside
-  head_size(parts)                   K, for the angles
+  head_size(parts)                   K of what is rotated, for the angles
   empty_state(parts, batch, length)  of one layer
   flops(parts, length)               FLOPs of a token beside those of the maps
   segments() -> bool                 whether the module takes segments_BxL as well, numbers
@@ -20,7 +20,24 @@ All but inner and segments must be there. truth(kind, x, p, linear, position): `
 a map's (x, p), `position` turns (B, L, H, K).
 """
 
+from elas_jax.systems.mixers.gqa import GQA
 from elas_jax.systems.mixers.linear_attention import LinearAttention
 from elas_jax.systems.mixers.mha import MHA
+from elas_jax.systems.mixers.mla import MLA
+from elas_jax.systems.mixers.mqa import MQA
+from elas_jax.systems.mixers.sqa import SQA
+from elas_jax.systems.mixers.ssqa import SSQA
+from elas_jax.systems.mixers.xsmqa import XSMQA
+from elas_jax.systems.mixers.xsqa import XSQA
 
-MIXERS = {'mha': MHA, 'linear_attention': LinearAttention}
+MIXERS = {
+  'mha': MHA,
+  'gqa': GQA,
+  'mqa': MQA,
+  'sqa': SQA,
+  'ssqa': SSQA,
+  'xsqa': XSQA,
+  'xsmqa': XSMQA,
+  'mla': MLA,
+  'linear_attention': LinearAttention,
+}

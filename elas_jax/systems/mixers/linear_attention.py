@@ -7,7 +7,7 @@ over s <= t in a decoder and all s elsewhere; then output(y). R turns by positio
 kind of position turns queries and keys, in the numerator alone (RoFormer, arXiv 2104.09864,
 eq. 19). x (B, L, D), q, k, v (B, L, H, K), K = D / H. A state holds the sums over the
 positions before: 'products' (B, H, K, K) of g and v, 'features' (B, H, K) of g; its size
-does not grow. In float32.
+does not grow. In float32. With qk_norm, q and k pass the norms of common.py before phi.
 """
 
 import dataclasses
@@ -21,7 +21,12 @@ import numpy as np
 from elas_jax.common.fields import at_least, divides
 from elas_jax.ops.linear_attention import causal_linear_attention, full_linear_attention
 from elas_jax.systems.kinds import Map, Parts, free
-from elas_jax.systems.mixers.common import check_pairs
+from elas_jax.systems.mixers.common import (
+  check_pairs,
+  qk_norm_truth,
+  qk_normed,
+  qk_norms,
+)
 
 State = dict[str, jax.Array]
 EPSILON = 1e-6  # of the authors' code, beside the sum that is divided by
@@ -31,6 +36,7 @@ EPSILON = 1e-6  # of the authors' code, beside the sum that is divided by
 class LinearAttention:
   heads: int = 4  # H, a divisor of D; the head size is K = D / H. The default is ours
   chunk: int = free(64)  # positions whose products are formed at once
+  qk_norm: bool = False  # RMSNorm of each query and key, before their features. Ours
 
   def check(self, where: str, config: Any) -> None:
     at_least(1, where, self, 'heads chunk')
@@ -45,6 +51,9 @@ class LinearAttention:
 
   def head_size(self, parts: Parts) -> int:
     return parts.width // self.heads
+
+  def inner(self, parts: Parts) -> dict[str, Any]:
+    return qk_norms(self)
 
   def maps(self, parts: Parts) -> dict[str, Map]:
     D = parts.width
@@ -90,7 +99,8 @@ class Module(nn.Module):
       y = parts.linear.make(D, parts, name=name)(x_BxLxD)
       return y.reshape(B, L, kind.heads, -1)
 
-    f_BxLxHxK, g_BxLxHxK = features(heads('query')), features(heads('key'))
+    q_BxLxHxK, k_BxLxHxK = qk_normed(kind, parts, heads('query'), heads('key'))
+    f_BxLxHxK, g_BxLxHxK = features(q_BxLxHxK), features(k_BxLxHxK)
     turned = [parts.position.rotate(x, angles) for x in (f_BxLxHxK, g_BxLxHxK)]
     v_BxLxHxK = heads('value')
     if parts.causal:
@@ -117,7 +127,7 @@ class Module(nn.Module):
     return parts.linear.make(D, parts, name='output')(y_BxLxD), state
 
 
-CASES = (LinearAttention(heads=2), LinearAttention(heads=1, chunk=2))
+CASES = (LinearAttention(heads=2), LinearAttention(heads=1, chunk=2, qk_norm=True))
 
 
 def truth(
@@ -127,7 +137,8 @@ def truth(
   B, L, D = x.shape
   heads = lambda name: linear(x, p[name]).reshape(B, L, kind.heads, -1)
   phi = lambda z: np.where(z > 0, z + 1, np.exp(np.minimum(z, 0)))
-  f, g, v = phi(heads('query')), phi(heads('key')), heads('value')
+  normed = lambda name: qk_norm_truth(kind, heads(name), p.get(f'{name}_norm'))
+  f, g, v = phi(normed('query')), phi(normed('key')), heads('value')
   turned_f, turned_g = position(f), position(g)
   y = np.empty_like(v)
   for t in range(L):

@@ -10,10 +10,23 @@ Each has the fields of common.py:Objective, `coefficient` and `schedule`, and
                     them is refused
   check(where, config)
 
+One whose coefficient depends on how it went so far keeps scalars in the train state:
+
+  state()                              these at the start, {} unless there are some
+  next_state(state, value, step)       after a step, of which `value` is the mean
+  coefficient_at(step, steps, state)   what they are for
+
 truth(kind, seen): the same in NumPy float64, of arrays.
 """
 
+from elas_jax.systems.objectives.activation_locality import ActivationLocality
+from elas_jax.systems.objectives.chunk_sparsity import ChunkSparsity
 from elas_jax.systems.objectives.l1_activations import L1Activations
 from elas_jax.systems.objectives.z_loss import ZLoss
 
-OBJECTIVES = {'z_loss': ZLoss, 'l1_activations': L1Activations}
+OBJECTIVES = {
+  'z_loss': ZLoss,
+  'l1_activations': L1Activations,
+  'activation_locality': ActivationLocality,
+  'chunk_sparsity': ChunkSparsity,
+}

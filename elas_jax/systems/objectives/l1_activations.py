@@ -1,10 +1,13 @@
 """Mean of |y| over a feed-forward's activations y: L1, for sparsity (arXiv 2402.13516).
 
 ProSparse adds lambda * sum over layers of ||y||_1, with y = relu(x W_gate) * (x W_up); its
-lambda is 0 at first, then constant, and then rises in stages by half a sine each. Here the
-sum is a mean, over units, layers and the F entries of y, so that the coefficient does not
-depend on sizes; y is of any feed-forward, before it is pruned; and one schedule takes the
-place of the stages. The backward pass needs y of all layers, whatever model.remat is.
+lambda changes in stages, which are the schedule half_sine_stages. Here the sum is a mean,
+over units, layers and the F entries of y, so that the coefficient does not depend on sizes,
+and y is of any feed-forward, before it is pruned. In the code that its authors published
+with BlockFFN the sum is over the tokens as well, the T of a device's micro-batch, and times
+1e-8: lambda there is the coefficient 1e-8 lambda N T F here. That of the 7B model, N = 32
+and F = 11008, at its end, 0.2, is 2.9 for each sequence of 4096 in such a batch. The
+backward pass needs y of all layers, whatever model.remat is.
 """
 
 import dataclasses

@@ -1,11 +1,13 @@
 """Corpora of documents: kinds of data.source of a language model.
 
 Each has `corpus(data)`, what data/blocks.py prepares, of the config's section `data`;
-`label()`, its name in records and tables; and `shown()`, how messages name it.
+`label()`, its name in records and tables; `shown()`, how messages name it; and, if its
+batches say which targets count, `answers()`, True. One whose rows change by phase has
+at_step(step), what tells the phase of a step (from 1). A new one that a mixture may be of
+goes into mixture.py:CORPORA.
 """
 
-from elas_jax.systems.sources.python_source import PythonSource
-from elas_jax.systems.sources.text_files import TextFiles
-from elas_jax.systems.sources.tfds import Tfds
+from elas_jax.systems.sources.chat import Chat
+from elas_jax.systems.sources.mixture import CORPORA, Mixture
 
-SOURCES = {'text_files': TextFiles, 'python_source': PythonSource, 'tfds': Tfds}
+SOURCES = {**CORPORA, 'mixture': Mixture, 'chat': Chat}

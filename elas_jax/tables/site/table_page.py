@@ -7,7 +7,7 @@ from typing import Any
 
 from elas_jax.run.ended import CURVES
 from elas_jax.tables.entries import Entry
-from elas_jax.tables.plan import Run
+from elas_jax.tables.planned_run import Run
 from elas_jax.tables.render import Section
 from elas_jax.tables.site import svg
 from elas_jax.tables.site.html import (

@@ -211,6 +211,9 @@ def test_inputs_that_are_all_the_same_far_away_are_refused(look):
     linear_maps=(),
     rows=lambda count: {'inputs': np.zeros((1, 2))},
     outputs=lambda *_: (outputs, {'inputs': far}),
+    start=None,
+    loss=None,
+    slopes=None,
     check=check,
     say=print,
   )

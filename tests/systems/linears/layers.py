@@ -47,6 +47,7 @@ def wide(tree):
 def config_of(task='language', learning_rate=1e-3, width=I, hidden=O, **widths):
   """What a check looks at; `widths` are the inputs of maps."""
   model = types.SimpleNamespace(
+    stack=None,
     width=width,
     widths={'model.width': width, 'model.feed_forward_width': hidden},
     input_widths=widths,

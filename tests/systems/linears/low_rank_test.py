@@ -11,6 +11,8 @@ from elas_jax.systems.linears.lora import LoRA
 from elas_jax.systems.linears.lost import LOST
 from elas_jax.systems.linears.low_rank import LowRank
 from elas_jax.systems.linears.sltrain import SLTrain
+from elas_jax.systems.mixers import MIXERS
+from tests.conformance.hosts import language
 from tests.systems.linears.layers import I, O, R, config_of, layer_of, normal, start, wide
 
 
@@ -92,3 +94,16 @@ def test_the_short_side_of_every_array_is_the_rank(kind):
   params = start(layer_of(kind), normal(2, I))['params']
   assert {min(p.shape) for p in params.values()} == {R}
   assert kind.short() == ('model.linear.rank', R)
+
+
+@pytest.mark.parametrize('kind', [LowRank(3, 'spectral'), LOST(3)])
+def test_a_start_by_svd_needs_the_rank_of_every_map(kind):
+  """A key of one head of two entries has rank 2; two factors may have more all the same."""
+  config = language(linear=kind, attention=MIXERS['mqa'](heads=4))
+  said = (
+    "rank=3: must be at most 2 to start as an SVD, the width of the map 'attention/key'"
+  )
+  with pytest.raises(UserError, match=said):
+    kind.check('model.linear', config)
+  kind.check('model.linear', language(linear=kind))
+  LowRank(3).check('model.linear', config)

@@ -18,7 +18,10 @@ from tests.systems.linears.layers import (
   wide,
 )
 
-NAMES = ('dense', 'low_rank', 'cola', 'lora', 'sltrain', 'lost', 'quadratic', 'rational')
+NAMES = (
+  *('dense', 'low_rank', 'cola', 'lora', 'sltrain', 'lost', 'masked', 'quadratic'),
+  'rational',
+)
 CASES = [case for name in NAMES for case in room(LINEARS[name]).CASES]
 D, F = 8, 16
 
@@ -66,6 +69,7 @@ FLOPS = {
   'lora': 4 * D * F + 6 * 4 * (D + F),
   'sltrain': 6 * D * F,
   'lost': 6 * (3 * (D + F) + 2 * F),
+  'masked': 6 * D * F,
   'quadratic': 6 * 3 * D * F,
   'rational': 6 * D * F,
 }
