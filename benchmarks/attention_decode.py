@@ -15,8 +15,8 @@ elsewhere; the cache is written in place:
   cache         bytes of the state's arrays
   temporary     bytes beside arguments and results, by the compiler's memory analysis
 
-Hardware: any with 8 GiB; some minutes on two cores. Expected: mla far below the same with
-keys formed, and with a seventh of the cache of mha.
+Hardware: any with 8 GiB; no result is recorded yet. Of shapes, mla has a seventh of
+the cache of mha.
 """
 
 import dataclasses

@@ -22,7 +22,7 @@ BETAS = (0.01, 0.1, 0.3)  # of merge_features, of those that are published
 
 
 def opened(workdir: pathlib.Path) -> Run:
-  return open_run(workdir, None, {'eval.batch_size': jax.device_count()})
+  return open_run(workdir, None, {})
 
 
 def values(run: Run, config: Config, rows: Any) -> dict[str, float]:

@@ -121,7 +121,7 @@ def pays(model: ModelConfig, rows: int) -> bool:
   On one CPU, one row, feed-forwards whose activations are often exactly zero, and maps too
   large for its caches: then a token takes as long as its kernels take to be read. Whether
   it is faster then depends on how many are zero, which each layer finds out at each token
-  (ops/live_rows.py); with few of them nothing is lost but a count.
+  (ops/live_rows.py). benchmarks/sparse_decoding.py compares.
   """
   entries = (
     model.feed_forward_width * about(model.linear, 'short', default=('', model.width))[1]

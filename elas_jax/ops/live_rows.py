@@ -7,8 +7,8 @@ import jax.numpy as jnp
 
 from elas_jax.ops.linear import chain, dense
 
-# Shares of the rows for which there is a program each. Above the last the whole kernel is
-# read in order, which no gather of rows is as fast as (benchmarks/sparse_decoding.py).
+# Shares of the rows for which there is a program each; above the last the whole kernel is
+# read, in order. Ours: benchmarks/sparse_decoding.py compares.
 SHARES = (1 / 32, 1 / 16, 1 / 8, 1 / 4)
 
 

@@ -13,7 +13,7 @@ All have the rate that was found for relu2 at their width and half the steps of 
 Reproduces: no table. Published ones are of other sizes: PolyCom (arXiv 2411.03884) has
 PolyNorm 0.05 below SwiGLU in validation loss or perplexity at 1 B; CRReLU (2405.12954) was
 compared in vision; Primer (2109.08668) has the squared ReLU before GELU and ReLU.
-Hardware: proxy 1.6 hours on two CPU cores, 110 runs.
+Hardware: proxy two CPU cores, estimated at 1.6 hours, 110 runs.
 """
 
 from typing import Any

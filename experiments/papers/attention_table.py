@@ -19,7 +19,7 @@ full, of which the search is):
 Reproduces: SQA's comparison of attention (arXiv 2510.01817, dense models of 12 million on
 Wikipedia: D 256, N 8, heads of 16): its order of losses, by Kendall's tau. Parameters are
 not equal, there as here. Times are those of benchmarks/attention_decode.py.
-Hardware: proxy 40 minutes on two CPU cores, 39 runs.
+Hardware: proxy two CPU cores, estimated at 40 minutes, 39 runs.
 """
 
 import dataclasses
@@ -146,7 +146,7 @@ TABLE = Table(
     '4 heads of 16: none has a search of its own.',
     'Cache: float32 numbers that decoding keeps of a token, of all layers. FLOPs are those '
     'of forward and backward of one token, by the convention of PaLM. Seconds of decoding '
-    'are in benchmarks/results/attention_decode.',
+    'are measured by benchmarks.attention_decode.',
     'Bits per byte at the start: of a run of gqa at the rate 4e-3, as it is or as the '
     'converter made it, before it is trained on. These rows have had more tokens than the '
     'others.',

@@ -13,7 +13,7 @@ On MNIST-1D (arXiv 2011.14439), at the batch of its authors or, NAME_8, of 8 row
 
 Reproduces: no table. Published: EvoNorm-S0 is above batch norm and ReLU by 7.8 and 7.3
 points of ImageNet where batches are small; SELU keeps mean and variance through layers.
-Hardware: proxy 25 minutes on two CPU cores, 50 runs, and their searches.
+Hardware: proxy two CPU cores, estimated at 25 minutes, 50 runs, and their searches.
 """
 
 import dataclasses

@@ -20,7 +20,7 @@ those of held-out questions of the harder kind, answered with the likeliest toke
 preference accuracy is that on held-out pairs of right and wrong answers.
 Reproduces: no table. PLM (arXiv 2503.12167) names the phases, not their sizes, and reports
 that ARIES after two phases of fine-tuning adds 9 % at GSM8K.
-Hardware: proxy 45 minutes on two CPU cores, 33 runs.
+Hardware: proxy two CPU cores, estimated at 45 minutes, 33 runs.
 """
 
 import dataclasses

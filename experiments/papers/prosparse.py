@@ -19,7 +19,7 @@ After training FATReLU takes the place of ReLU at several thresholds, without tr
 Reproduces: ProSparse (arXiv 2402.13516) for LLaMA2-7B: zeros 66.98 % of ReLU, 88.11 % of
 ProSparse and 89.32 % with a threshold, at no loss of scores. Here it is asked for at least
 80 % of zeros at most 1 % of perplexity above relu_on.
-Hardware: proxy 35 minutes on two CPU cores, 36 runs.
+Hardware: proxy two CPU cores, estimated at 35 minutes, 36 runs.
 """
 
 import dataclasses

@@ -11,7 +11,7 @@ are the same, and by how much logits differ. Tokens a second are those of
 benchmarks/sparse_decoding.py, since models of this size are in the caches.
 Reproduces: no table. PowerInfer decodes ProSparse's 7B model 4.44 times as fast as the
 dense one (arXiv 2402.13516), with a predictor of zeros, which this has not.
-Hardware: proxy 10 minutes on two CPU cores, 15 runs, of which prosparse has six.
+Hardware: proxy two CPU cores, estimated at 10 minutes, 15 runs, of which prosparse has six.
 """
 
 import dataclasses
@@ -124,6 +124,6 @@ TABLE = Table(
     'mean over tokens and layers. There are programs for 1/32, 1/16, 1/8 and 1/4 of '
     'the rows; with more, all are read.',
     'Of two_four zeros are those before pruning, rows those after it.',
-    'Tokens a second: benchmarks/results/sparse_decoding, at 60m and 350m.',
+    'Tokens a second are measured by benchmarks.sparse_decoding, at 60m and 350m.',
   ),
 )

@@ -14,7 +14,7 @@ finds that of ReLU the share falls with data D, A = exp(b - c D^alpha) + A0, of 
 rises, A = A0 - c / D^alpha, and that it rises with width over depth up to 114. Here both
 laws are fitted to both, D in millions of bytes, without the first evaluation (warm-up), by
 least squares from several starts. Published c and alpha are of billions of tokens.
-Hardware: proxy 45 minutes on two CPU cores, 18 runs.
+Hardware: proxy two CPU cores, estimated at 45 minutes, 18 runs.
 """
 
 import pathlib
